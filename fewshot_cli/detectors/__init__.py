@@ -1,0 +1,1 @@
+"""Pretrained detectors as chains of named layers."""

@@ -1,0 +1,134 @@
+"""Which layers train. Pure tables: no torch, no detector.
+
+A head has M layers, numbered 1 … M from its input to the predictor (layer M, which a new class always
+needs). A budget B is the number of head layers that may train, predictor included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fewshot_cli.errors import PolicyError, closest
+
+BACKBONE_STAGES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A rule from (M, B) to the head layers that train."""
+
+    summary: str
+    head_layers: Callable[[int, int], range | list[int]]
+    takes_budget: bool = True
+    whole_detector: bool = False
+
+
+def _last(depth: int, budget: int) -> list[int]:
+    return list(range(depth - budget + 1, depth + 1))
+
+
+def _symmetric(depth: int, budget: int) -> list[int]:
+    back = max(1, budget // 2)
+    front = budget - back
+    return [*range(1, front + 1), *range(depth - back + 1, depth + 1)]
+
+
+def _first(depth: int, budget: int) -> list[int]:
+    return [*range(1, budget), depth]
+
+
+def _all(depth: int, _budget: int) -> list[int]:
+    return list(range(1, depth + 1))
+
+
+def _none(_depth: int, _budget: int) -> list[int]:
+    return []
+
+
+POLICIES: dict[str, Policy] = {
+    "last": Policy("the last B layers: what everyone does", _last),
+    "symmetric": Policy("⌈B/2⌉ first layers and ⌊B/2⌋ last ones (the predictor at least)", _symmetric),
+    "first": Policy("the first B−1 layers and the predictor", _first),
+    "all": Policy("the whole head", _all, takes_budget=False),
+    "full": Policy("the whole detector: the baseline", _all, takes_budget=False, whole_detector=True),
+    "none": Policy("nothing: the zero-shot control", _none, takes_budget=False),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What trains in a detector: head layers by number, the neck, and backbone stages from the output side."""
+
+    head_layers: frozenset[int]
+    neck: bool = False
+    backbone_stages: int = 0
+    policy: str
+    budget: int | None
+
+
+def get_policy(name: str) -> Policy:
+    """The policy of that name; raises PolicyError with the valid ones."""
+    if name not in POLICIES:
+        raise PolicyError(f"unknown policy {name!r}", hint=closest(name, POLICIES))
+    return POLICIES[name]
+
+
+def select(
+    policy: str,
+    budget: int | None,
+    depth: int,
+    *,
+    neck: bool = False,
+    backbone_stages: int = 0,
+    depths: dict[str, int] | None = None,
+) -> Selection:
+    """Spend a budget on a head of `depth` layers.
+
+    Args:
+        policy: a name in POLICIES.
+        budget: head layers that may train, 1 … depth; ignored by `all`, `full` and `none`.
+        depth: M, the number of head layers, predictor included.
+        neck: train the neck (FPN, PAFPN) too.
+        backbone_stages: backbone stages to train, 0 … 5, counted from the output side.
+        depths: M of every known detector, for the message when this one cannot do it.
+
+    Returns:
+        the selection; with budget = depth every policy that takes a budget is `all`.
+
+    Raises:
+        PolicyError: unknown policy, missing or impossible budget, or stages outside 0 … 5.
+    """
+    rule = get_policy(policy)
+    if not 0 <= backbone_stages <= BACKBONE_STAGES:
+        raise PolicyError(
+            f"--backbone-stages {backbone_stages} is not possible: a backbone has {BACKBONE_STAGES} stages",
+            hint=f"Give 0 (frozen) to {BACKBONE_STAGES}.",
+        )
+    if rule.takes_budget:
+        _check_budget(policy, budget, depth, depths or {})
+    if policy == "none" and (neck or backbone_stages):
+        raise PolicyError("policy none trains nothing, so neither neck nor backbone can train", hint="Drop those options.")
+    return Selection(
+        head_layers=frozenset(rule.head_layers(depth, budget or 0)),
+        neck=neck or rule.whole_detector,
+        backbone_stages=BACKBONE_STAGES if rule.whole_detector else backbone_stages,
+        policy=policy,
+        budget=budget if rule.takes_budget else None,
+    )
+
+
+def _check_budget(policy: str, budget: int | None, depth: int, depths: dict[str, int]) -> None:
+    smallest = 2 if policy == "symmetric" else 1
+    wanted = smallest if budget is None else budget
+    able = [name for name, layers in depths.items() if layers >= max(smallest, wanted)]
+    elsewhere = f" It would work with: {', '.join(able)}." if able and wanted >= smallest else ""
+    possible = f"--budget {smallest} to {depth}" if smallest <= depth else "no budget on this head"
+    hint = f"Policy {policy} takes {possible} here.{elsewhere}"
+    if budget is None:
+        raise PolicyError(f"policy {policy} needs a budget", hint=hint)
+    if budget < smallest or budget > depth:
+        raise PolicyError(
+            f"a budget of {budget} is not possible with policy {policy}: this head has M = {depth} layers",
+            hint=hint,
+        )
