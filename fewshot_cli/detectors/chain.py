@@ -90,7 +90,6 @@ class Detector(nn.Module, ABC):
 
     layers: tuple[Layer, ...]
     pad_value: int | list[int] = 114
-    antialias: bool = True
     fast_in_bf16: bool = False
     """Whether bf16 measures faster than fp32 on a CPU that has bf16 arithmetic."""
 
@@ -111,7 +110,7 @@ class Detector(nn.Module, ABC):
         scale = min(self.image_size / height, self.image_size / width)
         resized = [max(1, round(height * scale)), max(1, round(width * scale))]
         if resized != [height, width]:
-            image = transforms.resize(image, resized, antialias=self.antialias)
+            image = transforms.resize(image, resized, antialias=True)
         padding = [0, 0, self.image_size - resized[1], self.image_size - resized[0]]
         return Canvas(transforms.pad(image, padding, fill=self.pad_value), scale, (height, width))
 

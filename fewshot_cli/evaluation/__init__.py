@@ -1,0 +1,1 @@
+"""Measuring detections with the field's metric."""

@@ -1,0 +1,292 @@
+"""`fsod`: the subcommands, and the one place where errors become messages and exit codes.
+
+    0 fine · 1 a bug · 2 usage · 3 data · 4 policy or configuration · 5 model or checkpoint · 6 diverged
+    7 network · 130 Ctrl-C · 141 whoever read stdout left · 143 SIGTERM
+
+Nothing else in the package prints an error or exits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+import fewshot_cli
+from fewshot_cli.cli import augment, console, eval, fetch, finetune, inspect_layers
+from fewshot_cli.errors import ConfigError, DatasetError, FsodError, StorageError, UsageError
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+
+_CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory")
+
+# Typer brings its own copy of Click and gives this root class no public name.
+_CommandLineError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, so that whoever cleans up after Ctrl-C cleans up after a scheduler's kill as well."""
+
+
+class _ReaderLeft(Exception):
+    """Whoever read stdout has closed it, as `head` does."""
+
+
+class BoundaryGroup(TyperGroup):
+    """A group whose commands may raise anything: a person gets a message, a script an exit code."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        console.begin(json=_asks_for_json(args))
+        with _boundary():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _boundary(), _sigterm_as_interrupt():
+            return super().invoke(ctx)
+
+
+def _asks_for_json(args: Sequence[str]) -> bool:
+    """Known before parsing, because the parser's own errors are to come as JSON as well."""
+    options = args[: args.index("--")] if "--" in args else args
+    return "--json" in options
+
+
+# --- the boundary ---
+
+_READER_LEFT = 141  # what a shell reports of a program that SIGPIPE ended
+
+
+@contextlib.contextmanager
+def _boundary() -> Iterator[None]:
+    try:
+        try:
+            yield
+        finally:
+            _flush_stdout()
+    except typer.Exit:
+        raise
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        code = _report_interrupt(stop)
+    except _ReaderLeft:
+        code = _READER_LEFT
+    except SystemExit as leaving:
+        # Rich answers a closed pipe by leaving with 1, which is our code for a bug.
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        code = _READER_LEFT
+    except Exception as error:
+        code = _READER_LEFT if isinstance(error, BrokenPipeError) and _reader_left() else _report(error)
+    else:
+        return
+    raise typer.Exit(code)
+
+
+def _report_interrupt(stop: BaseException) -> int:
+    text, code = ("Terminated.", 143) if isinstance(stop, Terminated) else ("Interrupted.", 130)
+    note = console.interrupt_note()
+    print(f"{text} {note}" if note else text, file=sys.stderr)
+    _answer({"type": text.rstrip("."), "message": text, "hint": note, "exit_code": code})
+    return code
+
+
+def _report(error: Exception) -> int:
+    known = as_fsod_error(error)
+    if os.environ.get("FSOD_TRACEBACK"):
+        traceback.print_exception(error)
+    if known is None:
+        return _report_bug(error)
+    console.print_error("error", known.message, known.hint)
+    document: dict[str, Any] = {
+        "type": type(known).__name__,
+        "message": known.message,
+        "hint": known.hint,
+        "exit_code": known.exit_code,
+    }
+    if isinstance(known, DatasetError):
+        document["problems"] = [
+            {"file": problem.file, "record": problem.record, "reason": problem.reason} for problem in known.problems
+        ]
+    _answer(document)
+    return known.exit_code
+
+
+def _report_bug(error: Exception) -> int:
+    message = f"{type(error).__name__}: {error} at {_place(error)}"
+    hint = "set FSOD_TRACEBACK=1 for the traceback and please report it"
+    print(f"bug: {message}; {hint}", file=sys.stderr)
+    _answer({"type": type(error).__name__, "message": message, "hint": hint, "exit_code": 1})
+    return 1
+
+
+def _place(error: Exception) -> str:
+    """The innermost line of this package that the error passed through, or of any, if it passed none."""
+    home = Path(fewshot_cli.__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if home in Path(frame.filename).parents and frame.filename != __file__]
+    frame = (ours or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}"
+
+
+def _answer(error: dict[str, Any]) -> None:
+    if not console.wants_json():
+        return
+    # The error is already told on stderr; a stdout that takes nothing must not hide its exit code.
+    with contextlib.suppress(_ReaderLeft, StorageError, OSError):
+        console.print_json({"error": error})
+        _flush_stdout()
+
+
+def as_fsod_error(error: Exception) -> FsodError | None:
+    """The error as one of ours, or None for what nobody foresaw: a bug."""
+    if isinstance(error, FsodError):
+        return error
+    if isinstance(error, _CommandLineError):
+        return _usage_error(error)
+    if _is_out_of_memory(error):
+        return ConfigError(
+            f"out of memory: {_first_line(error)}",
+            hint="Lower --batch-size, --image-size or --cache-memory, or choose another --device.",
+        )
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return StorageError(
+            f"{error.filename or 'the disk'}: {error.strerror}",
+            hint="Free some space or choose another folder; files written earlier are intact.",
+        )
+    return None
+
+
+def _usage_error(error: Any) -> UsageError:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "fsod"
+    return UsageError(error.format_message(), hint=f"`{command} --help` shows what is possible.")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """MemoryError, torch's error for the GPU, and its plain RuntimeError for the CPU, without importing torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_ALLOCATOR_WORDS)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+# --- stdout and signals ---
+
+
+def _flush_stdout() -> None:
+    """Write now what is still buffered: an error while Python shuts down could no longer be told.
+
+    Raises _ReaderLeft, or StorageError if stdout goes to a file on a full disk.
+    """
+    if sys.stdout is None:  # started with stdout closed
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _abandon_stdout()
+        if isinstance(error, BrokenPipeError):
+            raise _ReaderLeft from error
+        raise StorageError(
+            f"cannot write to standard output: {error.strerror}", hint="Check where it is redirected to."
+        ) from error
+
+
+def _reader_left() -> bool:
+    """Whether a BrokenPipeError came from our output, and not from a connection or a worker."""
+    if not hasattr(select, "poll"):
+        return False
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)
+            gone = gone or any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if gone:
+        _abandon_stdout()
+    return gone
+
+
+def _abandon_stdout() -> None:
+    """Let what is left in the buffer vanish, so that Python's own flush at the end finds nothing to complain about."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set a handler
+        return
+    process = os.getpid()
+
+    def stop(_signal: int, _frame: object) -> NoReturn:
+        if os.getpid() != process:
+            os._exit(143)  # a forked worker has inherited this handler and nothing to clean up
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+# --- the commands ---
+
+app = typer.Typer(
+    name="fsod",
+    cls=BoundaryGroup,
+    help="Adapt a pretrained object detector to a new class from about ten pictures.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"fsod {fewshot_cli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fsod(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(UsageError.exit_code)
+
+
+app.command("fetch")(fetch.fetch)
+app.command("augment")(augment.augment)
+app.command("finetune")(finetune.finetune)
+app.command("eval")(eval.evaluate)
+app.command("inspect-layers")(inspect_layers.inspect_layers)
+
+
+def main() -> None:
+    """The entry point of `fsod`."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console that lacks a character shows a stand-in for it instead of failing.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="fsod")

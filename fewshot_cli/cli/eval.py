@@ -1,0 +1,91 @@
+"""`fsod eval`: COCO's twelve numbers of a run, or of a pretrained detector as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fewshot_cli.cli.console import Console
+from fewshot_cli.cli.options import Config, Json, Quiet
+from fewshot_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from fewshot_cli.evaluation.evaluate import Evaluation
+
+
+def evaluate(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run's folder; default: the run finished last under ./runs.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set (its test split) or one split; default: what the run was made from.")
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="Measure this pretrained detector instead of a run; needs --data.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights of --detector, or where a run's base weights are now.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="With --detector: side of the square canvas, pixels.")] = None,
+    best: Annotated[
+        bool, typer.Option("--best/--last", help="The checkpoint with the best test mAP, or the last one.")
+    ] = False,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write the detections here, in COCO results format.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
+    config: Config = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a run or a detector on a test set with pycocotools."""
+    console = Console(json=json, quiet=quiet)
+    if detector is not None and (run is not None or best):
+        raise UsageError("--detector measures a detector without a run", hint="Give a run, or --detector, not both.")
+    if detector is not None and data is None:
+        raise UsageError("--detector needs --data", hint="Give a data set or a split in COCO format.")
+    if detector is None and image_size is not None:
+        raise UsageError("--image-size goes with --detector", hint="A run is measured at the size it was trained at.")
+    from fewshot_cli.evaluation.evaluate import evaluate_base, evaluate_run
+    from fewshot_cli.files import write_json
+
+    if detector is not None and data is not None:
+        measured = detector
+        evaluation = evaluate_base(
+            detector,
+            data,
+            weights=weights or "default",
+            image_size=image_size,
+            device=device,
+            precision=precision,
+            reporter=console,
+        )
+    else:
+        from fewshot_cli.runs.folder import latest_run, open_run
+
+        found = open_run(run) if run is not None else latest_run()
+        if run is None:
+            console.say(f"Run: {found.folder}, the one finished last.")
+        measured = str(found.folder)
+        evaluation = evaluate_run(
+            found, data, best=best, weights=weights, device=device, precision=precision, reporter=console
+        )
+    if predictions is not None:
+        write_json(predictions, evaluation.results)
+    _show(console, measured, evaluation)
+
+
+def _show(console: Console, measured: str, evaluation: Evaluation) -> None:
+    split, metrics = evaluation.split, evaluation.metrics
+    document = {"measured": measured, "data": str(split.annotations), "images": len(split.pictures)}
+    from fewshot_cli.report.tables import metrics_table, per_class_table
+
+    console.result(
+        {**document, **metrics.to_json()},
+        f"{measured} on {split.annotations} ({len(split.pictures)} images)",
+        lambda: metrics_table(metrics.numbers),
+        lambda: per_class_table(metrics.per_class),
+    )

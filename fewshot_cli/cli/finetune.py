@@ -1,0 +1,149 @@
+"""`fsod finetune`: spend a layer budget on a detector's head, and measure what it brought."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewshot_cli.cli.console import Console, note_on_interrupt
+from fewshot_cli.cli.options import Config, Json, Quiet
+from fewshot_cli.errors import UsageError
+from fewshot_cli.runs.config import FinetuneConfig as Defaults
+
+if TYPE_CHECKING:
+    from fewshot_cli.runs.folder import Run
+
+_OWN = {"resume", "runs", "name", "config", "json", "quiet"}
+"""Options that are not part of a run's configuration."""
+
+
+def finetune(
+    context: typer.Context,
+    data: Annotated[
+        str | None, typer.Option(help="Data set folder; default: the most recently fetched one under ./data.")
+    ] = None,
+    detector: Annotated[str, typer.Option(help="Detector to adapt; `fsod inspect-layers` lists them.")] = Defaults.detector,
+    weights: Annotated[
+        str, typer.Option(help="default (COCO), imagenet (backbone only), none (random), or a file.")
+    ] = Defaults.weights,
+    policy: Annotated[
+        str, typer.Option(help="Where the budget goes: last, symmetric, first, all, full or none.")
+    ] = Defaults.policy,
+    budget: Annotated[int | None, typer.Option(help="Head layers that train, predictor included.")] = Defaults.budget,
+    train_neck: Annotated[bool, typer.Option("--train-neck/--freeze-neck", help="Train the neck too.")] = Defaults.train_neck,
+    backbone_stages: Annotated[
+        int, typer.Option(help="Backbone stages that train, 0 to 5, counted from the output side.")
+    ] = Defaults.backbone_stages,
+    init_class: Annotated[
+        str, typer.Option(help="Start of a class's predictor: auto (base class of that name), a base class, or none.")
+    ] = Defaults.init_class,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the square canvas in pixels; default: the detector's own.")
+    ] = Defaults.image_size,
+    iterations: Annotated[int, typer.Option(help="Optimizer steps.")] = Defaults.iterations,
+    batch_size: Annotated[int, typer.Option(help="Variants a step.")] = Defaults.batch_size,
+    copies: Annotated[int, typer.Option(help="Variants of each shot, the unchanged picture included.")] = Defaults.copies,
+    ops: Annotated[
+        str, typer.Option(help="Augmentations, separated by commas; empty for none.")
+    ] = ",".join(Defaults.ops),
+    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = Defaults.optimizer,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = Defaults.lr,
+    weight_decay: Annotated[float, typer.Option(help="Not on biases and norms.")] = Defaults.weight_decay,
+    warmup: Annotated[float, typer.Option(help="Share of the iterations in which the rate rises.")] = Defaults.warmup,
+    clip: Annotated[float, typer.Option(help="Largest gradient norm; 0 for no limit.")] = Defaults.clip,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = Defaults.precision,
+    eval_every: Annotated[
+        int, typer.Option(help="Iterations between two measurements on the test set; 0: only at the end.")
+    ] = Defaults.eval_every,
+    cache_memory: Annotated[float, typer.Option(help="GiB of memory for cached features.")] = Defaults.cache_memory,
+    cache_disk: Annotated[
+        float, typer.Option(help="GiB of disk for cached features beyond that; what is left is computed again.")
+    ] = Defaults.cache_disk,
+    cache_type: Annotated[str, typer.Option(help="How features are stored: fp32, bf16 or auto.")] = Defaults.cache_type,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = Defaults.device,
+    seed: Annotated[int, typer.Option(help="Of variants, batches and fresh weights.")] = Defaults.seed,
+    runs: Annotated[Path, typer.Option(help="Folder in which the run's own folder is made.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="The run's folder name; default: from data, policy and seed.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with a stopped run, with the options it was started with.")
+    ] = None,
+    config: Config = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the layers that a policy chooses, on cached features of everything before them."""
+    console = Console(json=json, quiet=quiet)
+    if resume is not None:
+        _refuse_other_options(context)
+        console.result(result := _resume(resume, console), lambda: _table(result))
+        return
+    options = {name: value for name, value in context.params.items() if name not in _OWN}
+    options["ops"] = tuple(op.strip() for op in ops.split(",") if op.strip())
+    result = _start(options, runs, name, console)
+    console.result(result, lambda: _table(result), f"Next: fsod eval {result['run']}")
+
+
+def _start(options: dict[str, Any], runs: Path, name: str | None, console: Console) -> dict[str, Any]:
+    from fewshot_cli.runs.config import FinetuneConfig
+
+    FinetuneConfig(**{**options, "data": options["data"] or ""})  # Wrong options are told before anything is loaded.
+    if options["data"] is None:
+        from fewshot_cli.data.store import latest_dataset
+
+        options["data"] = str(latest_dataset().path)
+        console.say(f"Data set: {options['data']}, the most recently fetched one.")
+    config = FinetuneConfig(**options)
+    from fewshot_cli.runs.folder import new_run
+    from fewshot_cli.training.finetune import select_layers
+
+    select_layers(config)
+    run = new_run(runs, name, run_stem(config))
+    run.write_config(config)
+    return _run(config, run, console)
+
+
+def _resume(folder: Path, console: Console) -> dict[str, Any]:
+    from fewshot_cli.runs.folder import open_run
+
+    run = open_run(folder)
+    if run.finished:
+        console.say(f"{folder} is finished already.")
+        return run.read_result()
+    return _run(run.read_config(), run, console)
+
+
+def _run(config: Defaults, run: Run, console: Console) -> dict[str, Any]:
+    from fewshot_cli.training.finetune import finetune as run_finetune
+
+    console.say(f"Run: {run.folder}")
+    note_on_interrupt(f"Go on with: fsod finetune --resume {run.folder}")
+    return run_finetune(config, run, console)
+
+
+def run_stem(config: Defaults) -> str:
+    """The default name of a run: data set, detector, policy, budget and seed."""
+    spent = f"{config.policy}{config.budget or ''}"
+    return f"{Path(config.data).resolve().name}-{config.detector}-{spent}-seed{config.seed}"
+
+
+def _refuse_other_options(context: typer.Context) -> None:
+    given = [name for name in context.params if name not in _OWN and _was_given(context, name)]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(
+            f"--resume goes on with the options the run was started with; {options} cannot change now",
+            hint="Start a new run for other options.",
+        )
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _table(result: dict[str, Any]) -> object:
+    from fewshot_cli.report.tables import result_table
+
+    return result_table(result)

@@ -1,0 +1,79 @@
+"""`fsod inspect-layers`: a detector's chain, and what a policy and budget would train, before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewshot_cli.cli.console import Console
+from fewshot_cli.cli.options import Config, Json, Quiet
+from fewshot_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from fewshot_cli.policies import Selection
+
+
+def inspect_layers(
+    target: Annotated[
+        str | None, typer.Argument(metavar="DETECTOR|RUN", help="A detector, or the folder of a run; none: list detectors.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="Where the budget goes; default: nothing is chosen.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Head layers that train, predictor included.")] = None,
+    train_neck: Annotated[bool, typer.Option("--train-neck/--freeze-neck", help="Train the neck too.")] = False,
+    backbone_stages: Annotated[
+        int, typer.Option(help="Backbone stages that train, 0 to 5, counted from the output side.")
+    ] = 0,
+    classes: Annotated[int, typer.Option(min=1, help="Classes of the data set.")] = 1,
+    image_size: Annotated[int | None, typer.Option(help="Side of the square canvas, pixels.")] = None,
+    config: Config = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show a detector layer by layer, what would train, and where features would be cached."""
+    console = Console(json=json, quiet=quiet)
+    if target is None:
+        _list_detectors(console)
+        return
+    from fewshot_cli.detectors.registry import get_spec
+    from fewshot_cli.training.inspect import inspect_run, inspect_selection, select_for
+
+    if Path(target, "config.json").is_file():
+        if policy is not None or budget is not None:
+            raise UsageError(f"{target} is a run: its policy and budget are fixed", hint="Name a detector instead.")
+        report = inspect_run(Path(target))
+    else:
+        get_spec(target)
+        if policy is None and budget is not None:
+            raise UsageError("--budget goes with --policy", hint="E.g. --policy symmetric --budget 3.")
+        selection: Selection = select_for(target, policy or "none", budget, train_neck, backbone_stages)
+        report = inspect_selection(target, selection, classes=classes, image_size=image_size)
+    console.result(report, lambda: _table(report), _totals(report))
+
+
+def _list_detectors(console: Console) -> None:
+    from fewshot_cli.detectors.registry import DETECTORS
+
+    rows = {name: {"summary": spec.summary, "head_layers": spec.head_depth} for name, spec in DETECTORS.items()}
+    width = max(map(len, rows))
+    lines = [f"{name:<{width}}  M = {row['head_layers']}  {row['summary']}" for name, row in rows.items()]
+    console.result({"detectors": rows}, "\n".join(lines), "Next: fsod inspect-layers NAME --policy symmetric --budget 3")
+
+
+def _table(report: dict[str, Any]) -> object:
+    from fewshot_cli.report.tables import chain_table
+
+    return chain_table(f"{report['detector']}, {report['image_size']} px, {report['classes']} class(es)", report["layers"])
+
+
+def _totals(report: dict[str, Any]) -> str:
+    layers, head, parameters = report["trained"]["layers"], report["trained"]["head_layers"], report["trained"]["parameters"]
+    lines = [
+        f"Policy {report['policy']}" + (f", budget {report['budget']}" if report["budget"] else ""),
+        f"Trained: {head} of {report['head_depth']} head layers, {layers} of {len(report['layers'])} layers in all; "
+        f"{parameters:,} of {report['parameters']:,} parameters ({parameters / report['parameters']:.2%}).",
+    ]
+    if report["cut"] is not None:
+        lines.append(f"Features are cached before {report['cut']}: {report['cached_mb']:.2f} MB an image in fp32.")
+    return "\n".join(lines)

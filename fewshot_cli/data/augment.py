@@ -1,0 +1,157 @@
+"""Variants of a picture: flip, scale, stretch, colour and positive extraction, on torchvision v2.
+
+A variant is a pure function of (picture, seed, copy): it can be made again at any time, in any order,
+on any machine with the same torchvision. Copy 0 is the picture as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import BoundingBoxes, Image
+
+MIN_VISIBLE = 0.4
+"""A box goes when less than this share of its area is still inside the picture."""
+MIN_SIDE = 2.0
+"""A box goes when a side is shorter than this, in pixels."""
+GREY = 114
+"""What fills the places a picture no longer covers."""
+
+
+class Sample(NamedTuple):
+    """One image with its boxes.
+
+    image: (3, H, W) uint8 RGB; boxes: (N, 4) float32 xyxy pixels, inside the image; labels: (N,) int64.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+
+
+class Scale(v2.Transform):
+    """Zoom by a factor in `factors` (log-uniform), the canvas unchanged, shifted so that it still overlaps well."""
+
+    def __init__(self, factors: tuple[float, float] = (0.5, 1.5), shift: float = 0.1) -> None:
+        super().__init__()
+        self.factors, self.shift = factors, shift
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = F.get_size(flat_inputs[0])
+        return {
+            "angle": 0.0,
+            "translate": [_uniform(-self.shift, self.shift) * width, _uniform(-self.shift, self.shift) * height],
+            "scale": _log_uniform(*self.factors),
+            "shear": [0.0, 0.0],
+        }
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(
+            F.affine, inpt, **params, interpolation=v2.InterpolationMode.BILINEAR, fill=[float(GREY)]
+        )
+
+
+class Stretch(v2.Transform):
+    """Change the ratio of width to height by a factor in `ratios` (log-uniform), the area unchanged."""
+
+    def __init__(self, ratios: tuple[float, float] = (0.75, 4 / 3)) -> None:
+        super().__init__()
+        self.ratios = ratios
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = F.get_size(flat_inputs[0])
+        root = math.sqrt(_log_uniform(*self.ratios))
+        return {"size": [max(1, round(height / root)), max(1, round(width * root))]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(F.resize, inpt, **params, antialias=True)
+
+
+class PositiveExtraction(v2.Transform):
+    """Crop around a random positive instance, with context and jitter, so that training sees it large.
+
+    The crop is a window of `context` times the box on each side (at least `min_side` pixels), placed so
+    that the box stays inside. Boxes of other instances that it cuts are left to `drop_lost_boxes`.
+    """
+
+    def __init__(self, context: tuple[float, float] = (1.5, 6.0), min_side: int = 64) -> None:
+        super().__init__()
+        self.context, self.min_side = context, min_side
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = F.get_size(flat_inputs[0])
+        boxes = next(item for item in flat_inputs if isinstance(item, BoundingBoxes))
+        if len(boxes) == 0:
+            return {"top": 0, "left": 0, "height": height, "width": width}
+        x1, y1, x2, y2 = boxes[int(torch.randint(len(boxes), ()))].tolist()
+        # One factor for both sides, on the longer one: the crop shows context evenly.
+        side = max(x2 - x1, y2 - y1) * _log_uniform(*self.context)
+        left, crop_width = self._window(x1, x2, side, width)
+        top, crop_height = self._window(y1, y2, side, height)
+        return {"top": top, "left": left, "height": crop_height, "width": crop_width}
+
+    def _window(self, low: float, high: float, side: float, limit: int) -> tuple[int, int]:
+        """An interval of about `side` pixels within 0 … limit that holds [low, high]: (start, length)."""
+        length = min(limit, max(math.ceil(side), math.ceil(high) - math.floor(low), self.min_side))
+        earliest = max(0, math.ceil(high) - length)
+        latest = min(limit - length, math.floor(low))
+        return round(_uniform(earliest, max(earliest, latest))), length
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(F.crop, inpt, **params)
+
+
+OPERATIONS: dict[str, Callable[[], v2.Transform]] = {
+    "positive": lambda: v2.RandomApply([PositiveExtraction()], p=0.5),
+    "flip": lambda: v2.RandomHorizontalFlip(p=0.5),
+    "stretch": lambda: v2.RandomApply([Stretch()], p=0.5),
+    "scale": lambda: v2.RandomApply([Scale()], p=0.5),
+    "color": lambda: v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.02)], p=0.8),
+}
+"""What a variant goes through, in this order; positive extraction first, while every pixel is there."""
+
+
+def make_variant(sample: Sample, operations: tuple[str, ...], key: tuple[Any, ...]) -> Sample:
+    """The variant of a sample that belongs to `key`, e.g. (seed, image id, copy).
+
+    The global random state is left as it was. Boxes are clipped to the image; those that lost too much are dropped.
+    """
+    # v2 draws from torch's global generator only, so that generator is borrowed.
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(_seed_of(key))
+        boxes = BoundingBoxes(sample.boxes, format="XYXY", canvas_size=sample.image.shape[-2:], clamping_mode=None)
+        chain = v2.Compose([OPERATIONS[name]() for name in OPERATIONS if name in operations])
+        image, moved, labels = chain(Image(sample.image), boxes, sample.labels)
+    return drop_lost_boxes(Sample(image.as_subclass(Tensor), moved.as_subclass(Tensor), labels))
+
+
+def drop_lost_boxes(sample: Sample) -> Sample:
+    """Clip the boxes to the image; drop those with too little of their area or side left inside."""
+    height, width = sample.image.shape[-2:]
+    clipped = sample.boxes.clone()
+    clipped[:, 0::2] = clipped[:, 0::2].clamp(0, width)
+    clipped[:, 1::2] = clipped[:, 1::2].clamp(0, height)
+    sides = clipped[:, 2:] - clipped[:, :2]
+    whole = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(dim=1)
+    kept = (sides.prod(dim=1) >= MIN_VISIBLE * whole) & (sides.amin(dim=1) >= MIN_SIDE)
+    return Sample(sample.image, clipped[kept], sample.labels[kept])
+
+
+def _seed_of(key: tuple[Any, ...]) -> int:
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _uniform(low: float, high: float) -> float:
+    return low + (high - low) * float(torch.rand(()))
+
+
+def _log_uniform(low: float, high: float) -> float:
+    return math.exp(_uniform(math.log(low), math.log(high)))

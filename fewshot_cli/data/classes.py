@@ -1,0 +1,66 @@
+"""Class names as people type them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from fewshot_cli.errors import DataError, closest
+
+
+def match_class(wanted: str, available: Sequence[str]) -> str:
+    """The available name that `wanted` means.
+
+    An exact match wins, then one that differs in case, then in spaces, underscores and hyphens, then in
+    number: `Coffee_Cups` finds `coffee cup`.
+
+    Raises:
+        DataError: no such class (with the closest one), or several that fit equally well.
+    """
+    for same in _SAME:
+        found = [name for name in available if same(name, wanted)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise DataError(f"class {wanted!r} fits several: {', '.join(found)}", hint="Write it as it stands there.")
+    raise DataError(f"unknown class {wanted!r}", hint=_hint(wanted, available))
+
+
+def match_classes(wanted: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
+    """`match_class` for each, in the order asked; raises DataError also if two mean the same class."""
+    found = [match_class(name, available) for name in wanted]
+    for position, name in enumerate(found):
+        if name in found[:position]:
+            raise DataError(f"class {name!r} is asked for twice", hint="Name every class once.")
+    return tuple(found)
+
+
+def class_key(name: str) -> str:
+    """What stays of a name when case, spaces, underscores and hyphens are ignored."""
+    return re.sub(r"[\s_-]+", "", name.casefold())
+
+
+def _plurals(key: str) -> set[str]:
+    """The regular English plurals of a key."""
+    plurals = {f"{key}s", f"{key}es"}
+    return plurals | {f"{key[:-1]}ies"} if key.endswith("y") else plurals
+
+
+def _differ_in_number(name: str, wanted: str) -> bool:
+    one, other = class_key(name), class_key(wanted)
+    return one in _plurals(other) or other in _plurals(one)
+
+
+_SAME: tuple[Callable[[str, str], bool], ...] = (
+    lambda name, wanted: name == wanted,
+    lambda name, wanted: name.casefold() == wanted.casefold(),
+    lambda name, wanted: class_key(name) == class_key(wanted),
+    _differ_in_number,
+)
+
+
+def _hint(wanted: str, available: Sequence[str]) -> str:
+    """The closest name and, where the list is short enough to help, all of them."""
+    if len(available) <= 100:
+        return closest(wanted, available)
+    return closest(wanted, available).split("Valid: ")[0] + f"There are {len(available)} classes."

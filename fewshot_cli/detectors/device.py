@@ -1,0 +1,36 @@
+"""Where a fine-tune computes, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from fewshot_cli.detectors.chain import Detector
+from fewshot_cli.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a CUDA GPU if there is one; raises ConfigError for a device this machine lacks."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}", hint="Give auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ConfigError(f"no device {name}: this machine shows {found} CUDA GPUs", hint="Give --device auto or cpu.")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name} is not supported", hint="Give auto, cpu, cuda or cuda:N.")
+    return device
+
+
+def computes_in_half(precision: str, device: torch.device, detector: Detector) -> bool:
+    """Whether to run convolutions in bfloat16.
+
+    `auto` says yes on GPUs that have it, and on CPUs that have it where it measured faster for this detector.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return detector.fast_in_bf16 and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))

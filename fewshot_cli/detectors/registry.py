@@ -1,0 +1,120 @@
+"""The detectors, on one screen. A new one is a file beside this one and a line here; nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from fewshot_cli.errors import ConfigError, ModelError, closest
+from fewshot_cli.progress import Reporter, SilentReporter
+
+if TYPE_CHECKING:
+    from fewshot_cli.detectors.chain import Detector
+
+SMALLEST_IMAGE, LARGEST_IMAGE, IMAGE_STEP = 64, 2048, 32
+
+_RETINANET = "fewshot_cli.detectors.retinanet"
+_YOLOX = "fewshot_cli.detectors.yolox"
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """What can be said of a detector without building it.
+
+    Attributes:
+        name: as given to `--detector`.
+        summary: one line for lists.
+        module: has `build(name, *, image_size, weights, reporter) -> Detector`; imported only when built.
+        head_depth: M, the number of head layers, predictor included.
+        image_size: side of the square canvas by default, pixels.
+        has_imagenet: whether ImageNet weights exist for its backbone.
+    """
+
+    name: str
+    summary: str
+    module: str
+    head_depth: int
+    image_size: int
+    has_imagenet: bool = False
+
+
+DETECTORS: dict[str, DetectorSpec] = {
+    spec.name: spec
+    for spec in (
+        DetectorSpec("retinanet_resnet50_fpn", "RetinaNet, ResNet-50, 34 M: the paper's", _RETINANET, 5, 640, True),
+        DetectorSpec("retinanet_resnet50_fpn_v2", "RetinaNet with a stronger recipe, 38 M", _RETINANET, 5, 640, True),
+        DetectorSpec("yolox_nano", "YOLOX-Nano, 0.9 M: a laptop's", _YOLOX, 4, 416),
+        DetectorSpec("yolox_tiny", "YOLOX-Tiny, 5 M", _YOLOX, 4, 416),
+        DetectorSpec("yolox_s", "YOLOX-S, 9 M", _YOLOX, 4, 640),
+    )
+}
+
+
+def get_spec(name: str) -> DetectorSpec:
+    """The detector of that name; raises ModelError with the valid ones."""
+    if name not in DETECTORS:
+        raise ModelError(f"unknown detector {name!r}", hint=closest(name, DETECTORS))
+    return DETECTORS[name]
+
+
+def head_depths() -> dict[str, int]:
+    """M of every detector, by name."""
+    return {name: spec.head_depth for name, spec in DETECTORS.items()}
+
+
+def build_detector(
+    name: str,
+    *,
+    weights: str | Path = "default",
+    image_size: int | None = None,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> Detector:
+    """Build a detector with its base classes, on the CPU, in eval.
+
+    Args:
+        name: a name in DETECTORS.
+        weights: `default` (COCO), `imagenet` (backbone only), `none` (random), or a .pth, .pt or .safetensors file.
+        image_size: side of the square canvas, a multiple of 32 from 64 to 2048 pixels; default: the detector's own.
+        seed: of the weights that are drawn at random; the caller's random state is left as it was.
+        reporter: hears of downloads.
+
+    Raises:
+        ModelError: unknown detector, or one without ImageNet weights.
+        ConfigError: an impossible image size.
+        CheckpointError: a file that is not weights of this detector.
+        NetworkError: the weights could not be downloaded.
+    """
+    spec = get_spec(name)
+    size = _checked_size(spec.image_size if image_size is None else image_size)
+    if weights == "imagenet" and not spec.has_imagenet:
+        able = [other.name for other in DETECTORS.values() if other.has_imagenet]
+        raise ModelError(
+            f"{name} has no ImageNet weights for its backbone",
+            hint=f"Give --weights default, none or a file; {', '.join(able)} can start from imagenet.",
+        )
+    return _build(spec, size, str(weights), seed, reporter or SilentReporter())
+
+
+def _build(spec: DetectorSpec, image_size: int, weights: str, seed: int, reporter: Reporter) -> Detector:
+    import torch
+
+    module = import_module(spec.module)
+    with torch.random.fork_rng(devices=[]):
+        # Only the CPU's generator: torch.manual_seed would reseed the GPUs too, and nothing would put them back.
+        torch.random.default_generator.manual_seed(seed)
+        detector = cast("Detector", module.build(spec.name, image_size=image_size, weights=weights, reporter=reporter))
+    detector.hold_statistics()
+    return detector
+
+
+def _checked_size(size: int) -> int:
+    if not SMALLEST_IMAGE <= size <= LARGEST_IMAGE or size % IMAGE_STEP:
+        below = min(max(size // IMAGE_STEP * IMAGE_STEP, SMALLEST_IMAGE), LARGEST_IMAGE)
+        raise ConfigError(
+            f"an image size of {size} pixels is not possible",
+            hint=f"Give a multiple of {IMAGE_STEP} from {SMALLEST_IMAGE} to {LARGEST_IMAGE}, e.g. {below}.",
+        )
+    return size

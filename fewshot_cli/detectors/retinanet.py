@@ -1,0 +1,324 @@
+"""RetinaNet on torchvision's own modules (Lin et al., arXiv 1708.02002), as a chain of layers.
+
+Shapes: B images, S side of the canvas, A = 9 anchors a cell, K classes; levels P3 … P7 with strides 8 … 128.
+The two towers of the head go in step: layer `head.i` holds the module at depth i of both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet50_Weights, WeightsEnum
+from torchvision.models.detection import (
+    RetinaNet,
+    RetinaNet_ResNet50_FPN_V2_Weights,
+    RetinaNet_ResNet50_FPN_Weights,
+    retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
+)
+from torchvision.models.detection.image_list import ImageList
+
+from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Target
+from fewshot_cli.detectors.weights import load_exactly, read_weights
+from fewshot_cli.download import download
+from fewshot_cli.errors import ModelError, closest
+from fewshot_cli.files import sha256_of
+from fewshot_cli.progress import Reporter
+
+COCO_CLASSES = 91  # torchvision counts the background (index 0) and the holes in COCO's numbering
+PRIOR = 0.01  # a fresh class begins at this score everywhere (section 4.1), or the background would drown its loss
+PREDICTOR_STD = 0.01
+SCORE_THRESHOLD = 0.001  # AP ranks all detections: torchvision's 0.05 would cut the tail of the recall curve
+MAX_DETECTIONS = 100  # COCO counts no more than that per image
+LEVELS = 5
+
+Forward = Callable[[Activations], Activations]
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """What differs between the two recipes."""
+
+    construct: Any
+    weights: WeightsEnum
+    zero_eps: bool
+    """The v1 COCO weights were trained with eps = 0 in the batch norms; torchvision sets it on loading them."""
+
+
+_VARIANTS = {
+    "retinanet_resnet50_fpn": _Variant(retinanet_resnet50_fpn, RetinaNet_ResNet50_FPN_Weights.COCO_V1, True),
+    "retinanet_resnet50_fpn_v2": _Variant(retinanet_resnet50_fpn_v2, RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1, False),
+}
+
+
+def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> RetinaNetDetector:
+    """Build a RetinaNet with its base classes.
+
+    Args:
+        name: `retinanet_resnet50_fpn` or `retinanet_resnet50_fpn_v2`.
+        image_size: side of the canvas, a multiple of 32, pixels.
+        weights: `default` (COCO), `imagenet` (backbone), `none` (random), or a file.
+        reporter: hears of downloads.
+
+    Raises:
+        ModelError: no such variant.
+        CheckpointError: a file that does not fit.
+        NetworkError: the download failed.
+    """
+    if name not in _VARIANTS:
+        raise ModelError(f"{name!r} is no RetinaNet", hint=closest(name, _VARIANTS))
+    variant = _VARIANTS[name]
+    if weights == "none":
+        return _assemble(name, variant, COCO_CLASSES, image_size)
+    if weights == "imagenet":
+        detector = _assemble(name, variant, COCO_CLASSES, image_size)
+        _load_backbone(detector, _fetched(ResNet50_Weights.IMAGENET1K_V1, reporter))
+        return detector
+    path = _fetched(variant.weights, reporter) if weights == "default" else Path(weights)
+    return _from_file(name, variant, path, image_size)
+
+
+def _assemble(name: str, variant: _Variant, num_classes: int, image_size: int) -> RetinaNetDetector:
+    # Plain batch norm held in eval computes what FrozenBatchNorm2d does, in nearly half the time on a CPU.
+    network = variant.construct(
+        weights=None,
+        weights_backbone=None,
+        num_classes=num_classes,
+        score_thresh=SCORE_THRESHOLD,
+        detections_per_img=MAX_DETECTIONS,
+    )
+    return RetinaNetDetector(name, network, _class_names(variant, num_classes), image_size)
+
+
+def _class_names(variant: _Variant, count: int) -> list[str]:
+    return list(variant.weights.meta["categories"]) if count == COCO_CLASSES else [f"class {i}" for i in range(count)]
+
+
+def _from_file(name: str, variant: _Variant, path: Path, image_size: int) -> RetinaNetDetector:
+    state = _modern_names(read_weights(path))
+    detector = _assemble(name, variant, _count_classes(state), image_size)
+    load_exactly(detector.network, state, what=f"{name} from {path}")
+    if variant.zero_eps and sha256_of(path).startswith(_hash_in(variant.weights)):
+        _set_eps(detector.network, 0.0)
+    return detector
+
+
+def _count_classes(state: Mapping[str, Tensor], anchors: int = 9) -> int:
+    """K of a state dict; COCO's when it has no predictor, so that the mismatch is reported as one."""
+    bias = state.get("head.classification_head.cls_logits.bias")
+    return max(1, bias.numel() // anchors) if bias is not None else COCO_CLASSES
+
+
+def _modern_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The COCO v1 file is older than torchvision's present layer names: `conv.2.weight` is now `conv.1.0.weight`."""
+    return {_modern_name(name): tensor for name, tensor in state.items()}
+
+
+def _modern_name(name: str) -> str:
+    block, _, kind = name.rpartition(".")
+    owner, _, index = block.rpartition(".")
+    if owner.endswith(("fpn.inner_blocks", "fpn.layer_blocks")):
+        return f"{block}.0.{kind}"
+    if owner.endswith(("classification_head.conv", "regression_head.conv")) and index.isdecimal():
+        return f"{owner}.{int(index) // 2}.0.{kind}"  # an activation stood at every odd place
+    return name
+
+
+def _load_backbone(detector: RetinaNetDetector, path: Path) -> None:
+    state = {name: tensor for name, tensor in read_weights(path).items() if not name.startswith("fc.")}
+    load_exactly(
+        cast(nn.Module, detector.network.backbone.body), state, what=f"the backbone of {detector.name} from {path}"
+    )
+
+
+def _set_eps(network: nn.Module, eps: float) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = eps
+
+
+def _hash_in(weights: WeightsEnum) -> str:
+    """The first digits of the file's SHA-256, which torchvision puts at the end of its name."""
+    return str(weights.url).rpartition("-")[2].removesuffix(".pth")
+
+
+def _fetched(weights: WeightsEnum, reporter: Reporter) -> Path:
+    """torchvision's file in torch's own cache, downloaded there if absent.
+
+    torch.hub would neither time out, nor try again, nor go on after a cut; the file and its place are the same.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / str(weights.url).rpartition("/")[2]
+    if path.exists():
+        return path
+    hint = f"--weights FILE works offline: get {path.name} elsewhere, or put it into {path.parent}."
+    return download(weights.url, path, sha256_prefix=_hash_in(weights), reporter=reporter, hint=hint)
+
+
+class RetinaNetDetector(Detector):
+    """RetinaNet, v1 or v2: stem, four ResNet stages, FPN, four tower layers and the predictor (M = 5)."""
+
+    fast_in_bf16 = True
+
+    def __init__(self, name: str, network: RetinaNet, classes: Sequence[str], image_size: int) -> None:
+        super().__init__(name, classes, image_size)
+        self.base_classes = tuple(classes)
+        self.network = network
+        # torchvision pads with 0 after normalisation, which is the mean colour before it.
+        self.pad_value = [round(255 * mean) for mean in self._transform.image_mean]
+        self._anchors_of: dict[tuple[Any, ...], Tensor] = {}
+        self.layers = self._chain()
+
+    def normalize(self, canvases: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 RGB → float32, scaled to 0 … 1, then by ImageNet's mean and deviation."""
+        return cast(Tensor, self._transform.normalize(canvases.float() / 255))
+
+    def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Focal loss `classification` and `bbox_regression` (L1; GIoU in v2), both per matched anchor."""
+        classes, boxes = self._flat(outputs)
+        anchors = [torch.cat(self._anchors(outputs))] * len(targets)
+        wanted = [{"boxes": target.boxes, "labels": target.labels} for target in targets]
+        head_outputs = {"cls_logits": torch.cat(classes, dim=1), "bbox_regression": torch.cat(boxes, dim=1)}
+        return cast("dict[str, Tensor]", self.network.compute_loss(wanted, head_outputs, anchors))
+
+    def decode(self, outputs: Activations) -> list[Detections]:
+        """Outputs → at most 100 detections per canvas, canvas pixels, score above 0.001, best first."""
+        classes, boxes = self._flat(outputs)
+        count = len(classes[0])
+        found = self.network.postprocess_detections(
+            {"cls_logits": classes, "bbox_regression": boxes},
+            [self._anchors(outputs)] * count,
+            [self._canvas_size] * count,
+        )
+        return [Detections(image["boxes"], image["scores"], image["labels"]) for image in found]
+
+    def replace_classes(self, classes: Sequence[str], rows: Sequence[int | None]) -> None:
+        """New class predictor, one row a class, from a base class or fresh; the box predictor stays."""
+        head = self.network.head.classification_head
+        head.cls_logits = _with_rows(head.cls_logits, rows, head.num_anchors)
+        head.num_classes = len(classes)
+        self.classes = tuple(classes)
+        self.layers = self._chain()
+
+    @property
+    def _canvas_size(self) -> tuple[int, int]:
+        return self.image_size, self.image_size
+
+    @property
+    def _transform(self) -> Any:
+        return self.network.transform
+
+    def _chain(self) -> tuple[Layer, ...]:
+        # Bound methods rather than closures, so that a deep copy of the detector runs its own modules.
+        stages = (
+            self._layer("backbone.stem", "backbone", ("backbone.body.conv1", "backbone.body.bn1"), self._run_stem),
+            *(
+                self._layer(
+                    f"backbone.layer{i}",
+                    "backbone",
+                    (f"backbone.body.layer{i}",),
+                    partial(self._run_stage, f"layer{i}"),
+                )
+                for i in range(1, 5)
+            ),
+        )
+        towers = tuple(
+            self._layer(
+                f"head.{depth}",
+                "head",
+                tuple(f"head.{tower}.conv.{depth - 1}" for tower in ("classification_head", "regression_head")),
+                partial(self._run_tower, depth - 1),
+            )
+            for depth in range(1, 1 + len(self.network.head.classification_head.conv))
+        )
+        neck = self._layer("neck", "neck", ("backbone.fpn",), self._run_neck)
+        predictors = ("head.classification_head.cls_logits", "head.regression_head.bbox_reg")
+        return (*stages, neck, *towers, self._layer(f"head.{len(towers) + 1}", "head", predictors, self._run_predictor))
+
+    def _layer(self, name: str, part: str, names: Sequence[str], forward: Forward) -> Layer:
+        return Layer(name, part, tuple((module, self.network.get_submodule(module)) for module in names), forward)
+
+    def _run_stem(self, x: Activations) -> Activations:
+        body = self.network.backbone.body
+        return (body.maxpool(body.relu(body.bn1(body.conv1(x[0])))),)
+
+    def _run_stage(self, name: str, x: Activations) -> Activations:
+        """C3 and C4 travel along behind layer2, because the neck needs them beside C5."""
+        kept = x if name in ("layer3", "layer4") else ()
+        return (*kept, self.network.backbone.body[name](x[-1]))
+
+    def _run_neck(self, x: Activations) -> Activations:
+        """(C3, C4, C5) → (P3, …, P7), 256 channels each."""
+        maps = OrderedDict((str(i), features) for i, features in enumerate(x))
+        return tuple(self.network.backbone.fpn(maps).values())
+
+    def _run_tower(self, index: int, x: Activations) -> Activations:
+        """5 class maps, then 5 box maps, each through the module at this depth of its tower."""
+        classes, boxes = (x, x) if index == 0 else (x[:LEVELS], x[LEVELS:])
+        head = self.network.head
+        return (
+            *(head.classification_head.conv[index](features) for features in classes),
+            *(head.regression_head.conv[index](features) for features in boxes),
+        )
+
+    def _run_predictor(self, x: Activations) -> Activations:
+        """→ 5 maps of class logits (B, A·K, H, W), then 5 of box offsets (B, A·4, H, W)."""
+        head = self.network.head
+        return (
+            *(head.classification_head.cls_logits(features) for features in x[:LEVELS]),
+            *(head.regression_head.bbox_reg(features) for features in x[LEVELS:]),
+        )
+
+    def _flat(self, outputs: Activations) -> tuple[list[Tensor], list[Tensor]]:
+        """Per level: class logits (B, H·W·A, K) and box offsets (B, H·W·A, 4), in float32 whatever came."""
+        classes = [_by_anchor(level, len(self.classes)) for level in outputs[:LEVELS]]
+        return classes, [_by_anchor(level, 4) for level in outputs[LEVELS:]]
+
+    def _anchors(self, outputs: Activations) -> list[Tensor]:
+        """Per level (H·W·A, 4) float32, xyxy, canvas pixels; made once per grid and device."""
+        grid = tuple(tuple(level.shape[-2:]) for level in outputs[:LEVELS])
+        key = (grid, outputs[0].device)
+        if key not in self._anchors_of:
+            self._anchors_of[key] = self._made_anchors(grid, outputs[0].device)
+        sizes = [height * width * self.network.head.classification_head.num_anchors for height, width in grid]
+        return list(self._anchors_of[key].split(sizes))
+
+    def _made_anchors(self, grid: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
+        canvas = torch.empty(1, 3, self.image_size, self.image_size, device="meta")
+        # Not as inference tensors, even when evaluation asks first: training needs them in its graph later.
+        with torch.inference_mode(False):
+            maps = [torch.empty(1, 0, *size, device=device) for size in grid]
+            return cast(Tensor, self.network.anchor_generator(ImageList(canvas, [self._canvas_size]), maps)[0])
+
+
+def _by_anchor(maps: Tensor, width: int) -> Tensor:
+    """(B, A·width, H, W) → (B, H·W·A, width) float32: losses and boxes are not for half precision."""
+    batch, _, height, columns = maps.shape
+    split = maps.reshape(batch, -1, width, height, columns).permute(0, 3, 4, 1, 2)
+    return split.reshape(batch, -1, width).float()
+
+
+@torch.no_grad()
+def _with_rows(predictor: nn.Conv2d, rows: Sequence[int | None], anchors: int) -> nn.Conv2d:
+    """A class predictor with one output per anchor and row; channels are anchor-major (anchor · K + class)."""
+    fresh = nn.Conv2d(predictor.in_channels, anchors * len(rows), 3, padding=1)
+    nn.init.normal_(fresh.weight, std=PREDICTOR_STD)
+    nn.init.constant_(_bias(fresh), -math.log((1 - PRIOR) / PRIOR))
+    fresh.to(predictor.weight)
+    for new, base in enumerate(rows):
+        if base is not None:
+            fresh.weight.unflatten(0, (anchors, -1))[:, new] = predictor.weight.unflatten(0, (anchors, -1))[:, base]
+            _bias(fresh).unflatten(0, (anchors, -1))[:, new] = _bias(predictor).unflatten(0, (anchors, -1))[:, base]
+    return fresh.train(predictor.training)
+
+
+def _bias(predictor: nn.Conv2d) -> Tensor:
+    assert predictor.bias is not None  # RetinaNet's predictors have one
+    return predictor.bias

@@ -1,0 +1,268 @@
+"""YOLOX nano, tiny and s as chains of layers: M = 4 (stem, conv, conv, predictor)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
+from torchvision.ops import batched_nms
+
+from fewshot_cli.detectors import simota
+from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Target
+from fewshot_cli.detectors.weights import load_exactly, read_weights
+from fewshot_cli.detectors.yolox_network import STRIDES, Size, YoloxNetwork
+from fewshot_cli.download import cache_folder, download
+from fewshot_cli.progress import Reporter
+
+SIZES = {
+    "yolox_nano": Size(depth=0.33, width=0.25, depthwise=True),
+    "yolox_tiny": Size(depth=0.33, width=0.375),
+    "yolox_s": Size(depth=0.33, width=0.5),
+}
+BOX_LOSS_WEIGHT = 5.0
+PRIOR = 0.01
+"""A fresh class starts with this score everywhere (RetinaNet paper, section 4.1)."""
+NMS_IOU = 0.65
+MIN_SCORE = 0.001
+"""mAP integrates over the whole precision–recall curve, so its low-score tail is kept."""
+MAX_DETECTIONS = 100
+LEVELS = len(STRIDES)
+COCO_CLASSES = 80
+
+
+RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
+"""Where the authors publish their COCO weights, one `NAME.pth` a detector."""
+
+
+def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Yolox:
+    """Build a YOLOX with its base classes.
+
+    Args:
+        name: a key of SIZES.
+        image_size: side of the canvas, a multiple of 32, pixels.
+        weights: `default` (the authors' COCO weights, downloaded once), `none` (random), or a file.
+        reporter: hears of the download.
+
+    Raises:
+        CheckpointError: a file that does not fit.
+        NetworkError: the download failed.
+    """
+    if weights == "none":
+        return Yolox(name, base_classes(COCO_CLASSES), image_size)
+    path = _released(name, reporter) if weights == "default" else Path(weights)
+    state = read_weights(path)
+    predictor = state.get("head.cls_preds.0.bias")
+    detector = Yolox(name, base_classes(COCO_CLASSES if predictor is None else len(predictor)), image_size)
+    load_exactly(detector.network, state, what=f"{name} from {path}")
+    return detector
+
+
+def base_classes(count: int) -> list[str]:
+    """COCO's 80 names, or numbers where a file was trained on something else."""
+    if count != COCO_CLASSES:
+        return [f"class {i}" for i in range(count)]
+    categories = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    return [name for name in categories if name not in ("__background__", "N/A")]
+
+
+def _released(name: str, reporter: Reporter) -> Path:
+    path = cache_folder() / "weights" / f"{name}.pth"
+    if path.exists():
+        return path
+    hint = f"Without a network give --weights FILE (a copy of {name}.pth) or --weights none."
+    return download(f"{RELEASE}/{name}.pth", path, reporter=reporter, hint=hint)
+
+
+class Predictions(NamedTuple):
+    """The three levels side by side: A = all cells.
+
+    boxes: (B, A, 4) xyxy canvas pixels; classes: (B, A, K) logits; objectness: (B, A, 1) logits;
+    centers: (A, 2) cell centres in canvas pixels; strides: (A,) pixels.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    objectness: Tensor
+    centers: Tensor
+    strides: Tensor
+
+
+class Yolox(Detector):
+    """A YOLOX detector; pixels go in as BGR 0 … 255, as in its pretraining."""
+
+    pad_value = 114
+
+    def __init__(self, name: str, classes: Sequence[str], image_size: int) -> None:
+        super().__init__(name, classes, image_size)
+        self.network = YoloxNetwork(SIZES[name], len(self.classes))
+        self.layers = self._chain()
+        self._start_rare(self.network.head.cls_preds)
+        self._start_rare(self.network.head.obj_preds)
+
+    @staticmethod
+    def _start_rare(predictors: nn.ModuleList) -> None:
+        for predictor in predictors:
+            nn.init.constant_(predictor.bias, -math.log((1 - PRIOR) / PRIOR))
+
+    def _chain(self) -> tuple[Layer, ...]:
+        darknet, neck, head = self.network.backbone.backbone, self.network.backbone, self.network.head
+        neck_names = ("lateral_conv0", "C3_p4", "reduce_conv1", "C3_p3", "bu_conv2", "C3_n3", "bu_conv1", "C3_n4")
+
+        def stage(name: str, kept: int) -> Layer:
+            module = darknet.get_submodule(name)
+            # C3, C4 and C5 travel on together, because the neck needs all three.
+            forward = lambda x: (*x[:kept], module(x[-1]))  # noqa: E731
+            return Layer(f"backbone.{name}", "backbone", ((f"backbone.backbone.{name}", module),), forward)
+
+        def per_level(*lists: str) -> tuple[tuple[str, nn.Module], ...]:
+            return tuple((f"head.{name}.{k}", getattr(head, name)[k]) for name in lists for k in range(LEVELS))
+
+        def tower_layer(number: int, depth: int) -> Layer:
+            modules = tuple(
+                (f"head.{name}.{k}.{depth}", getattr(head, name)[k][depth])
+                for name in ("cls_convs", "reg_convs")
+                for k in range(LEVELS)
+            )
+
+            def forward(x: Activations) -> Activations:
+                # The first tower block reads the stem's maps twice, once per tower.
+                both = x if len(x) == 2 * LEVELS else (*x, *x)
+                return tuple(module(features) for (_, module), features in zip(modules, both, strict=True))
+
+            return Layer(f"head.{number}", "head", modules, forward)
+
+        def stem(x: Activations) -> Activations:
+            return tuple(module(features) for module, features in zip(head.stems, x, strict=True))
+
+        def predictor(x: Activations) -> Activations:
+            classes, boxes = x[:LEVELS], x[LEVELS:]
+            return (
+                *(module(features) for module, features in zip(head.cls_preds, classes, strict=True)),
+                *(module(features) for module, features in zip(head.reg_preds, boxes, strict=True)),
+                *(module(features) for module, features in zip(head.obj_preds, boxes, strict=True)),
+            )
+
+        return (
+            stage("stem", 0),
+            stage("dark2", 0),
+            stage("dark3", 0),
+            stage("dark4", 1),
+            stage("dark5", 2),
+            Layer(
+                "neck",
+                "neck",
+                tuple((f"backbone.{name}", getattr(neck, name)) for name in neck_names),
+                lambda x: neck.aggregate(*x),
+            ),
+            Layer("head.1", "head", per_level("stems"), stem),
+            tower_layer(2, 0),
+            tower_layer(3, 1),
+            Layer("head.4", "head", per_level("cls_preds", "reg_preds", "obj_preds"), predictor),
+        )
+
+    def normalize(self, canvases: Tensor) -> Tensor:
+        return canvases.flip(1).float()
+
+    def predictions(self, outputs: Activations) -> Predictions:
+        """Maps of the three levels → one list of cells with boxes in canvas pixels."""
+        classes, boxes, objectness = (_cells(outputs[i : i + LEVELS]) for i in range(0, 3 * LEVELS, LEVELS))
+        corners, strides = _grid(outputs[:LEVELS])
+        middles = boxes[..., :2] * strides[:, None] + corners
+        sizes = boxes[..., 2:].exp() * strides[:, None]
+        return Predictions(
+            boxes=torch.cat([middles - sizes / 2, middles + sizes / 2], dim=-1),
+            classes=classes,
+            objectness=objectness,
+            centers=corners + strides[:, None] / 2,
+            strides=strides,
+        )
+
+    def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
+        found = self.predictions(outputs)
+        matched = torch.zeros_like(found.objectness)
+        boxes, wanted_boxes, classes, wanted_classes = [], [], [], []
+        for i, target in enumerate(targets):
+            pairs = simota.assign(
+                found.boxes[i], found.classes[i], found.objectness[i], found.centers, found.strides, *target
+            )
+            matched[i, pairs.predictions] = 1.0
+            boxes.append(found.boxes[i, pairs.predictions])
+            wanted_boxes.append(target.boxes[pairs.objects])
+            classes.append(found.classes[i, pairs.predictions])
+            one_hot = F.one_hot(target.labels[pairs.objects], len(self.classes)).float()
+            wanted_classes.append(one_hot * pairs.ious[:, None])
+        count = matched.sum().clamp(min=1)
+        iou = _paired_iou(torch.cat(boxes), torch.cat(wanted_boxes))
+        class_loss = F.binary_cross_entropy_with_logits(torch.cat(classes), torch.cat(wanted_classes), reduction="sum")
+        objectness = F.binary_cross_entropy_with_logits(found.objectness, matched, reduction="sum")
+        return {
+            "box": BOX_LOSS_WEIGHT * (1 - iou**2).sum() / count,
+            "objectness": objectness / count,
+            "class": class_loss / count,
+        }
+
+    def decode(self, outputs: Activations) -> list[Detections]:
+        found = self.predictions(tuple(maps.float() for maps in outputs))
+        class_scores, labels = found.classes.sigmoid().max(dim=2)
+        scores = class_scores * found.objectness.sigmoid()[..., 0]
+        return [_suppress(*image) for image in zip(found.boxes, scores, labels, strict=True)]
+
+    def replace_classes(self, classes: Sequence[str], rows: Sequence[int | None]) -> None:
+        head = self.network.head
+        head.cls_preds = nn.ModuleList(_with_rows(predictor, rows) for predictor in head.cls_preds)
+        self.classes = tuple(classes)
+        self.layers = self._chain()
+
+
+def _cells(maps: Activations) -> Tensor:
+    """(B, C, H, W) per level → (B, A, C) in float32: losses and boxes are not for half precision."""
+    return torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2).float()
+
+
+def _grid(maps: Activations) -> tuple[Tensor, Tensor]:
+    """Cells' top-left corners (A, 2) in canvas pixels, and their strides (A,)."""
+    corners, strides = [], []
+    for level, stride in zip(maps, STRIDES, strict=True):
+        height, width = level.shape[-2:]
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        corners.append(torch.stack([columns, rows], dim=-1).reshape(-1, 2) * stride)
+        strides.append(torch.full((height * width,), stride))
+    device = maps[0].device
+    return torch.cat(corners).float().to(device), torch.cat(strides).float().to(device)
+
+
+def _paired_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of row i with row i: (P, 4), (P, 4) xyxy → (P,)."""
+    overlap = torch.min(first[:, 2:], second[:, 2:]) - torch.max(first[:, :2], second[:, :2])
+    intersection = overlap.clamp(min=0).prod(dim=1)
+    areas = (first[:, 2:] - first[:, :2]).prod(dim=1) + (second[:, 2:] - second[:, :2]).prod(dim=1)
+    return intersection / (areas - intersection + 1e-16)
+
+
+def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
+    """Non-maximum suppression per class; the best detections that remain."""
+    likely = scores > MIN_SCORE
+    boxes, scores, labels = boxes[likely], scores[likely], labels[likely]
+    kept = batched_nms(boxes, scores, labels, NMS_IOU)[:MAX_DETECTIONS]
+    return Detections(boxes[kept], scores[kept], labels[kept])
+
+
+@torch.no_grad()
+def _with_rows(predictor: nn.Module, rows: Sequence[int | None]) -> nn.Conv2d:
+    """A class predictor with one output per row: copied from that base class, or fresh."""
+    assert isinstance(predictor, nn.Conv2d)
+    fresh = nn.Conv2d(predictor.in_channels, len(rows), 1, device=predictor.weight.device)
+    nn.init.normal_(fresh.weight, std=0.01)
+    nn.init.constant_(fresh.bias, -math.log((1 - PRIOR) / PRIOR))
+    assert fresh.bias is not None and predictor.bias is not None
+    for new, base in enumerate(rows):
+        if base is not None:
+            fresh.weight[new] = predictor.weight[base]
+            fresh.bias[new] = predictor.bias[base]
+    return fresh

@@ -1,0 +1,99 @@
+"""COCO's twelve numbers, by pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from fewshot_cli.detectors.chain import Detections
+
+NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100")
+NAMES += ("AR_small", "AR_medium", "AR_large")
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What pycocotools measured, each 0 … 1, or None where there is nothing to measure.
+
+    numbers: COCO's twelve by NAMES, mAP@[.50:.95] (`AP`) first; per_class: AP of each class by name.
+    """
+
+    numbers: dict[str, float | None]
+    per_class: dict[str, float | None]
+
+    @property
+    def ap(self) -> float:
+        """mAP@[.50:.95]; 0 where no object of a measured size exists."""
+        return self.numbers["AP"] or 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"numbers": self.numbers, "per_class": self.per_class}
+
+
+def to_results(detections: Sequence[Detections], image_ids: Sequence[int], category_ids: Sequence[int]) -> list[dict]:
+    """Detections of several images in COCO's results format: xywh boxes in pixels, to 1/100.
+
+    Args:
+        detections: one per image; labels index `category_ids`.
+        image_ids: of the images, in the same order.
+        category_ids: the category of each label.
+    """
+    results = []
+    for image_id, (boxes, scores, labels) in zip(image_ids, detections, strict=True):
+        corners = boxes.tolist()
+        for (x1, y1, x2, y2), score, label in zip(corners, scores.tolist(), labels.tolist(), strict=True):
+            box = [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
+            results.append(
+                {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": round(score, 5)}
+            )
+    return results
+
+
+def evaluate(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> Metrics:
+    """Score results against ground truth, both COCO documents.
+
+    Boxes only; crowd boxes are ignored and at most 100 detections an image count, as COCO defines.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = ground_truth
+        truth.createIndex()
+        # loadRes refuses an empty list, which is what a detector that sees nothing gives.
+        found = truth.loadRes(results) if results else _nothing(ground_truth)
+        evaluation = COCOeval(truth, found, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    numbers = {name: _defined(value) for name, value in zip(NAMES, evaluation.stats, strict=True)}
+    return Metrics(numbers, _per_class(evaluation, truth))
+
+
+def _nothing(ground_truth: dict[str, Any]) -> COCO:
+    empty = COCO()
+    empty.dataset = {**ground_truth, "annotations": []}
+    empty.createIndex()
+    return empty
+
+
+def _per_class(evaluation: COCOeval, truth: COCO) -> dict[str, float | None]:
+    """Mean precision over IoU thresholds and recalls: all areas, 100 detections."""
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    names = [category["name"] for category in truth.loadCats(evaluation.params.catIds)]
+    return {name: _mean(precision[:, :, k]) for k, name in enumerate(names)}
+
+
+def _mean(values: np.ndarray) -> float | None:
+    measured = values[values > -1]
+    return float(measured.mean()) if measured.size else None
+
+
+def _defined(value: float) -> float | None:
+    # COCO writes -1 where there is no ground truth of that size.
+    return float(value) if value > -1 else None

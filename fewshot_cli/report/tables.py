@@ -1,0 +1,85 @@
+"""Rich tables of what was measured. Functions take plain values, so that --json and a table say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+_MEANINGS = {
+    "AP": "mAP@[.50:.95]",
+    "AP50": "mAP@.50",
+    "AP75": "mAP@.75",
+    "AP_small": "mAP, area below 32²",
+    "AP_medium": "mAP, area 32² to 96²",
+    "AP_large": "mAP, area above 96²",
+    "AR_1": "recall, 1 detection an image",
+    "AR_10": "recall, 10 detections",
+    "AR_100": "recall, 100 detections",
+    "AR_small": "recall, area below 32²",
+    "AR_medium": "recall, area 32² to 96²",
+    "AR_large": "recall, area above 96²",
+}
+
+
+def number(value: float | None) -> str:
+    """A metric to three places; a dash where there is nothing to measure."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def metrics_table(numbers: Mapping[str, float | None]) -> Table:
+    """COCO's twelve numbers."""
+    table = Table("metric", "meaning", box=box.SIMPLE_HEAD, title="COCO metrics", title_justify="left")
+    table.add_column("value", justify="right")
+    for name, value in numbers.items():
+        table.add_row(name, _MEANINGS[name], number(value), style="bold" if name == "AP" else None)
+    return table
+
+
+def per_class_table(per_class: Mapping[str, float | None]) -> Table:
+    """AP of each class."""
+    table = Table("class", box=box.SIMPLE_HEAD, title="AP per class", title_justify="left")
+    table.add_column("AP", justify="right")
+    for name, value in per_class.items():
+        table.add_row(name, number(value))
+    return table
+
+
+def result_table(result: Mapping[str, Any]) -> Table:
+    """What one fine-tune did, from its result.json."""
+    table = Table(box=box.SIMPLE, show_header=False, title=f"Run {result['run']}", title_justify="left")
+    trained, total = result["parameters"]["trained"], result["parameters"]["total"]
+    layers = ", ".join(result["trained_layers"]) or "nothing"
+    metrics = result["metrics"]["numbers"]
+    rows = {
+        "trained": f"{layers}: {trained:,} of {total:,} parameters ({trained / total:.1%})",
+        "frozen": f"{result['frozen']['changed']} of {result['frozen']['tensors']} frozen tensors changed",
+        "test mAP": f"[bold]{number(result['ap'])}[/bold] after {result['iterations']} iterations "
+        f"(AP50 {number(metrics['AP50'])}, AP75 {number(metrics['AP75'])})",
+        "best": f"{number(result['best']['ap'])} at iteration {result['best']['iteration']}, chosen on the test set: optimistic",
+        "train mAP": f"{number(result['train_ap'])} on the {result['images']['train']} shots",
+        "time": ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items()),
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
+
+
+def chain_table(detector: str, layers: Sequence[Mapping[str, Any]]) -> Table:
+    """A detector's chain, one row a layer."""
+    table = Table("part", "layer", "modules", box=box.SIMPLE_HEAD, title=detector, title_justify="left")
+    table.add_column("parameters", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("state")
+    for layer in layers:
+        if layer["cut_before"]:
+            table.add_section()
+            table.add_row("", "", "[dim]features are cached here[/dim]")
+        state = "[bold green]trained[/bold green]" if layer["trained"] else "frozen"
+        modules = "\n".join(layer["modules"])
+        table.add_row(
+            layer["part"], layer["name"], modules, f"{layer['parameters']:,}", f"{layer['share']:.1%}", state
+        )
+    return table

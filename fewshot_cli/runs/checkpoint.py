@@ -1,0 +1,132 @@
+"""What a run learnt, without what it started from: only the tensors that differ from the base.
+
+A checkpoint is a safetensors file of a few MB. Its metadata names the base and its fingerprint, so that the
+whole detector can be put together again, and never on top of the wrong weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fewshot_cli.detectors.chain import Detector
+from fewshot_cli.detectors.registry import build_detector
+from fewshot_cli.detectors.weights import state_fingerprint
+from fewshot_cli.errors import CheckpointError
+from fewshot_cli.files import write_atomically
+from fewshot_cli.progress import Reporter
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """What a checkpoint says of itself."""
+
+    detector: str
+    """A name in the registry."""
+    weights: str
+    """What the base was loaded from: `default`, `imagenet`, `none`, or a file."""
+    base_fingerprint: str
+    """SHA-256 of the base's parameters and buffers."""
+    classes: tuple[str, ...]
+    """In label order."""
+    image_size: int
+    """Side of the canvas, pixels."""
+    policy: str
+    budget: int | None
+    trained_layers: tuple[str, ...]
+    """Names in the chain."""
+    iteration: int
+    """Iterations done."""
+    seed: int
+    """Also of a base with random weights."""
+    format: int = FORMAT
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], info: CheckpointInfo) -> None:
+    """Write tensors by qualified name, and what they belong to, atomically; raises StorageError."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {"fsod": json.dumps(asdict(info))}
+    write_atomically(path, lambda temporary: save_file(dict(tensors), temporary, metadata))
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:
+    """Tensors by qualified name, and what they belong to.
+
+    Raises:
+        CheckpointError: missing, truncated, or not written by fsod.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {path}", hint="Is the run finished? `fsod finetune --resume RUN` goes on.")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        info = json.loads(metadata["fsod"])
+        return tensors, CheckpointInfo(
+            **{**info, "classes": tuple(info["classes"]), "trained_layers": tuple(info["trained_layers"])}
+        )
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is truncated or damaged: {error}", hint="Copy it again, or train again.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this version of fsod", hint="Give a run's checkpoint.safetensors."
+        ) from error
+
+
+def restore(path: Path, *, weights: str | None = None, reporter: Reporter | None = None) -> tuple[Detector, CheckpointInfo]:
+    """The fine-tuned detector: base and checkpoint put together, in eval, on the CPU.
+
+    Args:
+        path: a checkpoint.
+        weights: where the base is now, if it moved since.
+
+    Raises:
+        CheckpointError: the base is not the one it was trained on, or the tensors are of another detector.
+    """
+    tensors, info = read_checkpoint(path)
+    detector = build_detector(
+        info.detector, weights=weights or info.weights, image_size=info.image_size, seed=info.seed, reporter=reporter
+    )
+    if state_fingerprint(detector.network) != info.base_fingerprint:
+        raise CheckpointError(
+            f"{path} was trained on other {info.detector} weights than {weights or info.weights}",
+            hint="Give the weights it started from with --weights.",
+        )
+    detector.replace_classes(info.classes, [None] * len(info.classes))
+    load_tensors(detector, tensors, path)
+    detector.hold_statistics()
+    return detector, info
+
+
+@torch.no_grad()
+def load_tensors(detector: Detector, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy tensors into the detector by name; raises CheckpointError if a name or a shape is foreign."""
+    own = detector.network.state_dict()
+    foreign = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
+    if foreign:
+        raise CheckpointError(
+            f"{path} does not fit {detector.name}: {len(foreign)} tensors are foreign, first {foreign[0]}",
+            hint=f"Give a checkpoint of {detector.name} with {len(detector.classes)} classes.",
+        )
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)
+
+
+def tensors_to_keep(detector: Detector, base: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Tensor]:
+    """What a checkpoint must hold: whatever trained, and whatever is not as in the base (a new predictor).
+
+    Args:
+        base, now: fingerprints by name, of the base and of the detector with its new classes.
+    """
+    trained = {name for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
+    state = detector.network.state_dict()
+    return {name: state[name] for name in state if name in trained or base.get(name) != now.get(name)}

@@ -1,0 +1,115 @@
+"""Everything a fine-tune can be told, checked when it is built."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fewshot_cli.errors import ConfigError, closest
+
+OPTIMIZERS = ("adamw", "sgd")
+PRECISIONS = ("auto", "fp32", "bf16")
+CACHE_TYPES = ("auto", "fp32", "bf16")
+OPERATIONS = ("positive", "flip", "stretch", "scale", "color")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """One fine-tune. Every field is an option of `fsod finetune` of the same name.
+
+    Raises:
+        ConfigError: listing every field that cannot work.
+    """
+
+    data: str
+    """Folder of the data set: train/ and test/ in COCO format."""
+    detector: str = "yolox_nano"
+    """A name in the registry of detectors."""
+    weights: str = "default"
+    """`default`, `imagenet`, `none`, or a file: what training starts from."""
+    policy: str = "symmetric"
+    """Where the budget goes."""
+    budget: int | None = None
+    """Head layers that train, predictor included."""
+    train_neck: bool = False
+    """Train the neck too."""
+    backbone_stages: int = 0
+    """Backbone stages that train, counted from the output side, 0 … 5."""
+    init_class: str = "auto"
+    """What a class's predictor starts from: `auto` (the base class of the same name, if any), a base class, or `none`."""
+    image_size: int | None = None
+    """Side of the square canvas in pixels, a multiple of 32; the detector's own by default."""
+    iterations: int = 200
+    """Optimizer steps."""
+    batch_size: int = 8
+    """Variants a step."""
+    copies: int = 24
+    """Variants of each shot, the picture as it is among them."""
+    ops: tuple[str, ...] = OPERATIONS
+    """Augmentations the variants go through."""
+    optimizer: str = "adamw"
+    """`adamw` or `sgd` (momentum 0.9)."""
+    lr: float = 2e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    """Decoupled for AdamW, L2 for SGD; not on biases and norms."""
+    warmup: float = 0.05
+    """Share of the iterations in which the rate rises, 0 … 1."""
+    clip: float = 10.0
+    """Largest norm of the gradient of a step; 0 for no limit."""
+    precision: str = "auto"
+    """`fp32`, `bf16`, or `auto`: bf16 where the device computes in it faster for this detector."""
+    eval_every: int = 50
+    """Iterations between two measurements on the test set; 0 for the end alone."""
+    cache_memory: float = 2.0
+    """GiB of memory for cached features."""
+    cache_disk: float = 20.0
+    """GiB of disk for cached features that do not fit in memory; beyond that they are computed again."""
+    cache_type: str = "auto"
+    """How cached features are stored: `fp32`, `bf16`, or `auto`: as they are computed."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    seed: int = 0
+    """Of variants, batches and fresh weights."""
+
+    def __post_init__(self) -> None:
+        problems = [text for good, text in self._checks() if not good]
+        if problems:
+            raise ConfigError("; ".join(problems), hint="See `fsod finetune --help`.")
+
+    def _checks(self) -> list[tuple[bool, str]]:
+        choices = {
+            "optimizer": OPTIMIZERS,
+            "precision": PRECISIONS,
+            "cache_type": CACHE_TYPES,
+        }
+        return [
+            *((getattr(self, name) in valid, _unknown(name, getattr(self, name), valid)) for name, valid in choices.items()),
+            *((op in OPERATIONS, _unknown("ops", op, OPERATIONS)) for op in self.ops),
+            *((getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: give at least 1") for name in ("iterations", "batch_size", "copies")),
+            *((getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 or more") for name in ("weight_decay", "clip", "eval_every", "cache_memory", "cache_disk", "seed")),
+            (self.lr > 0, f"lr is {self.lr}: give a positive number"),
+            (0 <= self.warmup < 1, f"warmup is {self.warmup}: give a share of the run, from 0 to below 1"),
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The options by name, as plain JSON values."""
+        return {**asdict(self), "ops": list(self.ops)}
+
+    @classmethod
+    def from_json(cls, options: dict[str, Any]) -> FinetuneConfig:
+        """The configuration a run recorded; raises ConfigError for options this version does not know."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise ConfigError(f"unknown options: {', '.join(unknown)}", hint=closest(unknown[0], known))
+        return cls(**{**options, "ops": tuple(options.get("ops", OPERATIONS))})
+
+    @property
+    def data_folder(self) -> Path:
+        return Path(self.data)
+
+
+def _unknown(name: str, value: str, valid: tuple[str, ...]) -> str:
+    return f"{name} is {value!r}: {closest(value, valid)}"

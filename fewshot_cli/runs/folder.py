@@ -1,0 +1,144 @@
+"""The folder that one fine-tune leaves behind.
+
+    runs/NAME/
+      config.json                   how it was made; give it to `fsod finetune --config` to repeat it
+      metrics.jsonl                 one line an evaluation
+      checkpoint.safetensors        what trained, after the last iteration
+      checkpoint-best.safetensors   the same at the best test mAP seen
+      predictions.json              on the test set, COCO results format
+      result.json                   the summary that `--json` prints
+      state.pt                      only while unfinished: what `--resume` needs
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewshot_cli import __version__
+from fewshot_cli.errors import CheckpointError, ConfigError, DataError
+from fewshot_cli.files import make_folder, storage_errors, write_atomically, write_json, write_text
+from fewshot_cli.runs.config import FinetuneConfig
+
+DEFAULT_ROOT = Path("runs")
+
+
+class Run:
+    """One run's folder: its files by name, read and written atomically."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config_file = folder / "config.json"
+        self.metrics_file = folder / "metrics.jsonl"
+        self.checkpoint = folder / "checkpoint.safetensors"
+        self.best_checkpoint = folder / "checkpoint-best.safetensors"
+        self.predictions_file = folder / "predictions.json"
+        self.result_file = folder / "result.json"
+        self.state_file = folder / "state.pt"
+
+    @property
+    def finished(self) -> bool:
+        return self.result_file.exists()
+
+    def write_config(self, config: FinetuneConfig) -> None:
+        """Record how the run is made."""
+        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        header = {"command": "finetune", "fsod": __version__, "torch": torch.__version__, "created": created}
+        write_json(self.config_file, {**header, "options": config.to_json()})
+
+    def read_config(self) -> FinetuneConfig:
+        """How the run was made; raises ConfigError if that cannot be told."""
+        try:
+            return FinetuneConfig.from_json(json.loads(self.config_file.read_text("utf-8"))["options"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self.config_file} cannot be read: {error}", hint="Give the folder of a run.") from error
+
+    def write_metrics(self, lines: list[dict[str, Any]]) -> None:
+        write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        write_json(self.result_file, result)
+        self.state_file.unlink(missing_ok=True)
+
+    def read_result(self) -> dict[str, Any]:
+        result: dict[str, Any] = json.loads(self.result_file.read_text("utf-8"))
+        return result
+
+    def write_predictions(self, results: list[dict[str, Any]]) -> None:
+        write_text(self.predictions_file, json.dumps(results) + "\n")
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Save what an interrupted run needs to go on."""
+        write_atomically(self.state_file, lambda temporary: torch.save(state, temporary))
+
+    def read_state(self) -> dict[str, Any] | None:
+        """The saved state, or None if the run was stopped before its first.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        if not self.state_file.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.state_file, weights_only=True, map_location="cpu")
+            return state
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.state_file} is damaged", hint="Delete that file: the run then starts from its beginning."
+            ) from error
+
+
+def new_run(root: Path, name: str | None, stem: str) -> Run:
+    """A fresh folder: `name`, which must be free, or `stem` with a number if that is taken.
+
+    Raises:
+        ConfigError: `name` is taken, or is not a plain folder name.
+        StorageError: the disk refuses.
+    """
+    make_folder(root)
+    if name is not None:
+        if Path(name).name != name:
+            raise ConfigError(f"--name {name!r} is not a plain folder name", hint="Use --runs to choose where runs go.")
+        return Run(_claim(root / name) or _taken(root / name))
+    folder = _claim(root / stem)
+    number = 2
+    while folder is None:
+        folder = _claim(root / f"{stem}-{number}")
+        number += 1
+    return Run(folder)
+
+
+def _claim(folder: Path) -> Path | None:
+    """Make the folder; None if it exists. Two runs that start at once never share one."""
+    if folder.exists():
+        return None
+    with storage_errors(folder):
+        folder.mkdir()
+    return folder
+
+
+def _taken(folder: Path) -> Path:
+    raise ConfigError(
+        f"a run {folder} exists already", hint=f"Go on with --resume {folder}, or choose another --name."
+    )
+
+
+def open_run(folder: Path) -> Run:
+    """The run in a folder; raises DataError if there is none."""
+    run = Run(folder)
+    if not run.config_file.is_file():
+        raise DataError(f"{folder} is not a run: it has no config.json", hint="Give a folder made by `fsod finetune`.")
+    return run
+
+
+def latest_run(root: Path = DEFAULT_ROOT) -> Run:
+    """The run finished last; raises DataError if there is none."""
+    results = list(root.glob("*/result.json"))
+    if not results:
+        raise DataError(f"no finished run in {root}/", hint="Run `fsod finetune` first, or name a run.")
+    return Run(max(results, key=lambda path: path.stat().st_mtime).parent)

@@ -1,0 +1,168 @@
+"""The feature cache: activations at the cut, computed once per image.
+
+Items live in memory while the budget lasts, then in a memory-mapped file, and what fits in neither is
+computed again at each use. All three give the same values: what is computed again is rounded to the
+storage type as well.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from fewshot_cli.detectors.chain import Activations
+from fewshot_cli.progress import Reporter, SilentReporter
+
+Note = TypeVar("Note")
+Compute = Callable[[Sequence[int]], tuple[Activations, list[Note]]]
+"""Item numbers → (activations with those items along dimension 0, one note per item)."""
+
+CHUNK = 8
+"""Items computed together. One fixed size, because features must not depend on their neighbours."""
+DISK_RESERVE = 1 << 30
+"""Bytes of disk that the memory-mapped file leaves free."""
+
+
+class FeatureCache(Generic[Note]):
+    """Activations and a small note for each of `count` items.
+
+    Args:
+        compute: the frozen prefix.
+        count: number of items.
+        memory: bytes of memory that activations may take.
+        disk: bytes that the memory-mapped file may take; it is nameless, so a kill leaves nothing behind.
+        folder: where that file is made.
+        dtype: storage type of floating-point activations; integers keep theirs.
+        device: where batches are wanted, and where the memory part lives.
+    """
+
+    def __init__(
+        self,
+        compute: Compute[Note],
+        count: int,
+        *,
+        memory: int,
+        disk: int,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> None:
+        self._compute = compute
+        self._count = count
+        self._dtype = dtype
+        self._device = device or torch.device("cpu")
+        self._budget = {"memory": memory, "disk": disk}
+        self._folder = folder
+        self._stored: list[tuple[Tensor, ...]] = []
+        self._notes: list[Note] = []
+        self.in_memory = self.on_disk = 0
+        self.bytes_per_item = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def recomputed(self) -> int:
+        """Items that are computed again at each use."""
+        return self._count - self.in_memory - self.on_disk
+
+    def fill(self, reporter: Reporter | None = None, description: str = "Frozen features") -> FeatureCache[Note]:
+        """Compute and store what the budgets allow."""
+        if self._count == 0 or not any(self._budget.values()):
+            return self
+        reporter = reporter or SilentReporter()
+        with reporter.progress(description, self._count) as task:
+            stored = self._count
+            for start in range(0, self._count, CHUNK):
+                if start >= stored:
+                    break
+                items = range(start, min(start + CHUNK, stored))
+                activations, notes = self._compute(items)
+                if start == 0:
+                    self._reserve(activations)
+                    stored = self.in_memory + self.on_disk
+                self._store(items, activations, notes)
+                task.advance(len(items))
+        return self
+
+    def batch(self, items: Sequence[int]) -> tuple[Activations, list[Note]]:
+        """Activations of some items, stacked in that order, floating-point ones in float32 on the device."""
+        stored = self.in_memory + self.on_disk
+        missing = [item for item in items if item >= stored]
+        fresh = self._rounded(missing) if missing else {}
+        rows = [self._row(item) if item < stored else fresh[item][0] for item in items]
+        rows = [tuple(tensor.to(self._device) for tensor in row) for row in rows]
+        notes = [self._notes[item] if item < stored else fresh[item][1] for item in items]
+        return tuple(self._wanted(torch.stack(parts)) for parts in zip(*rows, strict=True)), notes
+
+    def _reserve(self, example: Activations) -> None:
+        shapes = [(tensor.shape[1:], self._storage_type(tensor)) for tensor in example]
+        self.bytes_per_item = sum(shape.numel() * dtype.itemsize for shape, dtype in shapes)
+        self.in_memory = min(self._count, self._budget["memory"] // self.bytes_per_item)
+        self._blocks = tuple(
+            torch.empty((self.in_memory, *shape), dtype=dtype, device=self._device) for shape, dtype in shapes
+        )
+        wanted = min(self._count - self.in_memory, self._budget["disk"] // self.bytes_per_item)
+        self._mapped = self._map_file(wanted, shapes) if wanted else ()
+        self.on_disk = wanted if self._mapped else 0
+
+    def _map_file(self, count: int, shapes: list[tuple[torch.Size, torch.dtype]]) -> tuple[Tensor, ...]:
+        """Tensors over a nameless file; none if the disk has no room, which then costs time, not the run."""
+        size = count * self.bytes_per_item
+        with suppress(OSError):
+            if shutil.disk_usage(self._folder).free - DISK_RESERVE < size:
+                return ()
+            handle, name = tempfile.mkstemp(dir=self._folder, prefix=".features.")
+            try:
+                # Reserved in full now: running out of disk inside a mapping would kill the process.
+                getattr(os, "posix_fallocate", lambda file, _, length: os.ftruncate(file, length))(handle, 0, size)
+                whole = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
+            finally:
+                os.close(handle)
+                os.unlink(name)
+            return _carve(whole, count, shapes)
+        return ()
+
+    def _store(self, items: range, activations: Activations, notes: list[Note]) -> None:
+        for offset, item in enumerate(items[: max(0, self.in_memory + self.on_disk - items.start)]):
+            for target, tensor in zip(self._row(item), activations, strict=True):
+                target.copy_(tensor[offset])
+            self._notes.append(notes[offset])
+
+    def _row(self, item: int) -> tuple[Tensor, ...]:
+        if item < self.in_memory:
+            return tuple(block[item] for block in self._blocks)
+        return tuple(block[item - self.in_memory] for block in self._mapped)
+
+    def _rounded(self, items: list[int]) -> dict[int, tuple[tuple[Tensor, ...], Note]]:
+        activations, notes = self._compute(items)
+        typed = [tensor.to(self._storage_type(tensor)) for tensor in activations]
+        return {item: (tuple(t[i] for t in typed), notes[i]) for i, item in enumerate(items)}
+
+    def _storage_type(self, tensor: Tensor) -> torch.dtype:
+        return self._dtype if tensor.is_floating_point() else tensor.dtype
+
+    def _wanted(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+
+
+def _carve(whole: Tensor, count: int, shapes: list[tuple[torch.Size, torch.dtype]]) -> tuple[Tensor, ...]:
+    """One (count, …) tensor per shape out of a flat byte tensor."""
+    # The widest types come first in the file, so that each starts at a multiple of its size.
+    order = sorted(range(len(shapes)), key=lambda i: -shapes[i][1].itemsize)
+    tensors: dict[int, Tensor] = {}
+    offset = 0
+    for i in order:
+        shape, dtype = shapes[i]
+        size = count * shape.numel() * dtype.itemsize
+        tensors[i] = whole[offset : offset + size].view(dtype).reshape(count, *shape)
+        offset += size
+    return tuple(tensors[i] for i in range(len(shapes)))

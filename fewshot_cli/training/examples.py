@@ -1,0 +1,103 @@
+"""Pictures and their variants as canvases with targets: what the frozen prefix is computed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewshot_cli.data.augment import Sample, make_variant
+from fewshot_cli.data.coco import Picture
+from fewshot_cli.data.images import read_image
+from fewshot_cli.detectors.chain import Activations, Canvas, Detector, Target
+
+DECODED = 32
+"""Pictures kept decoded, because the variants of one are made one after the other."""
+
+
+class Example(NamedTuple):
+    """What goes with a canvas. The canvas's own pixels are dropped once the prefix has seen them."""
+
+    canvas: Canvas
+    target: Target
+
+
+class Examples:
+    """`copies` variants of each picture; copy 0 is the picture as it is.
+
+    Item i is copy i mod `copies` of picture i div `copies`, a pure function of `seed`.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        pictures: Sequence[Picture],
+        *,
+        copies: int = 1,
+        operations: tuple[str, ...] = (),
+        seed: int = 0,
+    ) -> None:
+        self._detector = detector
+        self._pictures = pictures
+        self._copies = copies
+        self._operations = operations
+        self._seed = seed
+        self._decoded = lru_cache(maxsize=DECODED)(_sample)
+
+    def __len__(self) -> int:
+        return len(self._pictures) * self._copies
+
+    def load(self, item: int) -> tuple[Tensor, Example]:
+        """Canvas pixels (3, S, S) uint8 and what goes with them."""
+        number, copy = divmod(item, self._copies)
+        sample = self._decoded(_Hashed(self._pictures[number]))
+        if copy:
+            sample = make_variant(sample, self._operations, (self._seed, self._pictures[number].id, copy))
+        canvas = self._detector.make_canvas(sample.image)
+        target = Target(sample.boxes * canvas.scale, sample.labels)
+        return canvas.pixels, Example(canvas._replace(pixels=torch.empty(0)), target)
+
+    def prefix(self, cut: int, device: torch.device, half: bool) -> Prefix:
+        """The frozen layers before `cut` as a function of item numbers."""
+        return Prefix(self, self._detector, cut, device, half)
+
+
+class Prefix:
+    """Item numbers → activations at the cut, without gradients, and the examples."""
+
+    def __init__(self, examples: Examples, detector: Detector, cut: int, device: torch.device, half: bool) -> None:
+        self._examples, self._detector, self._cut = examples, detector, cut
+        self._device, self._half = device, half
+
+    def __call__(self, items: Sequence[int]) -> tuple[Activations, list[Example]]:
+        loaded = [self._examples.load(item) for item in items]
+        canvases = torch.stack([pixels for pixels, _ in loaded]).to(self._device)
+        if self._cut == 0:
+            return (canvases,), [example for _, example in loaded]
+        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            activations = self._detector.run((canvases,), 0, self._cut)
+        return activations, [example for _, example in loaded]
+
+
+class _Hashed:
+    """A picture as a key: pictures hold arrays, which cannot be hashed."""
+
+    def __init__(self, picture: Picture) -> None:
+        self.picture = picture
+
+    def __hash__(self) -> int:
+        return hash(self.picture.path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashed) and other.picture.path == self.picture.path
+
+
+def _sample(key: _Hashed) -> Sample:
+    """Decode a picture. Crowd boxes stand for many objects and are no target of their own."""
+    picture = key.picture
+    single = ~picture.crowd
+    boxes = torch.from_numpy(picture.boxes[single])
+    return Sample(read_image(picture.path), boxes, torch.from_numpy(picture.labels[single]))

@@ -1,0 +1,304 @@
+"""One fine-tune from a data set to a measured run on disk. Reads from top to bottom in `finetune`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fewshot_cli.data.coco import Split
+from fewshot_cli.data.store import Dataset, open_dataset
+from fewshot_cli.detectors.chain import Activations, Detections, Detector, Target
+from fewshot_cli.detectors.registry import build_detector, get_spec, head_depths
+from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
+from fewshot_cli.errors import DataError, FsodError
+from fewshot_cli.evaluation.coco_metrics import Metrics
+from fewshot_cli.evaluation.detect import score
+from fewshot_cli.policies import Selection, select
+from fewshot_cli.progress import Reporter, SilentReporter, Task
+from fewshot_cli.training.cache import FeatureCache
+from fewshot_cli.runs.checkpoint import CheckpointInfo, load_tensors, save_checkpoint, tensors_to_keep
+from fewshot_cli.training.classes import starting_rows
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.detectors.device import choose_device, computes_in_half
+from fewshot_cli.training.examples import Example, Examples
+from fewshot_cli.training.loop import StepOptions, make_optimizer, train
+from fewshot_cli.runs.folder import Run
+from fewshot_cli.training.schedule import batch_order
+from fewshot_cli.training.selection import FrozenProof, freeze, trained_parameters
+
+GIB = 1 << 30
+SAVE_EVERY = 50
+"""Iterations between two saved states when nothing is measured in between."""
+
+
+def select_layers(config: FinetuneConfig) -> Selection:
+    """What the configuration trains, checked against the detector's head; raises PolicyError, ModelError."""
+    return select(
+        config.policy,
+        config.budget,
+        get_spec(config.detector).head_depth,
+        neck=config.train_neck,
+        backbone_stages=config.backbone_stages,
+        depths=head_depths(),
+    )
+
+
+def finetune(config: FinetuneConfig, run: Run, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Fine-tune, measure and record; goes on from the run's saved state if it has one.
+
+    Args:
+        config: what to do.
+        run: where it is recorded.
+
+    Returns:
+        the content of the run's result.json.
+
+    Raises:
+        FsodError: any of its kinds; what was saved before stays.
+    """
+    reporter = reporter or SilentReporter()
+    started = time.perf_counter()
+    session = _Session(config, run, reporter)
+    session.cache_features()
+    session.train()
+    return session.finish(time.perf_counter() - started)
+
+
+@dataclass
+class _Progress:
+    """How far a run is: what a saved state holds, besides parameters and optimizer."""
+
+    iteration: int = 0
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        return max(self.records, key=lambda record: record["ap"], default=None)
+
+
+class _Session:
+    """The pieces of one fine-tune while it runs."""
+
+    def __init__(self, config: FinetuneConfig, run: Run, reporter: Reporter) -> None:
+        self.config, self.run, self.reporter = config, run, reporter
+        self.seconds: dict[str, float] = {}
+        selection = select_layers(config)
+        self.device = choose_device(config.device)
+        self.data = _open(config)
+        self.detector = build_detector(
+            config.detector,
+            weights=config.weights,
+            image_size=config.image_size,
+            seed=config.seed,
+            reporter=reporter,
+        )
+        base_fingerprint = state_fingerprint(self.detector.network)
+        base = tensor_fingerprints(self.detector.network)
+        self._give_classes()
+        self.half = computes_in_half(config.precision, self.device, self.detector)
+        self.split = freeze(self.detector, selection)
+        self.kept = tensors_to_keep(self.detector, base, tensor_fingerprints(self.detector.network))
+        self.detector.to(self.device)
+        self.proof = FrozenProof(self.detector)
+        self.info = self._describe(selection, base_fingerprint)
+        self.progress = _Progress()
+
+    def _give_classes(self) -> None:
+        classes = self.data.train.classes
+        rows = starting_rows(classes, self.detector.classes, self.config.init_class)
+        for name, row in zip(classes, rows, strict=True):
+            origin = "fresh weights" if row is None else f"the weights of base class {self.detector.classes[row]!r}"
+            self.reporter.say(f"Class {name!r} starts from {origin}.")
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(self.config.seed)
+            self.detector.replace_classes(classes, rows)
+
+    def _describe(self, selection: Selection, base_fingerprint: str) -> CheckpointInfo:
+        names = [layer.name for layer, trains in zip(self.detector.layers, self.split.trained, strict=True) if trains]
+        return CheckpointInfo(
+            detector=self.config.detector,
+            weights=self.config.weights,
+            base_fingerprint=base_fingerprint,
+            classes=self.detector.classes,
+            image_size=self.detector.image_size,
+            policy=selection.policy,
+            budget=selection.budget,
+            trained_layers=tuple(names),
+            iteration=0,
+            seed=self.config.seed,
+        )
+
+    def cache_features(self) -> None:
+        """Run the frozen prefix once over every variant and every test image."""
+        started = time.perf_counter()
+        shots = Examples(
+            self.detector,
+            self.data.train.pictures,
+            copies=self.config.copies,
+            operations=self.config.ops,
+            seed=self.config.seed,
+        )
+        memory, disk = int(self.config.cache_memory * GIB), int(self.config.cache_disk * GIB)
+        self.train_features = self._cache(shots, memory, disk, "Features of the variants")
+        memory -= self.train_features.in_memory * self.train_features.bytes_per_item
+        disk -= self.train_features.on_disk * self.train_features.bytes_per_item
+        tests = Examples(self.detector, self.data.test.pictures)
+        self.test_features = self._cache(tests, memory, disk, "Features of the test images")
+        self.seconds["features"] = time.perf_counter() - started
+
+    def _cache(self, examples: Examples, memory: int, disk: int, description: str) -> FeatureCache[Example]:
+        half = self.config.cache_type == "bf16" or (self.config.cache_type == "auto" and self.half)
+        cache = FeatureCache(
+            examples.prefix(self.split.cut, self.device, self.half),
+            len(examples),
+            memory=memory,
+            disk=disk,
+            folder=self.run.folder,
+            dtype=torch.bfloat16 if half else torch.float32,
+            device=self.device,
+        )
+        return cache.fill(self.reporter, description)
+
+    def train(self) -> None:
+        """Train what is left of the iterations, measuring and saving on the way."""
+        started = time.perf_counter()
+        parameters = trained_parameters(self.detector)
+        if not parameters:
+            self._measure_and_record(0, {})
+            return
+        config = self.config
+        optimizer = make_optimizer(
+            config.optimizer, parameters.items(), lr=config.lr, weight_decay=config.weight_decay
+        )
+        self._resume(optimizer)
+        order = batch_order(len(self.train_features), config.batch_size, config.iterations, config.seed)
+        options = StepOptions(
+            iterations=config.iterations, lr=config.lr, warmup=config.warmup, clip=config.clip, half=self.half
+        )
+        with self.reporter.progress("Training", config.iterations) as task:
+            task.advance(self.progress.iteration)
+            train(
+                self.detector,
+                self.split.cut,
+                self._batch,
+                order,
+                optimizer,
+                options,
+                start=self.progress.iteration,
+                after_step=lambda done, losses: self._after_step(done, losses, optimizer, task),
+            )
+        self.seconds["training"] = time.perf_counter() - started
+
+    def _batch(self, items: Sequence[int]) -> tuple[Activations, list[Target]]:
+        activations, examples = self.train_features.batch(items)
+        targets = [example.target for example in examples]
+        return activations, [Target(t.boxes.to(self.device), t.labels.to(self.device)) for t in targets]
+
+    def _after_step(
+        self, done: int, losses: dict[str, float], optimizer: torch.optim.Optimizer, task: Task
+    ) -> None:
+        self.progress.iteration = done
+        last = done == self.config.iterations
+        every = self.config.eval_every
+        if last or (every and done % every == 0):
+            self._measure_and_record(done, losses)
+        if not last and done % (every or SAVE_EVERY) == 0:
+            self._save_state(optimizer)
+        best = self.progress.best
+        task.update(f"loss {losses['loss']:.3f}" + (f", test mAP {self.progress.records[-1]['ap']:.3f}" if best else ""))
+        task.advance()
+
+    def _measure_and_record(self, done: int, losses: dict[str, float]) -> None:
+        metrics, _ = self._measure(self.test_features, range(len(self.test_features)), self.data.test)
+        before = self.progress.best
+        rounded = {name: round(value, 6) for name, value in losses.items()}
+        self.progress.records.append({"iteration": done, "ap": metrics.ap, "losses": rounded, **metrics.to_json()})
+        if before is None or metrics.ap > before["ap"]:
+            self._save_checkpoint(self.run.best_checkpoint, done)
+        self.run.write_metrics(self.progress.records)
+
+    def _measure(
+        self, features: FeatureCache[Example], items: Sequence[int], split: Split
+    ) -> tuple[Metrics, list[dict[str, Any]]]:
+        found: list[Detections] = []
+        for start in range(0, len(items), 8):
+            activations, examples = features.batch(items[start : start + 8])
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                found += self.detector.detect(activations, self.split.cut, [example.canvas for example in examples])
+        return score(found, split, self.detector.classes)
+
+    def _save_checkpoint(self, path: Any, done: int) -> None:
+        state = self.detector.network.state_dict()
+        info = CheckpointInfo(**{**vars(self.info), "iteration": done})
+        save_checkpoint(path, {name: state[name] for name in self.kept}, info)
+
+    def _save_state(self, optimizer: torch.optim.Optimizer) -> None:
+        parameters = {name: value.detach().cpu() for name, value in trained_parameters(self.detector).items()}
+        self.run.write_state(
+            {
+                "iteration": self.progress.iteration,
+                "records": self.progress.records,
+                "parameters": parameters,
+                "optimizer": optimizer.state_dict(),
+            }
+        )
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
+        state = self.run.read_state()
+        if state is None:
+            return
+        load_tensors(self.detector, state["parameters"], self.run.state_file)
+        optimizer.load_state_dict(state["optimizer"])
+        self.progress = _Progress(state["iteration"], state["records"])
+        self.reporter.say(f"Going on after iteration {state['iteration']}.")
+
+    def finish(self, seconds: float) -> dict[str, Any]:
+        """Prove what stayed frozen, then write checkpoint, predictions and result."""
+        changed = self.proof.changed(self.detector)
+        if changed:
+            raise FsodError(f"{len(changed)} of {len(self.proof)} frozen tensors changed, first {changed[0]}: a bug")
+        self._save_checkpoint(self.run.checkpoint, self.progress.iteration)
+        metrics, results = self._measure(self.test_features, range(len(self.test_features)), self.data.test)
+        shots = range(0, len(self.train_features), self.config.copies)
+        train_metrics, _ = self._measure(self.train_features, shots, self.data.train)
+        self.run.write_predictions(results)
+        result = self._result(metrics, train_metrics, seconds)
+        self.run.write_result(result)
+        return result
+
+    def _result(self, metrics: Metrics, train_metrics: Metrics, seconds: float) -> dict[str, Any]:
+        best = self.progress.best or {"ap": metrics.ap, "iteration": self.progress.iteration}
+        parameters = trained_parameters(self.detector).values()
+        everything = self.detector.network.parameters()
+        return {
+            "run": str(self.run.folder),
+            "data": self.config.data,
+            "classes": list(self.detector.classes),
+            "detector": self.config.detector,
+            "policy": self.info.policy,
+            "budget": self.info.budget,
+            "trained_layers": list(self.info.trained_layers),
+            "parameters": {"trained": sum(p.numel() for p in parameters), "total": sum(p.numel() for p in everything)},
+            "images": {"train": len(self.data.train.pictures), "test": len(self.data.test.pictures)},
+            "iterations": self.progress.iteration,
+            "seed": self.config.seed,
+            "ap": metrics.ap,
+            "best": {"ap": best["ap"], "iteration": best["iteration"]},
+            "train_ap": train_metrics.ap,
+            "metrics": metrics.to_json(),
+            "frozen": {"tensors": len(self.proof), "changed": 0},
+            "precision": "bf16" if self.half else "fp32",
+            "device": str(self.device),
+            "seconds": {**{name: round(value, 2) for name, value in self.seconds.items()}, "total": round(seconds, 2)},
+        }
+
+
+def _open(config: FinetuneConfig) -> Dataset:
+    data = open_dataset(config.data_folder)
+    if not any(len(picture.boxes) for picture in data.train.pictures):
+        raise DataError(f"{config.data}: no training picture has a box", hint="Fetch again, or check the annotations.")
+    return data

@@ -1,0 +1,92 @@
+"""A policy's selection applied to a detector: every parameter becomes trained or frozen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import nn
+
+from fewshot_cli.detectors.chain import Detector, Layer
+from fewshot_cli.detectors.weights import tensor_fingerprints
+from fewshot_cli.errors import FsodError, PolicyError
+from fewshot_cli.policies import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSplit:
+    """Where a detector's chain is cut and what trains behind the cut.
+
+    trained: one flag a layer, in chain order; cut: index of the first trained layer, or the number of
+    layers when nothing trains. Everything before the cut is a pure function of the canvas.
+    """
+
+    trained: tuple[bool, ...]
+    cut: int
+
+
+def split_chain(detector: Detector, selection: Selection) -> LayerSplit:
+    """Which layers of this chain the selection trains, and the cut that follows."""
+    flags = [_is_chosen(layer, i, detector.layers, selection) for i, layer in enumerate(detector.layers)]
+    cut = flags.index(True) if any(flags) else len(flags)
+    return LayerSplit(tuple(flags), cut)
+
+
+def _is_chosen(layer: Layer, index: int, layers: tuple[Layer, ...], selection: Selection) -> bool:
+    same_part = [i for i, other in enumerate(layers) if other.part == layer.part]
+    if layer.part == "head":
+        return same_part.index(index) + 1 in selection.head_layers
+    if layer.part == "neck":
+        return selection.neck
+    return index in same_part[len(same_part) - selection.backbone_stages :]
+
+
+def freeze(detector: Detector, selection: Selection) -> LayerSplit:
+    """Mark every parameter as trained or frozen; norm statistics stay as pretrained everywhere.
+
+    Afterwards `requires_grad` is true exactly for the parameters of the chosen layers.
+
+    Raises:
+        PolicyError: nothing is left to train, though the policy is not `none`.
+    """
+    _check_coverage(detector)
+    split = split_chain(detector, selection)
+    for layer, trained in zip(detector.layers, split.trained, strict=True):
+        for parameter in layer.parameters().values():
+            parameter.requires_grad_(trained)
+    if selection.policy != "none" and not trained_parameters(detector):
+        raise PolicyError(
+            f"policy {selection.policy} leaves nothing to train in {detector.name}",
+            hint="Raise --budget, or look at the chain with `fsod inspect-layers`.",
+        )
+    detector.hold_statistics()
+    return split
+
+
+def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:
+    """The parameters that train, by qualified name."""
+    return {name: parameter for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
+
+
+def _check_coverage(detector: Detector) -> None:
+    counts = Counter(id(parameter) for layer in detector.layers for parameter in layer.parameters().values())
+    stray = [name for name, parameter in detector.network.named_parameters() if counts[id(parameter)] != 1]
+    if stray:
+        raise FsodError(f"{detector.name}: not in exactly one layer of the chain: {', '.join(stray[:5])}")
+
+
+class FrozenProof:
+    """Remembers what must not change, and proves that it did not: parameters and buffers, bit for bit."""
+
+    def __init__(self, detector: Detector) -> None:
+        trained = trained_parameters(detector)
+        prints = tensor_fingerprints(detector.network)
+        self._before = {name: value for name, value in prints.items() if name not in trained}
+
+    def __len__(self) -> int:
+        return len(self._before)
+
+    def changed(self, detector: Detector) -> list[str]:
+        """Names of frozen tensors that are not what they were."""
+        after = tensor_fingerprints(detector.network)
+        return [name for name, value in self._before.items() if after.get(name) != value]
