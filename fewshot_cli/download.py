@@ -126,7 +126,8 @@ def download(
 def _try_repeatedly(job: _Job, attempts: int, pause: Callable[[float], None]) -> None:
     for attempt in range(1, attempts + 1):
         try:
-            return _attempt(job)
+            _attempt(job)
+            return
         except _TryAgainError as fault:
             if attempt == attempts:
                 tries = "once" if attempts == 1 else f"{attempts} times"

@@ -108,7 +108,9 @@ def select(
     if rule.takes_budget:
         _check_budget(policy, budget, depth, depths or {})
     if policy == "none" and (neck or backbone_stages):
-        raise PolicyError("policy none trains nothing, so neither neck nor backbone can train", hint="Drop those options.")
+        raise PolicyError(
+            "policy none trains nothing, so neither neck nor backbone can train", hint="Drop those options."
+        )
     return Selection(
         head_layers=frozenset(rule.head_layers(depth, budget or 0)),
         neck=neck or rule.whole_detector,

@@ -32,9 +32,7 @@ def evaluate(
     best: Annotated[
         bool, typer.Option("--best/--last", help="The checkpoint with the best test mAP, or the last one.")
     ] = False,
-    predictions: Annotated[
-        Path | None, typer.Option(help="Write the detections here, in COCO results format.")
-    ] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write the detections here, in COCO results format.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
     config: Config = None,

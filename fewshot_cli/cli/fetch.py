@@ -23,7 +23,9 @@ def fetch(
     ] = None,
     test_source: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="Where test pictures come from; default: what the shots leave of the source."),
+        typer.Option(
+            metavar="SOURCE", help="Where test pictures come from; default: what the shots leave of the source."
+        ),
     ] = None,
     test_images: Annotated[int, typer.Option(help="Test images at most.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the draw: same seed, same data set.")] = 0,

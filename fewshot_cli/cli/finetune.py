@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_cli.cli.console import Console, note_on_interrupt
-from fewshot_cli.cli.options import Config, Json, Quiet
+from fewshot_cli.cli.options import Config, Json, Quiet, parse_ops
 from fewshot_cli.errors import UsageError
 from fewshot_cli.runs.config import FinetuneConfig as Defaults
 
@@ -24,7 +24,9 @@ def finetune(
     data: Annotated[
         str | None, typer.Option(help="Data set folder; default: the most recently fetched one under ./data.")
     ] = None,
-    detector: Annotated[str, typer.Option(help="Detector to adapt; `fsod inspect-layers` lists them.")] = Defaults.detector,
+    detector: Annotated[
+        str, typer.Option(help="Detector to adapt; `fsod inspect-layers` lists them.")
+    ] = Defaults.detector,
     weights: Annotated[
         str, typer.Option(help="default (COCO), imagenet (backbone only), none (random), or a file.")
     ] = Defaults.weights,
@@ -32,7 +34,9 @@ def finetune(
         str, typer.Option(help="Where the budget goes: last, symmetric, first, all, full or none.")
     ] = Defaults.policy,
     budget: Annotated[int | None, typer.Option(help="Head layers that train, predictor included.")] = Defaults.budget,
-    train_neck: Annotated[bool, typer.Option("--train-neck/--freeze-neck", help="Train the neck too.")] = Defaults.train_neck,
+    train_neck: Annotated[
+        bool, typer.Option("--train-neck/--freeze-neck", help="Train the neck too.")
+    ] = Defaults.train_neck,
     backbone_stages: Annotated[
         int, typer.Option(help="Backbone stages that train, 0 to 5, counted from the output side.")
     ] = Defaults.backbone_stages,
@@ -44,10 +48,12 @@ def finetune(
     ] = Defaults.image_size,
     iterations: Annotated[int, typer.Option(help="Optimizer steps.")] = Defaults.iterations,
     batch_size: Annotated[int, typer.Option(help="Variants a step.")] = Defaults.batch_size,
-    copies: Annotated[int, typer.Option(help="Variants of each shot, the unchanged picture included.")] = Defaults.copies,
-    ops: Annotated[
-        str, typer.Option(help="Augmentations, separated by commas; empty for none.")
-    ] = ",".join(Defaults.ops),
+    copies: Annotated[
+        int, typer.Option(help="Variants of each shot, the unchanged picture included.")
+    ] = Defaults.copies,
+    ops: Annotated[str, typer.Option(help="Augmentations, separated by commas; empty for none.")] = ",".join(
+        Defaults.ops
+    ),
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = Defaults.optimizer,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = Defaults.lr,
     weight_decay: Annotated[float, typer.Option(help="Not on biases and norms.")] = Defaults.weight_decay,
@@ -65,7 +71,9 @@ def finetune(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = Defaults.device,
     seed: Annotated[int, typer.Option(help="Of variants, batches and fresh weights.")] = Defaults.seed,
     runs: Annotated[Path, typer.Option(help="Folder in which the run's own folder is made.")] = Path("runs"),
-    name: Annotated[str | None, typer.Option(help="The run's folder name; default: from data, policy and seed.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The run's folder name; default: from data, policy and seed.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a stopped run, with the options it was started with.")
     ] = None,
@@ -80,7 +88,7 @@ def finetune(
         console.result(result := _resume(resume, console), lambda: _table(result))
         return
     options = {name: value for name, value in context.params.items() if name not in _OWN}
-    options["ops"] = tuple(op.strip() for op in ops.split(",") if op.strip())
+    options["ops"] = parse_ops(ops)
     result = _start(options, runs, name, console)
     console.result(result, lambda: _table(result), f"Next: fsod eval {result['run']}")
 

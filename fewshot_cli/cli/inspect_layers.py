@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def inspect_layers(
     target: Annotated[
-        str | None, typer.Argument(metavar="DETECTOR|RUN", help="A detector, or the folder of a run; none: list detectors.")
+        str | None,
+        typer.Argument(metavar="DETECTOR|RUN", help="A detector, or the folder of a run; none: list detectors."),
     ] = None,
     policy: Annotated[str | None, typer.Option(help="Where the budget goes; default: nothing is chosen.")] = None,
     budget: Annotated[int | None, typer.Option(help="Head layers that train, predictor included.")] = None,
@@ -58,17 +59,25 @@ def _list_detectors(console: Console) -> None:
     rows = {name: {"summary": spec.summary, "head_layers": spec.head_depth} for name, spec in DETECTORS.items()}
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  M = {row['head_layers']}  {row['summary']}" for name, row in rows.items()]
-    console.result({"detectors": rows}, "\n".join(lines), "Next: fsod inspect-layers NAME --policy symmetric --budget 3")
+    console.result(
+        {"detectors": rows}, "\n".join(lines), "Next: fsod inspect-layers NAME --policy symmetric --budget 3"
+    )
 
 
 def _table(report: dict[str, Any]) -> object:
     from fewshot_cli.report.tables import chain_table
 
-    return chain_table(f"{report['detector']}, {report['image_size']} px, {report['classes']} class(es)", report["layers"])
+    return chain_table(
+        f"{report['detector']}, {report['image_size']} px, {report['classes']} class(es)", report["layers"]
+    )
 
 
 def _totals(report: dict[str, Any]) -> str:
-    layers, head, parameters = report["trained"]["layers"], report["trained"]["head_layers"], report["trained"]["parameters"]
+    layers, head, parameters = (
+        report["trained"]["layers"],
+        report["trained"]["head_layers"],
+        report["trained"]["parameters"],
+    )
     lines = [
         f"Policy {report['policy']}" + (f", budget {report['budget']}" if report["budget"] else ""),
         f"Trained: {head} of {report['head_depth']} head layers, {layers} of {len(report['layers'])} layers in all; "

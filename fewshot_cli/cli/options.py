@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from fewshot_cli.cli import config_file
+from fewshot_cli.errors import ConfigError, closest
+from fewshot_cli.runs.config import OPERATIONS
 
 
 def _use_config(context: typer.Context, value: Path | None) -> Path | None:
@@ -44,3 +46,12 @@ Config = Annotated[
         callback=_use_config,
     ),
 ]
+
+
+def parse_ops(text: str) -> tuple[str, ...]:
+    """`flip,color` as a tuple, in the order they are applied; raises ConfigError for an unknown one."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in OPERATIONS:
+            raise ConfigError(f"unknown augmentation {name!r} in --ops", hint=closest(name, OPERATIONS))
+    return tuple(name for name in OPERATIONS if name in names)

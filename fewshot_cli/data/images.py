@@ -148,7 +148,7 @@ def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 … 8; 1 (upright) where it is absent, odd or unreadable."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001  a damaged EXIF block does not make the picture unusable
+    except Exception:
         return 1
     return value if isinstance(value, int) and value in _UPRIGHT else 1
 

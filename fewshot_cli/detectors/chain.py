@@ -84,11 +84,12 @@ class Canvas(NamedTuple):
 class Detector(nn.Module, ABC):
     """A detector that can be run in parts.
 
-    Subclasses set `layers` (backbone stages, neck, head 1 … M, in order), `base_classes`, `pad_value`,
-    and keep the real modules under `network`.
+    Subclasses keep the real modules under `network` and list them in `layers`: backbone stages, neck,
+    head 1 … M, in order.
     """
 
     layers: tuple[Layer, ...]
+    network: nn.Module
     pad_value: int | list[int] = 114
     fast_in_bf16: bool = False
     """Whether bf16 measures faster than fp32 on a CPU that has bf16 arithmetic."""
@@ -124,6 +125,11 @@ class Detector(nn.Module, ABC):
         for layer in self.layers[start:stop]:
             activations = layer.forward(activations)
         return activations
+
+    def place(self, device: torch.device) -> None:
+        """Move to a device, channels last: convolutions are up to twice as fast there, on CPUs and GPUs alike."""
+        self.to(device)
+        self.to(memory_format=torch.channels_last)
 
     def hold_statistics(self) -> None:
         """Put every module in eval: norm layers keep the statistics they were pretrained with."""

@@ -32,5 +32,5 @@ def computes_in_half(precision: str, device: torch.device, detector: Detector) -
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return detector.fast_in_bf16 and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))

@@ -165,11 +165,11 @@ def _fetched(weights: WeightsEnum, reporter: Reporter) -> Path:
 class RetinaNetDetector(Detector):
     """RetinaNet, v1 or v2: stem, four ResNet stages, FPN, four tower layers and the predictor (M = 5)."""
 
+    network: RetinaNet
     fast_in_bf16 = True
 
     def __init__(self, name: str, network: RetinaNet, classes: Sequence[str], image_size: int) -> None:
         super().__init__(name, classes, image_size)
-        self.base_classes = tuple(classes)
         self.network = network
         # torchvision pads with 0 after normalisation, which is the mean colour before it.
         self.pad_value = [round(255 * mean) for mean in self._transform.image_mean]

@@ -96,19 +96,15 @@ class Predictions(NamedTuple):
 class Yolox(Detector):
     """A YOLOX detector; pixels go in as BGR 0 … 255, as in its pretraining."""
 
+    network: YoloxNetwork
     pad_value = 114
 
     def __init__(self, name: str, classes: Sequence[str], image_size: int) -> None:
         super().__init__(name, classes, image_size)
         self.network = YoloxNetwork(SIZES[name], len(self.classes))
         self.layers = self._chain()
-        self._start_rare(self.network.head.cls_preds)
-        self._start_rare(self.network.head.obj_preds)
-
-    @staticmethod
-    def _start_rare(predictors: nn.ModuleList) -> None:
-        for predictor in predictors:
-            nn.init.constant_(predictor.bias, -math.log((1 - PRIOR) / PRIOR))
+        for predictor in (*self.network.head.cls_preds, *self.network.head.obj_preds):
+            _start_rare(predictor)
 
     def _chain(self) -> tuple[Layer, ...]:
         darknet, neck, head = self.network.backbone.backbone, self.network.backbone, self.network.head
@@ -259,10 +255,16 @@ def _with_rows(predictor: nn.Module, rows: Sequence[int | None]) -> nn.Conv2d:
     assert isinstance(predictor, nn.Conv2d)
     fresh = nn.Conv2d(predictor.in_channels, len(rows), 1, device=predictor.weight.device)
     nn.init.normal_(fresh.weight, std=0.01)
-    nn.init.constant_(fresh.bias, -math.log((1 - PRIOR) / PRIOR))
-    assert fresh.bias is not None and predictor.bias is not None
-    for new, base in enumerate(rows):
+    _start_rare(fresh)
+    old, new = predictor.state_dict(), fresh.state_dict()
+    for row, base in enumerate(rows):
         if base is not None:
-            fresh.weight[new] = predictor.weight[base]
-            fresh.bias[new] = predictor.bias[base]
+            for name in new:
+                new[name][row] = old[name][base]
     return fresh
+
+
+def _start_rare(predictor: nn.Module) -> None:
+    """Let a predictor say PRIOR everywhere at first, or the background would drown its loss."""
+    assert isinstance(predictor, nn.Conv2d) and predictor.bias is not None
+    nn.init.constant_(predictor.bias, -math.log((1 - PRIOR) / PRIOR))

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from fewshot_cli.detectors.chain import Detections
 
-NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100")
+NAMES: tuple[str, ...] = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100")
 NAMES += ("AR_small", "AR_medium", "AR_large")
 
 

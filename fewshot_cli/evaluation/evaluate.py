@@ -63,7 +63,8 @@ def evaluate_detector(
     """Detect in every picture of a split and score it."""
     place = choose_device(device)
     half = computes_in_half(precision, place, detector)
-    found = detect_split(detector.to(place), split, device=place, half=half, reporter=reporter)
+    detector.place(place)
+    found = detect_split(detector, split, device=place, half=half, reporter=reporter)
     return Evaluation(split, *score(found, split, detector.classes))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 _MEANINGS = {
     "AP": "mAP@[.50:.95]",
@@ -56,14 +57,15 @@ def result_table(result: Mapping[str, Any]) -> Table:
     rows = {
         "trained": f"{layers}: {trained:,} of {total:,} parameters ({trained / total:.1%})",
         "frozen": f"{result['frozen']['changed']} of {result['frozen']['tensors']} frozen tensors changed",
-        "test mAP": f"[bold]{number(result['ap'])}[/bold] after {result['iterations']} iterations "
+        "test mAP": f"{number(result['ap'])} after {result['iterations']} iterations "
         f"(AP50 {number(metrics['AP50'])}, AP75 {number(metrics['AP75'])})",
-        "best": f"{number(result['best']['ap'])} at iteration {result['best']['iteration']}, chosen on the test set: optimistic",
+        "best": f"{number(result['best']['ap'])} at iteration {result['best']['iteration']}; "
+        "picked on the test set, so optimistic",
         "train mAP": f"{number(result['train_ap'])} on the {result['images']['train']} shots",
         "time": ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items()),
     }
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(name, text, style="bold" if name == "test mAP" else None)
     return table
 
 
@@ -76,10 +78,8 @@ def chain_table(detector: str, layers: Sequence[Mapping[str, Any]]) -> Table:
     for layer in layers:
         if layer["cut_before"]:
             table.add_section()
-            table.add_row("", "", "[dim]features are cached here[/dim]")
-        state = "[bold green]trained[/bold green]" if layer["trained"] else "frozen"
+            table.add_row("", "", Text("features are cached here", style="dim"))
+        state = Text("trained", style="bold green") if layer["trained"] else Text("frozen")
         modules = "\n".join(layer["modules"])
-        table.add_row(
-            layer["part"], layer["name"], modules, f"{layer['parameters']:,}", f"{layer['share']:.1%}", state
-        )
+        table.add_row(layer["part"], layer["name"], modules, f"{layer['parameters']:,}", f"{layer['share']:.1%}", state)
     return table

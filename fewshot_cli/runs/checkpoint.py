@@ -65,7 +65,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:
         CheckpointError: missing, truncated, or not written by fsod.
     """
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint {path}", hint="Is the run finished? `fsod finetune --resume RUN` goes on.")
+        raise CheckpointError(
+            f"no checkpoint {path}", hint="Is the run finished? `fsod finetune --resume RUN` goes on."
+        )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
@@ -75,14 +77,18 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:
             **{**info, "classes": tuple(info["classes"]), "trained_layers": tuple(info["trained_layers"])}
         )
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is truncated or damaged: {error}", hint="Copy it again, or train again.") from error
+        raise CheckpointError(
+            f"{path} is truncated or damaged: {error}", hint="Copy it again, or train again."
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a checkpoint of this version of fsod", hint="Give a run's checkpoint.safetensors."
         ) from error
 
 
-def restore(path: Path, *, weights: str | None = None, reporter: Reporter | None = None) -> tuple[Detector, CheckpointInfo]:
+def restore(
+    path: Path, *, weights: str | None = None, reporter: Reporter | None = None
+) -> tuple[Detector, CheckpointInfo]:
     """The fine-tuned detector: base and checkpoint put together, in eval, on the CPU.
 
     Args:

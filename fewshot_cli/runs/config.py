@@ -37,7 +37,7 @@ class FinetuneConfig:
     backbone_stages: int = 0
     """Backbone stages that train, counted from the output side, 0 … 5."""
     init_class: str = "auto"
-    """What a class's predictor starts from: `auto` (the base class of the same name, if any), a base class, or `none`."""
+    """A class's predictor starts from: `auto` (the base class of the same name, if any), a base class, or `none`."""
     image_size: int | None = None
     """Side of the square canvas in pixels, a multiple of 32; the detector's own by default."""
     iterations: int = 200
@@ -85,10 +85,19 @@ class FinetuneConfig:
             "cache_type": CACHE_TYPES,
         }
         return [
-            *((getattr(self, name) in valid, _unknown(name, getattr(self, name), valid)) for name, valid in choices.items()),
+            *(
+                (getattr(self, name) in valid, _unknown(name, getattr(self, name), valid))
+                for name, valid in choices.items()
+            ),
             *((op in OPERATIONS, _unknown("ops", op, OPERATIONS)) for op in self.ops),
-            *((getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: give at least 1") for name in ("iterations", "batch_size", "copies")),
-            *((getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 or more") for name in ("weight_decay", "clip", "eval_every", "cache_memory", "cache_disk", "seed")),
+            *(
+                (getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: give at least 1")
+                for name in ("iterations", "batch_size", "copies")
+            ),
+            *(
+                (getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 or more")
+                for name in ("weight_decay", "clip", "eval_every", "cache_memory", "cache_disk", "seed")
+            ),
             (self.lr > 0, f"lr is {self.lr}: give a positive number"),
             (0 <= self.warmup < 1, f"warmup is {self.warmup}: give a share of the run, from 0 to below 1"),
         ]

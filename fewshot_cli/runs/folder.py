@@ -1,13 +1,13 @@
 """The folder that one fine-tune leaves behind.
 
-    runs/NAME/
-      config.json                   how it was made; give it to `fsod finetune --config` to repeat it
-      metrics.jsonl                 one line an evaluation
-      checkpoint.safetensors        what trained, after the last iteration
-      checkpoint-best.safetensors   the same at the best test mAP seen
-      predictions.json              on the test set, COCO results format
-      result.json                   the summary that `--json` prints
-      state.pt                      only while unfinished: what `--resume` needs
+runs/NAME/
+  config.json                   how it was made; give it to `fsod finetune --config` to repeat it
+  metrics.jsonl                 one line an evaluation
+  checkpoint.safetensors        what trained, after the last iteration
+  checkpoint-best.safetensors   the same at the best test mAP seen
+  predictions.json              on the test set, COCO results format
+  result.json                   the summary that `--json` prints
+  state.pt                      only while unfinished: what `--resume` needs
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Run:
         try:
             return FinetuneConfig.from_json(json.loads(self.config_file.read_text("utf-8"))["options"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{self.config_file} cannot be read: {error}", hint="Give the folder of a run.") from error
+            raise ConfigError(
+                f"{self.config_file} cannot be read: {error}", hint="Give the folder of a run."
+            ) from error
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in lines))
@@ -123,9 +125,7 @@ def _claim(folder: Path) -> Path | None:
 
 
 def _taken(folder: Path) -> Path:
-    raise ConfigError(
-        f"a run {folder} exists already", hint=f"Go on with --resume {folder}, or choose another --name."
-    )
+    raise ConfigError(f"a run {folder} exists already", hint=f"Go on with --resume {folder}, or choose another --name.")
 
 
 def open_run(folder: Path) -> Run:

@@ -127,7 +127,7 @@ class FeatureCache(Generic[Note]):
                 whole = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
             finally:
                 os.close(handle)
-                os.unlink(name)
+                Path(name).unlink()
             return _carve(whole, count, shapes)
         return ()
 
@@ -151,7 +151,10 @@ class FeatureCache(Generic[Note]):
         return self._dtype if tensor.is_floating_point() else tensor.dtype
 
     def _wanted(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        # As the detector: see Detector.place.
+        layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
+        return tensor.to(self._device, dtype, memory_format=layout)
 
 
 def _carve(whole: Tensor, count: int, shapes: list[tuple[torch.Size, torch.dtype]]) -> tuple[Tensor, ...]:

@@ -11,7 +11,8 @@ import torch
 
 from fewshot_cli.data.coco import Split
 from fewshot_cli.data.store import Dataset, open_dataset
-from fewshot_cli.detectors.chain import Activations, Detections, Detector, Target
+from fewshot_cli.detectors.chain import Activations, Detections, Target
+from fewshot_cli.detectors.device import choose_device, computes_in_half
 from fewshot_cli.detectors.registry import build_detector, get_spec, head_depths
 from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
 from fewshot_cli.errors import DataError, FsodError
@@ -19,14 +20,13 @@ from fewshot_cli.evaluation.coco_metrics import Metrics
 from fewshot_cli.evaluation.detect import score
 from fewshot_cli.policies import Selection, select
 from fewshot_cli.progress import Reporter, SilentReporter, Task
-from fewshot_cli.training.cache import FeatureCache
 from fewshot_cli.runs.checkpoint import CheckpointInfo, load_tensors, save_checkpoint, tensors_to_keep
-from fewshot_cli.training.classes import starting_rows
 from fewshot_cli.runs.config import FinetuneConfig
-from fewshot_cli.detectors.device import choose_device, computes_in_half
+from fewshot_cli.runs.folder import Run
+from fewshot_cli.training.cache import FeatureCache
+from fewshot_cli.training.classes import starting_rows
 from fewshot_cli.training.examples import Example, Examples
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
-from fewshot_cli.runs.folder import Run
 from fewshot_cli.training.schedule import batch_order
 from fewshot_cli.training.selection import FrozenProof, freeze, trained_parameters
 
@@ -96,13 +96,15 @@ class _Session:
             seed=config.seed,
             reporter=reporter,
         )
+        # A data set that `fsod augment` wrote is used as it is.
+        self.copies = 1 if "augmentation" in self.data.record else config.copies
         base_fingerprint = state_fingerprint(self.detector.network)
         base = tensor_fingerprints(self.detector.network)
         self._give_classes()
         self.half = computes_in_half(config.precision, self.device, self.detector)
         self.split = freeze(self.detector, selection)
         self.kept = tensors_to_keep(self.detector, base, tensor_fingerprints(self.detector.network))
-        self.detector.to(self.device)
+        self.detector.place(self.device)
         self.proof = FrozenProof(self.detector)
         self.info = self._describe(selection, base_fingerprint)
         self.progress = _Progress()
@@ -138,7 +140,7 @@ class _Session:
         shots = Examples(
             self.detector,
             self.data.train.pictures,
-            copies=self.config.copies,
+            copies=self.copies,
             operations=self.config.ops,
             seed=self.config.seed,
         )
@@ -171,9 +173,7 @@ class _Session:
             self._measure_and_record(0, {})
             return
         config = self.config
-        optimizer = make_optimizer(
-            config.optimizer, parameters.items(), lr=config.lr, weight_decay=config.weight_decay
-        )
+        optimizer = make_optimizer(config.optimizer, parameters.items(), lr=config.lr, weight_decay=config.weight_decay)
         self._resume(optimizer)
         order = batch_order(len(self.train_features), config.batch_size, config.iterations, config.seed)
         options = StepOptions(
@@ -198,9 +198,7 @@ class _Session:
         targets = [example.target for example in examples]
         return activations, [Target(t.boxes.to(self.device), t.labels.to(self.device)) for t in targets]
 
-    def _after_step(
-        self, done: int, losses: dict[str, float], optimizer: torch.optim.Optimizer, task: Task
-    ) -> None:
+    def _after_step(self, done: int, losses: dict[str, float], optimizer: torch.optim.Optimizer, task: Task) -> None:
         self.progress.iteration = done
         last = done == self.config.iterations
         every = self.config.eval_every
@@ -209,7 +207,9 @@ class _Session:
         if not last and done % (every or SAVE_EVERY) == 0:
             self._save_state(optimizer)
         best = self.progress.best
-        task.update(f"loss {losses['loss']:.3f}" + (f", test mAP {self.progress.records[-1]['ap']:.3f}" if best else ""))
+        task.update(
+            f"loss {losses['loss']:.3f}" + (f", test mAP {self.progress.records[-1]['ap']:.3f}" if best else "")
+        )
         task.advance()
 
     def _measure_and_record(self, done: int, losses: dict[str, float]) -> None:
@@ -263,7 +263,7 @@ class _Session:
             raise FsodError(f"{len(changed)} of {len(self.proof)} frozen tensors changed, first {changed[0]}: a bug")
         self._save_checkpoint(self.run.checkpoint, self.progress.iteration)
         metrics, results = self._measure(self.test_features, range(len(self.test_features)), self.data.test)
-        shots = range(0, len(self.train_features), self.config.copies)
+        shots = range(0, len(self.train_features), self.copies)
         train_metrics, _ = self._measure(self.train_features, shots, self.data.train)
         self.run.write_predictions(results)
         result = self._result(metrics, train_metrics, seconds)

@@ -26,15 +26,11 @@ def inspect_run(folder: Path) -> dict[str, Any]:
     run = open_run(folder)
     config = run.read_config()
     _, info = read_checkpoint(run.checkpoint)
-    selection = select_for(
-        config.detector, config.policy, config.budget, config.train_neck, config.backbone_stages
-    )
+    selection = select_for(config.detector, config.policy, config.budget, config.train_neck, config.backbone_stages)
     return inspect_selection(config.detector, selection, classes=len(info.classes), image_size=info.image_size)
 
 
-def inspect_selection(
-    name: str, selection: Selection, *, classes: int, image_size: int | None
-) -> dict[str, Any]:
+def inspect_selection(name: str, selection: Selection, *, classes: int, image_size: int | None) -> dict[str, Any]:
     """The chain, what the selection trains, and the cut, as plain values.
 
     Parameters are counted with a predictor for `classes` classes; `cached_mb` is the size of one image's
@@ -108,6 +104,8 @@ def _compact(names: list[str]) -> list[str]:
             key = (".".join(parts[:place]), "".join(f".{part}" for part in parts[place + 1 :]))
             grouped.setdefault(key, []).append(parts[place])
     return [
-        before if not numbers else f"{before}.{numbers[0] if len(numbers) == 1 else '{' + ','.join(numbers) + '}'}{after}"
+        before
+        if not numbers
+        else f"{before}.{numbers[0] if len(numbers) == 1 else '{' + ','.join(numbers) + '}'}{after}"
         for (before, after), numbers in grouped.items()
     ]

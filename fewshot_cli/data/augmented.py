@@ -1,0 +1,90 @@
+"""A data set with its variants written out, for other tools or to look at."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.transforms.v2.functional import to_pil_image
+
+from fewshot_cli.data.augment import Sample, make_variant
+from fewshot_cli.data.coco import Picture
+from fewshot_cli.data.images import read_image
+from fewshot_cli.data.store import RECORD, Dataset, open_dataset, save_dataset
+from fewshot_cli.errors import DataError
+from fewshot_cli.files import make_folder, storage_errors
+from fewshot_cli.progress import Reporter, SilentReporter
+
+QUALITY = 95
+
+
+def augment(
+    source: Path,
+    target: Path | None = None,
+    *,
+    copies: int,
+    operations: tuple[str, ...],
+    seed: int,
+    force: bool = False,
+    reporter: Reporter | None = None,
+) -> Dataset:
+    """Write a data set whose training pictures are the originals and `copies` − 1 variants of each.
+
+    The test pictures are copied as they are. A variant is the one that `finetune` would make with the same seed.
+
+    Args:
+        source: a data set.
+        target: where the new one goes; default: beside it, named `SOURCE-augmented`.
+        copies: pictures per shot, the original included.
+        operations: names in `augment.OPERATIONS`.
+        seed: of the variants.
+        force: replace a data set at `target`.
+
+    Raises:
+        DataError: `target` exists and may not be replaced, or a picture cannot be read.
+        StorageError: the disk refuses.
+    """
+    reporter = reporter or SilentReporter()
+    data = open_dataset(source)
+    target = target or source.parent / f"{data.name}-augmented"
+    if target.exists() and not (force and (target / RECORD).is_file()):
+        raise DataError(f"{target} exists already", hint="Give another --out, or replace a data set with --force.")
+    record = {"source": str(source), "augmentation": {"copies": copies, "ops": list(operations), "seed": seed}}
+    make_folder(target.parent)
+    with storage_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".variants.") as folder:
+        pictures = list(data.train.pictures)
+        next_id = max(picture.id for picture in pictures) + 1
+        with reporter.progress("Variants", len(data.train.pictures) * (copies - 1)) as task:
+            for picture in data.train.pictures:
+                for copy in range(1, copies):
+                    variant = make_variant(_sample(picture), operations, (seed, picture.id, copy))
+                    pictures.append(_write(variant, Path(folder), picture, copy, next_id))
+                    next_id += 1
+                    task.advance()
+        train = replace(data.train, pictures=tuple(pictures))
+        return save_dataset(target, train, data.test, record, overwrite=force)
+
+
+def _sample(picture: Picture) -> Sample:
+    # A crowd box has no variant of its own: nobody can say which part of the crowd is still visible.
+    single = ~picture.crowd
+    boxes, labels = torch.from_numpy(picture.boxes[single]), torch.from_numpy(picture.labels[single])
+    return Sample(read_image(picture.path), boxes, labels)
+
+
+def _write(variant: Sample, folder: Path, original: Picture, copy: int, picture_id: int) -> Picture:
+    path = folder / f"{original.path.stem}_{original.id}_variant{copy:03}.jpg"
+    to_pil_image(variant.image).save(path, quality=QUALITY)
+    height, width = variant.image.shape[-2:]
+    return Picture(
+        id=picture_id,
+        path=path,
+        width=width,
+        height=height,
+        boxes=variant.boxes.numpy(),
+        labels=variant.labels.numpy(),
+        crowd=np.zeros(len(variant.boxes), dtype=bool),
+    )
