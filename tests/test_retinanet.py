@@ -176,7 +176,7 @@ def test_new_classes_take_the_rows_they_are_given(detector: RetinaNetDetector) -
     changed = copy.deepcopy(detector)
     before = changed.run((canvases(),), 0)
     boxes = copy.deepcopy(changed.network.head.regression_head.state_dict())
-    changed.replace_classes(["helmet", "again 3", "again 90"], [None, 3, 90])
+    changed.replace_classes(["helmet", "again 3", "again 90"], [(), (3,), (90,)])
     after = changed.run((canvases(),), 0)
     assert changed.classes == ("helmet", "again 3", "again 90")
     for old, new in zip(before[:5], after[:5], strict=True):
@@ -190,7 +190,7 @@ def test_new_classes_take_the_rows_they_are_given(detector: RetinaNetDetector) -
 def test_new_classes_are_in_the_chain_the_loss_and_the_detections(detector: RetinaNetDetector) -> None:
     """After a change of classes the layers own the new predictor, and loss and decoding count the new classes."""
     changed = copy.deepcopy(detector)
-    changed.replace_classes(["helmet"], [None])
+    changed.replace_classes(["helmet"], [()])
     predictor = changed.network.head.classification_head.cls_logits
     assert predictor.out_channels == 9
     assert any(p is predictor.weight for p in changed.layers[-1].parameters().values())
@@ -209,7 +209,7 @@ def test_a_fresh_predictor_is_a_function_of_the_seed() -> None:
     for _ in range(2):
         detector = build()
         torch.manual_seed(5)
-        detector.replace_classes(["helmet"], [None])
+        detector.replace_classes(["helmet"], [()])
         fingerprints.append(tensor_fingerprints(detector))
     assert fingerprints[0] == fingerprints[1]
 

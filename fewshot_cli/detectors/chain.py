@@ -49,6 +49,10 @@ class Layer:
         }
 
 
+Origin = tuple[int, ...]
+"""A new class's predictor starts from the mean of these base classes' weights, or from fresh ones if there are none."""
+
+
 class Target(NamedTuple):
     """Ground truth of one canvas.
 
@@ -90,6 +94,8 @@ class Detector(nn.Module, ABC):
 
     layers: tuple[Layer, ...]
     network: nn.Module
+    pretrained: bool = True
+    """Whether the predictor knows its classes: false while its weights are random."""
     pad_value: int | list[int] = 114
     fast_in_bf16: bool = False
     """Whether bf16 measures faster than fp32 on a CPU that has bf16 arithmetic."""
@@ -148,12 +154,12 @@ class Detector(nn.Module, ABC):
         """Outputs → detections per canvas, in **canvas** pixels, after NMS, at most 100 each, best first."""
 
     @abstractmethod
-    def replace_classes(self, classes: Sequence[str], rows: Sequence[int | None]) -> None:
+    def replace_classes(self, classes: Sequence[str], origins: Sequence[Origin]) -> None:
         """Give the predictor new classes; box regression is kept.
 
         Args:
             classes: the new class names, in label order.
-            rows: for each, the base class whose predictor weights it starts from, or None for fresh ones.
+            origins: where the predictor weights of each come from.
         """
 
     @torch.no_grad()

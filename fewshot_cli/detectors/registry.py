@@ -107,6 +107,7 @@ def _build(spec: DetectorSpec, image_size: int, weights: str, seed: int, reporte
         torch.random.default_generator.manual_seed(seed)
         detector = cast("Detector", module.build(spec.name, image_size=image_size, weights=weights, reporter=reporter))
     detector.hold_statistics()
+    detector.pretrained = weights not in ("imagenet", "none")
     return detector
 
 

@@ -26,7 +26,7 @@ from torchvision.models.detection import (
 )
 from torchvision.models.detection.image_list import ImageList
 
-from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Target
+from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Origin, Target
 from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.download import download
 from fewshot_cli.errors import ModelError, closest
@@ -199,10 +199,10 @@ class RetinaNetDetector(Detector):
         )
         return [Detections(image["boxes"], image["scores"], image["labels"]) for image in found]
 
-    def replace_classes(self, classes: Sequence[str], rows: Sequence[int | None]) -> None:
-        """New class predictor, one row a class, from a base class or fresh; the box predictor stays."""
+    def replace_classes(self, classes: Sequence[str], origins: Sequence[Origin]) -> None:
+        """New class predictor; the box predictor stays."""
         head = self.network.head.classification_head
-        head.cls_logits = _with_rows(head.cls_logits, rows, head.num_anchors)
+        head.cls_logits = _for_classes(head.cls_logits, origins, head.num_anchors)
         head.num_classes = len(classes)
         self.classes = tuple(classes)
         self.layers = self._chain()
@@ -306,16 +306,17 @@ def _by_anchor(maps: Tensor, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def _with_rows(predictor: nn.Conv2d, rows: Sequence[int | None], anchors: int) -> nn.Conv2d:
-    """A class predictor with one output per anchor and row; channels are anchor-major (anchor · K + class)."""
-    fresh = nn.Conv2d(predictor.in_channels, anchors * len(rows), 3, padding=1)
+def _for_classes(predictor: nn.Conv2d, origins: Sequence[Origin], anchors: int) -> nn.Conv2d:
+    """A class predictor with one output per anchor and origin; channels are anchor-major (anchor · K + class)."""
+    fresh = nn.Conv2d(predictor.in_channels, anchors * len(origins), 3, padding=1)
     nn.init.normal_(fresh.weight, std=PREDICTOR_STD)
     nn.init.constant_(_bias(fresh), -math.log((1 - PRIOR) / PRIOR))
     fresh.to(predictor.weight)
-    for new, base in enumerate(rows):
-        if base is not None:
-            fresh.weight.unflatten(0, (anchors, -1))[:, new] = predictor.weight.unflatten(0, (anchors, -1))[:, base]
-            _bias(fresh).unflatten(0, (anchors, -1))[:, new] = _bias(predictor).unflatten(0, (anchors, -1))[:, base]
+    for new, bases in enumerate(origins):
+        if bases:
+            for target, source in ((fresh.weight, predictor.weight), (_bias(fresh), _bias(predictor))):
+                rows = source.unflatten(0, (anchors, -1))[:, list(bases)]
+                target.unflatten(0, (anchors, -1))[:, new] = rows.mean(dim=1)
     return fresh.train(predictor.training)
 
 

@@ -107,7 +107,7 @@ def restore(
             f"{path} was trained on other {info.detector} weights than {weights or info.weights}",
             hint="Give the weights it started from with --weights.",
         )
-    detector.replace_classes(info.classes, [None] * len(info.classes))
+    detector.replace_classes(info.classes, [()] * len(info.classes))
     load_tensors(detector, tensors, path)
     detector.hold_statistics()
     return detector, info

@@ -1,31 +1,50 @@
-"""What a class's predictor starts from."""
+"""What a new class's predictor starts from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fewshot_cli.detectors.chain import Origin
 from fewshot_cli.errors import ModelError, closest
 
+_NO_CLASS = ("__background__", "N/A")
+"""Places that torchvision keeps in its list of classes and that no object has."""
 
-def starting_rows(classes: Sequence[str], base_classes: Sequence[str], init_class: str) -> list[int | None]:
-    """For each class the base class whose predictor weights it starts from, or None for fresh ones.
+
+def choose_origins(classes: Sequence[str], base_classes: Sequence[str], init_class: str) -> list[Origin]:
+    """For each class, the base classes whose mean its predictor starts from; none for fresh weights.
+
+    The mean of all base classes answers to any object at all. It measured better than fresh weights on every
+    data set it was tried on, most where the shots say least about the background.
 
     Args:
         classes: the data set's.
-        base_classes: the pretrained detector's.
-        init_class: `auto` (same name, regardless of case and punctuation), a base class's name, or `none`.
+        base_classes: those the pretrained detector knows; empty if its predictor is random.
+        init_class: `auto` (the base class of the same name regardless of case and punctuation, else the mean of
+            all), the name of a base class, or `none` (fresh).
 
     Raises:
         ModelError: a base class that this detector does not know.
     """
-    folded = {_fold(name): row for row, name in reversed(list(enumerate(base_classes)))}
+    rows = {_fold(name): row for row, name in enumerate(base_classes) if name not in _NO_CLASS}
     if init_class == "none":
-        return [None] * len(classes)
+        return [()] * len(classes)
     if init_class == "auto":
-        return [folded.get(_fold(name)) for name in classes]
-    if _fold(init_class) not in folded:
-        raise ModelError(f"no base class {init_class!r} to start from", hint=closest(init_class, base_classes))
-    return [folded[_fold(init_class)]] * len(classes)
+        everything = tuple(rows.values())
+        return [(rows[_fold(name)],) if _fold(name) in rows else everything for name in classes]
+    if _fold(init_class) not in rows:
+        known = [name for name in base_classes if name not in _NO_CLASS]
+        raise ModelError(f"no base class {init_class!r} to start from", hint=closest(init_class, known))
+    return [(rows[_fold(init_class)],)] * len(classes)
+
+
+def describe_origin(origin: Origin, base_classes: Sequence[str]) -> str:
+    """The same in words, after `starts from`."""
+    if not origin:
+        return "fresh weights"
+    if len(origin) == 1:
+        return f"the weights of base class {base_classes[origin[0]]!r}"
+    return f"the mean of the {len(origin)} base classes"
 
 
 def _fold(name: str) -> str:

@@ -24,7 +24,7 @@ from fewshot_cli.runs.checkpoint import CheckpointInfo, load_tensors, save_check
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.training.cache import FeatureCache
-from fewshot_cli.training.classes import starting_rows
+from fewshot_cli.training.classes import choose_origins, describe_origin
 from fewshot_cli.training.examples import Example, Examples
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.schedule import batch_order
@@ -111,13 +111,13 @@ class _Session:
 
     def _give_classes(self) -> None:
         classes = self.data.train.classes
-        rows = starting_rows(classes, self.detector.classes, self.config.init_class)
-        for name, row in zip(classes, rows, strict=True):
-            origin = "fresh weights" if row is None else f"the weights of base class {self.detector.classes[row]!r}"
-            self.reporter.say(f"Class {name!r} starts from {origin}.")
+        known = self.detector.classes if self.detector.pretrained else ()
+        origins = choose_origins(classes, known, self.config.init_class)
+        for name, bases in zip(classes, origins, strict=True):
+            self.reporter.say(f"Class {name!r} starts from {describe_origin(bases, known)}.")
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(self.config.seed)
-            self.detector.replace_classes(classes, rows)
+            self.detector.replace_classes(classes, origins)
 
     def _describe(self, selection: Selection, base_fingerprint: str) -> CheckpointInfo:
         names = [layer.name for layer, trains in zip(self.detector.layers, self.split.trained, strict=True) if trains]

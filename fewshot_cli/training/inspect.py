@@ -39,7 +39,7 @@ def inspect_selection(name: str, selection: Selection, *, classes: int, image_si
     # Shapes are all that is needed: on the meta device nothing is drawn, stored or computed.
     with torch.device("meta"):
         detector = build_detector(name, weights="none", image_size=image_size)
-        detector.replace_classes([f"class {i}" for i in range(classes)], [None] * classes)
+        detector.replace_classes([f"class {i}" for i in range(classes)], [()] * classes)
         split = split_chain(detector, selection)
         cached = _bytes_at(detector, split.cut) / 1e6
     return {
