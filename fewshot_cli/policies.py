@@ -122,11 +122,11 @@ def select(
 
 def _check_budget(policy: str, budget: int | None, depth: int, depths: dict[str, int]) -> None:
     smallest = 2 if policy == "symmetric" else 1
-    wanted = smallest if budget is None else budget
-    able = [name for name, layers in depths.items() if layers >= max(smallest, wanted)]
-    elsewhere = f" It would work with: {', '.join(able)}." if able and wanted >= smallest else ""
-    possible = f"--budget {smallest} to {depth}" if smallest <= depth else "no budget on this head"
-    hint = f"Policy {policy} takes {possible} here.{elsewhere}"
+    needed = max(smallest, budget or 0)
+    able = [name for name, layers in depths.items() if layers >= needed]
+    elsewhere = f" It would work with: {', '.join(able)}." if able and needed > depth else ""
+    possible = f"--budget {smallest} to {depth} here" if smallest <= depth else "no budget on this head"
+    hint = f"Policy {policy} takes {possible}.{elsewhere}"
     if budget is None:
         raise PolicyError(f"policy {policy} needs a budget", hint=hint)
     if budget < smallest or budget > depth:

@@ -78,7 +78,7 @@ class PositiveExtraction(v2.Transform):
     """Crop around a random positive instance, with context and jitter, so that training sees it large.
 
     The crop is a window of `context` times the box on each side (at least `min_side` pixels), placed so
-    that the box stays inside. Boxes of other instances that it cuts are left to `drop_lost_boxes`.
+    that the box stays inside. Boxes of other instances that it cuts are left to `make_variant`.
     """
 
     def __init__(self, context: tuple[float, float] = (1.5, 6.0), min_side: int = 64) -> None:
@@ -123,25 +123,34 @@ def make_variant(sample: Sample, operations: tuple[str, ...], key: tuple[Any, ..
 
     The global random state is left as it was. Boxes are clipped to the image; those that lost too much are dropped.
     """
+    image, boxes, visible = sample.image, sample.boxes, torch.ones(len(sample.boxes))
     # v2 draws from torch's global generator only, so that generator is borrowed.
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(_seed_of(key))
-        boxes = BoundingBoxes(sample.boxes, format="XYXY", canvas_size=sample.image.shape[-2:], clamping_mode=None)
-        chain = v2.Compose([OPERATIONS[name]() for name in OPERATIONS if name in operations])
-        image, moved, labels = chain(Image(sample.image), boxes, sample.labels)
-    return drop_lost_boxes(Sample(image.as_subclass(Tensor), moved.as_subclass(Tensor), labels))
+        for name, operation in OPERATIONS.items():
+            if name in operations:
+                image, moved = _apply(operation(), image, boxes)
+                # Clipped at once: what a crop cut off is grey, not object, where a later zoom out would show it.
+                boxes = _clip(moved, image)
+                visible = visible * _area(boxes) / _area(moved).clamp(min=1e-6)
+    kept = (visible >= MIN_VISIBLE) & ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) >= MIN_SIDE)
+    return Sample(image, boxes[kept], sample.labels[kept])
 
 
-def drop_lost_boxes(sample: Sample) -> Sample:
-    """Clip the boxes to the image; drop those with too little of their area or side left inside."""
-    height, width = sample.image.shape[-2:]
-    clipped = sample.boxes.clone()
-    clipped[:, 0::2] = clipped[:, 0::2].clamp(0, width)
-    clipped[:, 1::2] = clipped[:, 1::2].clamp(0, height)
-    sides = clipped[:, 2:] - clipped[:, :2]
-    whole = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(dim=1)
-    kept = (sides.prod(dim=1) >= MIN_VISIBLE * whole) & (sides.amin(dim=1) >= MIN_SIDE)
-    return Sample(sample.image, clipped[kept], sample.labels[kept])
+def _apply(operation: v2.Transform, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Image and boxes after one operation; the boxes may now reach out of the image."""
+    framed = BoundingBoxes(boxes, format="XYXY", canvas_size=image.shape[-2:], clamping_mode=None)
+    moved_image, moved_boxes = operation(Image(image), framed)
+    return moved_image.as_subclass(Tensor), moved_boxes.as_subclass(Tensor)
+
+
+def _clip(boxes: Tensor, image: Tensor) -> Tensor:
+    height, width = image.shape[-2:]
+    return torch.stack([boxes[:, i].clamp(0, (width, height)[i % 2]) for i in range(4)], dim=1)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
 
 
 def _seed_of(key: tuple[Any, ...]) -> int:

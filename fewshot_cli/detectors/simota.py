@@ -62,11 +62,9 @@ def assign(
     ious = box_iou(target_boxes, boxes[near])
     cost = _cost(ious, class_logits[near], objectness_logits[near], target_labels)
     cost += _OUT_OF_REACH * ~reachable[:, near]
-    matched = _cheapest(cost, ious)
+    matched = _cheapest(cost, ious, reachable[:, near])
     objects = matched.long().argmax(dim=0)
-    taken = matched.any(dim=0)
-    taken &= reachable[objects, near]
-    chosen = taken.nonzero().flatten()
+    chosen = matched.any(dim=0).nonzero().flatten()
     return Assignment(near[chosen], objects[chosen], ious[objects[chosen], chosen])
 
 
@@ -86,12 +84,12 @@ def _cost(ious: Tensor, class_logits: Tensor, objectness_logits: Tensor, labels:
     return class_cost - BOX_WEIGHT * torch.log(ious + 1e-8)
 
 
-def _cheapest(cost: Tensor, ious: Tensor) -> Tensor:
-    """(N, A) bool: the k cheapest predictions of each object, each prediction kept by its cheapest object."""
+def _cheapest(cost: Tensor, ious: Tensor, reachable: Tensor) -> Tensor:
+    """(N, A) bool: the k cheapest predictions in each object's reach, each prediction kept by its cheapest object."""
     best_ious = ious.topk(min(CANDIDATES, ious.shape[1]), dim=1).values
     wanted = best_ious.sum(dim=1).int().clamp(min=1, max=ious.shape[1])
     rank = cost.argsort(dim=1).argsort(dim=1)
-    matched = rank < wanted[:, None]
+    matched = (rank < wanted[:, None]) & reachable
     cheapest = F.one_hot(cost.argmin(dim=0), len(cost)).t().bool()
     contested = matched.sum(dim=0) > 1
     return torch.where(contested[None], cheapest & matched.any(dim=0)[None], matched)

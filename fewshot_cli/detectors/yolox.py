@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,9 @@ MIN_SCORE = 0.001
 MAX_DETECTIONS = 100
 LEVELS = len(STRIDES)
 COCO_CLASSES = 80
+NECK = ("lateral_conv0", "C3_p4", "reduce_conv1", "C3_p3", "bu_conv2", "C3_n3", "bu_conv1", "C3_n4")
+
+Forward = Callable[[Activations], Activations]
 
 
 RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
@@ -107,60 +111,50 @@ class Yolox(Detector):
             _start_rare(predictor)
 
     def _chain(self) -> tuple[Layer, ...]:
-        darknet, neck, head = self.network.backbone.backbone, self.network.backbone, self.network.head
-        neck_names = ("lateral_conv0", "C3_p4", "reduce_conv1", "C3_p3", "bu_conv2", "C3_n3", "bu_conv1", "C3_n4")
-
-        def stage(name: str, kept: int) -> Layer:
-            module = darknet.get_submodule(name)
-            # C3, C4 and C5 travel on together, because the neck needs all three.
-            forward = lambda x: (*x[:kept], module(x[-1]))  # noqa: E731
-            return Layer(f"backbone.{name}", "backbone", ((f"backbone.backbone.{name}", module),), forward)
-
-        def per_level(*lists: str) -> tuple[tuple[str, nn.Module], ...]:
-            return tuple((f"head.{name}.{k}", getattr(head, name)[k]) for name in lists for k in range(LEVELS))
-
-        def tower_layer(number: int, depth: int) -> Layer:
-            modules = tuple(
-                (f"head.{name}.{k}.{depth}", getattr(head, name)[k][depth])
-                for name in ("cls_convs", "reg_convs")
-                for k in range(LEVELS)
-            )
-
-            def forward(x: Activations) -> Activations:
-                # The first tower block reads the stem's maps twice, once per tower.
-                both = x if len(x) == 2 * LEVELS else (*x, *x)
-                return tuple(module(features) for (_, module), features in zip(modules, both, strict=True))
-
-            return Layer(f"head.{number}", "head", modules, forward)
-
-        def stem(x: Activations) -> Activations:
-            return tuple(module(features) for module, features in zip(head.stems, x, strict=True))
-
-        def predictor(x: Activations) -> Activations:
-            classes, boxes = x[:LEVELS], x[LEVELS:]
-            return (
-                *(module(features) for module, features in zip(head.cls_preds, classes, strict=True)),
-                *(module(features) for module, features in zip(head.reg_preds, boxes, strict=True)),
-                *(module(features) for module, features in zip(head.obj_preds, boxes, strict=True)),
-            )
-
+        # Bound methods rather than closures, so that a deep copy of the detector runs its own modules.
         return (
-            stage("stem", 0),
-            stage("dark2", 0),
-            stage("dark3", 0),
-            stage("dark4", 1),
-            stage("dark5", 2),
-            Layer(
-                "neck",
-                "neck",
-                tuple((f"backbone.{name}", getattr(neck, name)) for name in neck_names),
-                lambda x: neck.aggregate(*x),
-            ),
-            Layer("head.1", "head", per_level("stems"), stem),
-            tower_layer(2, 0),
-            tower_layer(3, 1),
-            Layer("head.4", "head", per_level("cls_preds", "reg_preds", "obj_preds"), predictor),
+            self._stage("stem", kept=0),
+            self._stage("dark2", kept=0),
+            self._stage("dark3", kept=0),
+            self._stage("dark4", kept=1),
+            self._stage("dark5", kept=2),
+            self._layer("neck", "neck", [f"backbone.{name}" for name in NECK], self._run_neck),
+            self._layer("head.1", "head", _per_level("stems"), self._run_stems),
+            self._layer("head.2", "head", _per_level("cls_convs.0", "reg_convs.0"), partial(self._run_tower, 0)),
+            self._layer("head.3", "head", _per_level("cls_convs.1", "reg_convs.1"), partial(self._run_tower, 1)),
+            self._layer("head.4", "head", _per_level("cls_preds", "reg_preds", "obj_preds"), self._run_predictor),
         )
+
+    def _stage(self, name: str, kept: int) -> Layer:
+        forward = partial(self._run_stage, name, kept)
+        return self._layer(f"backbone.{name}", "backbone", [f"backbone.backbone.{name}"], forward)
+
+    def _layer(self, name: str, part: str, modules: Sequence[str], forward: Forward) -> Layer:
+        return Layer(name, part, tuple((module, self.network.get_submodule(module)) for module in modules), forward)
+
+    def _run_stage(self, name: str, kept: int, x: Activations) -> Activations:
+        """C3, C4 and C5 travel on together, because the neck needs all three."""
+        return (*x[:kept], self.network.backbone.backbone.get_submodule(name)(x[-1]))
+
+    def _run_neck(self, x: Activations) -> Activations:
+        return self.network.backbone.aggregate(*x)
+
+    def _run_stems(self, x: Activations) -> Activations:
+        return _each(self.network.head.stems, x)
+
+    def _run_tower(self, depth: int, x: Activations) -> Activations:
+        """3 class maps, then 3 box maps, each through the block at this depth of its tower."""
+        classes, boxes = (x, x) if depth == 0 else (x[:LEVELS], x[LEVELS:])
+        head = self.network.head
+        return (
+            *(tower.get_submodule(str(depth))(level) for tower, level in zip(head.cls_convs, classes, strict=True)),
+            *(tower.get_submodule(str(depth))(level) for tower, level in zip(head.reg_convs, boxes, strict=True)),
+        )
+
+    def _run_predictor(self, x: Activations) -> Activations:
+        """3 maps of class logits, 3 of box offsets, 3 of objectness logits."""
+        head, classes, boxes = self.network.head, x[:LEVELS], x[LEVELS:]
+        return (*_each(head.cls_preds, classes), *_each(head.reg_preds, boxes), *_each(head.obj_preds, boxes))
 
     def normalize(self, canvases: Tensor) -> Tensor:
         return canvases.flip(1).float()
@@ -214,6 +208,17 @@ class Yolox(Detector):
         head.cls_preds = nn.ModuleList(_for_classes(predictor, origins) for predictor in head.cls_preds)
         self.classes = tuple(classes)
         self.layers = self._chain()
+
+
+def _per_level(*lists: str) -> list[str]:
+    """Names of the head's modules at every level: `cls_convs.1` stands for `head.cls_convs.0.1` and so on."""
+    parts = [name.partition(".") for name in lists]
+    return [f"head.{name}.{level}{dot}{depth}" for name, dot, depth in parts for level in range(LEVELS)]
+
+
+def _each(modules: nn.ModuleList, maps: Activations) -> Activations:
+    """Each map through the module of its level."""
+    return tuple(module(level) for module, level in zip(modules, maps, strict=True))
 
 
 def _cells(maps: Activations) -> Tensor:

@@ -63,10 +63,11 @@ def evaluate(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> Met
     """
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = ground_truth
+        # Some releases of pycocotools insist on "info".
+        truth.dataset = {"info": {}, **ground_truth}
         truth.createIndex()
-        # loadRes refuses an empty list, which is what a detector that sees nothing gives.
-        found = truth.loadRes(results) if results else _nothing(ground_truth)
+        # loadRes refuses an empty list, which is what a detector that sees nothing gives, and writes into its records.
+        found = truth.loadRes([dict(result) for result in results]) if results else _nothing(ground_truth)
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()

@@ -37,12 +37,14 @@ def evaluate_run(
         data: a data set or a split; default: the data set it was made from.
         best: use the checkpoint with the best test mAP instead of the last one.
         weights: where the base is now, if it moved.
-        device, precision: as in FinetuneConfig.
+        device, precision: as in FinetuneConfig; `auto` precision is what the run was told.
 
     Raises:
         DataError, CheckpointError, NetworkError: see `test_split`, `restore`, `build_detector`.
     """
-    split = test_split(data or run.read_config().data_folder)
+    config = run.read_config()
+    split = test_split(data or config.data_folder)
+    precision = config.precision if precision == "auto" else precision
     checkpoint = run.best_checkpoint if best else run.checkpoint
     detector, _ = restore(checkpoint, weights=weights, reporter=reporter)
     return evaluate_detector(detector, split, device=device, precision=precision, reporter=reporter)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fewshot_cli.detectors.chain import Detector
@@ -55,7 +55,13 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], info: CheckpointI
     """Write tensors by qualified name, and what they belong to, atomically; raises StorageError."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {"fsod": json.dumps(asdict(info))}
-    write_atomically(path, lambda temporary: save_file(dict(tensors), temporary, metadata))
+    # safetensors reports a full disk as something else; bytes written by Python do not.
+    content = save(dict(tensors), metadata)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_atomically(path, write)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("auto", "fp32", "bf16")
 CACHE_TYPES = ("auto", "fp32", "bf16")
 OPERATIONS = ("positive", "flip", "stretch", "scale", "color")
+LARGEST_RATE = 1e30
+"""Optimizers multiply and divide rates in float32, which ends at 3e38."""
+LARGEST_SEED = 2**63 - 1
+"""What torch's generators take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +100,18 @@ class FinetuneConfig:
                 for name in ("iterations", "batch_size", "copies")
             ),
             *(
-                (getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 or more")
-                for name in ("weight_decay", "clip", "eval_every", "cache_memory", "cache_disk", "seed")
+                (0 <= getattr(self, name) < math.inf, f"{name} is {getattr(self, name)}: give 0 or more")
+                for name in ("clip", "eval_every", "cache_memory", "cache_disk")
             ),
-            (self.lr > 0, f"lr is {self.lr}: give a positive number"),
+            (0 <= self.seed <= LARGEST_SEED, f"seed is {self.seed}: give 0 to {LARGEST_SEED}"),
+            (0 <= self.weight_decay <= LARGEST_RATE, f"weight_decay is {self.weight_decay}: give 0 or more"),
+            (0 < self.lr <= LARGEST_RATE, f"lr is {self.lr}: give a positive number"),
             (0 <= self.warmup < 1, f"warmup is {self.warmup}: give a share of the run, from 0 to below 1"),
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The options by name, as plain JSON values."""
-        return {**asdict(self), "ops": list(self.ops)}
+        """The options by name, as they are typed, so that `--config` takes them back."""
+        return {**asdict(self), "ops": ",".join(self.ops)}
 
     @classmethod
     def from_json(cls, options: dict[str, Any]) -> FinetuneConfig:
@@ -113,7 +120,9 @@ class FinetuneConfig:
         unknown = sorted(set(options) - known)
         if unknown:
             raise ConfigError(f"unknown options: {', '.join(unknown)}", hint=closest(unknown[0], known))
-        return cls(**{**options, "ops": tuple(options.get("ops", OPERATIONS))})
+        ops = options.get("ops", ",".join(OPERATIONS))
+        names = ops.split(",") if isinstance(ops, str) else ops
+        return cls(**{**options, "ops": tuple(name for name in names if name)})
 
     @property
     def data_folder(self) -> Path:

@@ -12,8 +12,8 @@ runs/NAME/
 
 from __future__ import annotations
 
+import io
 import json
-import pickle
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from fewshot_cli.files import make_folder, storage_errors, write_atomically, wri
 from fewshot_cli.runs.config import FinetuneConfig
 
 DEFAULT_ROOT = Path("runs")
+STATE_KEYS = ("iteration", "records", "parameters", "optimizer")
+"""What a saved state holds."""
 
 
 class Run:
@@ -75,8 +77,15 @@ class Run:
         write_text(self.predictions_file, json.dumps(results) + "\n")
 
     def write_state(self, state: dict[str, Any]) -> None:
-        """Save what an interrupted run needs to go on."""
-        write_atomically(self.state_file, lambda temporary: torch.save(state, temporary))
+        """Save what an interrupted run needs to go on; raises StorageError."""
+        # torch reports a full disk as something else; bytes written by Python do not.
+        content = io.BytesIO()
+        torch.save(state, content)
+
+        def write(temporary: Path) -> None:
+            temporary.write_bytes(content.getbuffer())
+
+        write_atomically(self.state_file, write)
 
     def read_state(self) -> dict[str, Any] | None:
         """The saved state, or None if the run was stopped before its first.
@@ -87,9 +96,11 @@ class Run:
         if not self.state_file.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self.state_file, weights_only=True, map_location="cpu")
-            return state
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+            state = torch.load(self.state_file, weights_only=True, map_location="cpu")
+            return {key: state[key] for key in STATE_KEYS}
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file can raise anything at all from the unpickler
             raise CheckpointError(
                 f"{self.state_file} is damaged", hint="Delete that file: the run then starts from its beginning."
             ) from error

@@ -15,7 +15,7 @@ from fewshot_cli.detectors.chain import Activations, Detections, Target
 from fewshot_cli.detectors.device import choose_device, computes_in_half
 from fewshot_cli.detectors.registry import build_detector, get_spec, head_depths
 from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
-from fewshot_cli.errors import DataError, FsodError
+from fewshot_cli.errors import DataError, DivergedError, FsodError
 from fewshot_cli.evaluation.coco_metrics import Metrics
 from fewshot_cli.evaluation.detect import score
 from fewshot_cli.policies import Selection, select
@@ -108,6 +108,28 @@ class _Session:
         self.proof = FrozenProof(self.detector)
         self.info = self._describe(selection, base_fingerprint)
         self.progress = _Progress()
+        self._introduce()
+
+    def _introduce(self) -> None:
+        """What is about to happen, before it takes time."""
+        shots, boxes = self.data.train.pictures, sum(len(picture.boxes) for picture in self.data.train.pictures)
+        trained, total = self._parameter_counts()
+        layers = ", ".join(self.info.trained_layers) or "nothing"
+        self.reporter.say(
+            f"Shots: {len(shots)} images with {boxes} boxes; test: {len(self.data.test.pictures)} images."
+        )
+        self.reporter.say(
+            f"Training {layers}: {trained:,} of {total:,} parameters, in {self._precision} on {self.device}."
+        )
+
+    @property
+    def _precision(self) -> str:
+        return "bf16" if self.half else "fp32"
+
+    def _parameter_counts(self) -> tuple[int, int]:
+        """Parameters that train, and all."""
+        counted = [(parameter.numel(), parameter.requires_grad) for parameter in self.detector.network.parameters()]
+        return sum(size for size, trains in counted if trains), sum(size for size, _ in counted)
 
     def _give_classes(self) -> None:
         classes = self.data.train.classes
@@ -213,6 +235,7 @@ class _Session:
         task.advance()
 
     def _measure_and_record(self, done: int, losses: dict[str, float]) -> None:
+        self._check_parameters(done)
         metrics, _ = self._measure(self.test_features, range(len(self.test_features)), self.data.test)
         before = self.progress.best
         rounded = {name: round(value, 6) for name, value in losses.items()}
@@ -220,6 +243,15 @@ class _Session:
         if before is None or metrics.ap > before["ap"]:
             self._save_checkpoint(self.run.best_checkpoint, done)
         self.run.write_metrics(self.progress.records)
+
+    def _check_parameters(self, done: int) -> None:
+        """A step with a finite loss and gradient can still be too large for the numbers themselves."""
+        for name, parameter in trained_parameters(self.detector).items():
+            if not bool(torch.isfinite(parameter).all()):
+                raise DivergedError(
+                    f"{name} is not finite after iteration {done}",
+                    hint="Lower --lr. What was saved before is intact.",
+                )
 
     def _measure(
         self, features: FeatureCache[Example], items: Sequence[int], split: Split
@@ -272,8 +304,7 @@ class _Session:
 
     def _result(self, metrics: Metrics, train_metrics: Metrics, seconds: float) -> dict[str, Any]:
         best = self.progress.best or {"ap": metrics.ap, "iteration": self.progress.iteration}
-        parameters = trained_parameters(self.detector).values()
-        everything = self.detector.network.parameters()
+        trained, total = self._parameter_counts()
         return {
             "run": str(self.run.folder),
             "data": self.config.data,
@@ -282,7 +313,7 @@ class _Session:
             "policy": self.info.policy,
             "budget": self.info.budget,
             "trained_layers": list(self.info.trained_layers),
-            "parameters": {"trained": sum(p.numel() for p in parameters), "total": sum(p.numel() for p in everything)},
+            "parameters": {"trained": trained, "total": total},
             "images": {"train": len(self.data.train.pictures), "test": len(self.data.test.pictures)},
             "iterations": self.progress.iteration,
             "seed": self.config.seed,
@@ -291,7 +322,7 @@ class _Session:
             "train_ap": train_metrics.ap,
             "metrics": metrics.to_json(),
             "frozen": {"tensors": len(self.proof), "changed": 0},
-            "precision": "bf16" if self.half else "fp32",
+            "precision": self._precision,
             "device": str(self.device),
             "seconds": {**{name: round(value, 2) for name, value in self.seconds.items()}, "total": round(seconds, 2)},
         }
