@@ -9,7 +9,7 @@ import typer
 
 from fewshot_cli.cli.console import Console, note_on_interrupt
 from fewshot_cli.cli.options import Config, Json, Quiet, parse_ops
-from fewshot_cli.errors import UsageError
+from fewshot_cli.errors import FsodError, UsageError
 from fewshot_cli.runs.config import FinetuneConfig as Defaults
 
 if TYPE_CHECKING:
@@ -108,8 +108,13 @@ def _start(options: dict[str, Any], runs: Path, name: str | None, console: Conso
 
     select_layers(config)
     run = new_run(runs, name, run_stem(config))
-    run.write_config(config)
-    return _run(config, run, console)
+    try:
+        run.write_config(config)
+        return _run(config, run, console)
+    except FsodError:
+        # E.g. weights that do not load: nothing was begun, so nothing is left lying about.
+        run.discard_if_bare()
+        raise
 
 
 def _resume(folder: Path, console: Console) -> dict[str, Any]:

@@ -63,10 +63,11 @@ def evaluate(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> Met
     """
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        # Some releases of pycocotools insist on "info".
-        truth.dataset = {"info": {}, **ground_truth}
+        # Some releases of pycocotools insist on "info", and all write into the records.
+        copies = [dict(entry) for entry in ground_truth["annotations"]]
+        truth.dataset = {"info": {}, **ground_truth, "annotations": copies}
         truth.createIndex()
-        # loadRes refuses an empty list, which is what a detector that sees nothing gives, and writes into its records.
+        # loadRes refuses an empty list, which is what a detector that sees nothing gives.
         found = truth.loadRes([dict(result) for result in results]) if results else _nothing(ground_truth)
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.evaluate()

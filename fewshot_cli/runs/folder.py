@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,12 @@ class Run:
             raise ConfigError(
                 f"{self.config_file} cannot be read: {error}", hint="Give the folder of a run."
             ) from error
+
+    def discard_if_bare(self) -> None:
+        """Remove the folder if it holds nothing but how the run was to be made."""
+        if {path.name for path in self.folder.iterdir()} <= {self.config_file.name}:
+            self.config_file.unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in lines))
@@ -128,11 +135,10 @@ def new_run(root: Path, name: str | None, stem: str) -> Run:
 
 def _claim(folder: Path) -> Path | None:
     """Make the folder; None if it exists. Two runs that start at once never share one."""
-    if folder.exists():
-        return None
-    with storage_errors(folder):
+    with storage_errors(folder), suppress(FileExistsError):
         folder.mkdir()
-    return folder
+        return folder
+    return None
 
 
 def _taken(folder: Path) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -236,7 +237,8 @@ class _Session:
 
     def _measure_and_record(self, done: int, losses: dict[str, float]) -> None:
         self._check_parameters(done)
-        metrics, _ = self._measure(self.test_features, range(len(self.test_features)), self.data.test)
+        self.measured = self._measure(self.test_features, range(len(self.test_features)), self.data.test)
+        metrics, _ = self.measured
         before = self.progress.best
         rounded = {name: round(value, 6) for name, value in losses.items()}
         self.progress.records.append({"iteration": done, "ap": metrics.ap, "losses": rounded, **metrics.to_json()})
@@ -263,10 +265,9 @@ class _Session:
                 found += self.detector.detect(activations, self.split.cut, [example.canvas for example in examples])
         return score(found, split, self.detector.classes)
 
-    def _save_checkpoint(self, path: Any, done: int) -> None:
+    def _save_checkpoint(self, path: Path, done: int) -> None:
         state = self.detector.network.state_dict()
-        info = CheckpointInfo(**{**vars(self.info), "iteration": done})
-        save_checkpoint(path, {name: state[name] for name in self.kept}, info)
+        save_checkpoint(path, {name: state[name] for name in self.kept}, replace(self.info, iteration=done))
 
     def _save_state(self, optimizer: torch.optim.Optimizer) -> None:
         parameters = {name: value.detach().cpu() for name, value in trained_parameters(self.detector).items()}
@@ -294,7 +295,7 @@ class _Session:
         if changed:
             raise FsodError(f"{len(changed)} of {len(self.proof)} frozen tensors changed, first {changed[0]}: a bug")
         self._save_checkpoint(self.run.checkpoint, self.progress.iteration)
-        metrics, results = self._measure(self.test_features, range(len(self.test_features)), self.data.test)
+        metrics, results = self.measured
         shots = range(0, len(self.train_features), self.copies)
         train_metrics, _ = self._measure(self.train_features, shots, self.data.train)
         self.run.write_predictions(results)

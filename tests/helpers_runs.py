@@ -1,0 +1,110 @@
+"""Tiny fine-tunes: a data set that a random detector learns something from in a second, and calls of `fsod`."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from helpers_data import write_document
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner, Result
+
+from fewshot_cli.cli.app import app
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.folder import Run
+
+REPOSITORY = Path(__file__).parents[1]
+SIDE = 64
+"""Pixels of a drawn picture, and of the canvas in most tests."""
+
+TINY: dict[str, Any] = {
+    "weights": "none",
+    "image_size": SIDE,
+    "policy": "symmetric",
+    "budget": 3,
+    "iterations": 6,
+    "eval_every": 3,
+    "batch_size": 4,
+    "copies": 2,
+    "device": "cpu",
+}
+"""A fine-tune of a fraction of a second that learns nothing."""
+
+LEARNING: dict[str, Any] = {**TINY, "iterations": 60, "eval_every": 20, "copies": 4, "lr": 0.02}
+"""A fine-tune of a second whose mAP is above zero, so that equal means something."""
+
+
+def draw_shapes(folder: Path, pictures: int, seed: int) -> dict[str, Any]:
+    """A split of dark pictures: each has a red square, every other one a green disc too; returns its document."""
+    chance = random.Random(seed)
+    images: list[dict[str, Any]] = []
+    boxes: list[dict[str, Any]] = []
+    (folder / "images").mkdir(parents=True)
+    for number in range(1, pictures + 1):
+        image = Image.new("RGB", (SIDE, SIDE), tuple(chance.randrange(90) for _ in range(3)))
+        for category in range(1, 2 + number % 2):
+            boxes.append({"id": len(boxes) + 1, "image_id": number, **_draw_shape(image, category, chance)})
+        image.save(folder / "images" / f"{number:04}.png")
+        images.append({"id": number, "file_name": f"{number:04}.png", "width": SIDE, "height": SIDE})
+    names = [{"id": 1, "name": "square"}, {"id": 2, "name": "disc"}]
+    document = {"images": images, "annotations": boxes, "categories": names}
+    write_document(folder, document)
+    return document
+
+
+def _draw_shape(image: Image.Image, category: int, chance: random.Random) -> dict[str, Any]:
+    side = chance.randrange(20, 32)
+    x, y = chance.randrange(SIDE - side), chance.randrange(SIDE - side)
+    place = (x, y, x + side - 1, y + side - 1)
+    if category == 1:
+        ImageDraw.Draw(image).rectangle(place, fill=(230, chance.randrange(60), 40))
+    else:
+        ImageDraw.Draw(image).ellipse(place, fill=(20, 220, chance.randrange(160, 250)))
+    return {"category_id": category, "bbox": [x, y, side, side], "area": side * side, "iscrowd": 0}
+
+
+def config_of(data: Path, base: dict[str, Any] = TINY, **changes: Any) -> FinetuneConfig:
+    return FinetuneConfig(data=str(data), **{**base, **changes})
+
+
+def argv_of(data: Path | None, base: dict[str, Any] = TINY, **changes: Any) -> list[str]:
+    """The same as a command line of `fsod finetune`."""
+    options = {**({"data": data} if data else {}), **base, **changes}
+    return [
+        "finetune",
+        *(word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))),
+    ]
+
+
+def fine_tune(folder: Path, config: FinetuneConfig) -> Run:
+    """Fine-tune into `folder`, by the library."""
+    from fewshot_cli.training.finetune import finetune
+
+    folder.mkdir(parents=True)
+    run = Run(folder)
+    run.write_config(config)
+    finetune(config, run)
+    return run
+
+
+def metrics_of(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.metrics_file.read_text("utf-8").splitlines()]
+
+
+def fsod(*arguments: str | Path) -> Result:
+    """Call the command line in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def start_fsod(*arguments: str | Path, **settings: Any) -> subprocess.Popen[str]:
+    """Start the command line as a process of its own."""
+    command = [sys.executable, "-m", "fewshot_cli", *(str(argument) for argument in arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **settings.pop("environment", {})}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings
+    )

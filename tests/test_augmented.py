@@ -1,0 +1,77 @@
+"""`fsod augment`: variants written out as a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers_data import draw_coco
+
+from fewshot_cli.data.augment import OPERATIONS
+from fewshot_cli.data.augmented import augment
+from fewshot_cli.data.fetch import FetchRequest, fetch
+from fewshot_cli.data.images import read_image
+from fewshot_cli.data.store import Dataset, open_dataset
+from fewshot_cli.errors import DataError
+from fewshot_cli.runs.config import OPERATIONS as NAMES
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.folder import Run
+from fewshot_cli.training.finetune import finetune
+
+
+@pytest.fixture
+def cats(tmp_path: Path) -> Dataset:
+    """Three shots and some test pictures of cats."""
+    draw_coco(tmp_path / "photos", [["cat"]] * 8)
+    request = FetchRequest(source=f"coco:{tmp_path / 'photos'}", classes=("cat",), shots=3, root=tmp_path / "data")
+    return fetch(request).dataset
+
+
+def test_originals_come_first_unchanged_and_variants_follow(cats: Dataset) -> None:
+    """The written set holds every shot byte for byte and copies − 1 variants of each; the test set is untouched."""
+    made = augment(cats.path, copies=4, operations=tuple(OPERATIONS), seed=0)
+    assert len(made.train.pictures) == 3 * 4
+    for before, after in zip(cats.train.pictures, made.train.pictures, strict=False):
+        assert before.path.read_bytes() == after.path.read_bytes()
+        np.testing.assert_array_equal(before.boxes, after.boxes)
+    assert [p.path.read_bytes() for p in cats.test.pictures] == [p.path.read_bytes() for p in made.test.pictures]
+
+
+def test_the_same_seed_writes_the_same_pictures(cats: Dataset, tmp_path: Path) -> None:
+    """Variants are a function of the seed alone."""
+    first, again = (
+        augment(cats.path, tmp_path / name, copies=3, operations=("flip", "color"), seed=5) for name in ("a", "b")
+    )
+    other = augment(cats.path, tmp_path / "c", copies=3, operations=("flip", "color"), seed=6)
+    pixels = [torch.cat([read_image(p.path).flatten() for p in made.train.pictures]) for made in (first, again, other)]
+    assert torch.equal(pixels[0], pixels[1])
+    assert not torch.equal(pixels[0], pixels[2])
+
+
+def test_an_existing_folder_is_replaced_only_with_force(cats: Dataset) -> None:
+    """Nothing is overwritten unasked."""
+    augment(cats.path, copies=2, operations=(), seed=0)
+    with pytest.raises(DataError, match="exists already"):
+        augment(cats.path, copies=2, operations=(), seed=0)
+    assert len(augment(cats.path, copies=3, operations=(), seed=0, force=True).train.pictures) == 9
+
+
+def test_finetune_uses_an_augmented_set_as_it_is(cats: Dataset, tmp_path: Path) -> None:
+    """Pictures that were augmented already are not augmented again."""
+    made = augment(cats.path, copies=2, operations=("flip",), seed=0)
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    config = FinetuneConfig(
+        data=str(made.path), weights="none", budget=2, image_size=64, iterations=1, batch_size=2, copies=50
+    )
+    run.write_config(config)
+    assert finetune(config, run)["images"]["train"] == 6
+    assert json.loads((open_dataset(made.path).path / "dataset.json").read_text())["augmentation"]["copies"] == 2
+
+
+def test_names_of_operations_are_the_same_everywhere() -> None:
+    """What the command line accepts is what the code can do, in the order it is done."""
+    assert tuple(OPERATIONS) == NAMES
