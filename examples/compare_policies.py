@@ -56,6 +56,7 @@ def measure(name: str, source: Path, setup: str, seed: int, options: argparse.Na
             budget=budget,
             seed=seed,
             eval_every=0,
+            **dict(options.option),
         )
         run.folder.mkdir(parents=True, exist_ok=True)
         run.write_config(config)
@@ -73,6 +74,15 @@ def cell(values: list[float]) -> str:
     return f"{mean:.3f} ± {STUDENT[len(values)] * statistics.stdev(values) / len(values) ** 0.5:.3f}"
 
 
+def parsed(text: str) -> tuple[str, object]:
+    """`lr=0.004` as a field of FinetuneConfig and its value; a word that is no JSON stands for itself."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", metavar="CLASS=FOLDER")
@@ -81,6 +91,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …; up to 10")
     parser.add_argument("--setups", nargs="+", choices=SETUPS, default=list(SETUPS))
+    parser.add_argument("--option", nargs="*", type=parsed, default=[], metavar="NAME=VALUE", help="of finetune")
     parser.add_argument("--out", type=Path, default=Path("comparison"))
     options = parser.parse_args()
     folders = {name: Path(folder) for name, folder in (entry.split("=", 1) for entry in options.data)}

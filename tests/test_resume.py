@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from helpers_runs import TINY, argv_of, config_of, fine_tune, fsod, metrics_of, 
 from safetensors.torch import load_file
 
 from fewshot_cli.errors import CheckpointError, ConfigError
+from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run, latest_run, new_run, open_run
+from fewshot_cli.training import finetune as finetune_module
 
-LONG = {**TINY, "iterations": 150, "eval_every": 5}
+LONG = {**TINY, "iterations": 100, "eval_every": 5}
 """Long enough to be killed in the middle."""
 
 
@@ -93,23 +96,21 @@ class Stop(Exception):
     """The power went out."""
 
 
-def stop_after(folder: Path, config, done: int) -> Run:  # type: ignore[no-untyped-def]
-    """A run whose process ended right after saving iteration `done`."""
-    from fewshot_cli.training import finetune as module
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(module, "SAVE_EVERY", done)
-        patch.setattr(Run, "write_state", lambda run, state: _write_and_stop(run, state, write=Run.write_state))
-        fine_tune(folder, config)
-    return Run(folder)
-
-
 _write_state = Run.write_state
 
 
-def _write_and_stop(run: Run, state: dict, write: object) -> None:
+def _write_and_stop(run: Run, state: dict[str, Any]) -> None:
     _write_state(run, state)
     raise Stop
+
+
+def stop_after(folder: Path, config: FinetuneConfig, done: int) -> Run:
+    """A run whose process ended right after saving iteration `done`; its `eval_every` is 0."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(finetune_module, "SAVE_EVERY", done)
+        patch.setattr(Run, "write_state", _write_and_stop)
+        fine_tune(folder, config)
+    return Run(folder)
 
 
 def test_a_run_without_a_state_begins_again(shapes: Path, tmp_path: Path) -> None:
@@ -174,9 +175,7 @@ def test_a_state_of_another_detector_is_refused(shapes: Path, tmp_path: Path) ->
     with pytest.raises(
         CheckpointError, match="does not fit yolox_nano: 1 tensors are foreign, first head.foreign.weight"
     ):
-        from fewshot_cli.training.finetune import finetune
-
-        finetune(run.read_config(), run)
+        finetune_module.finetune(run.read_config(), run)
 
 
 def test_a_name_is_used_once(tmp_path: Path) -> None:

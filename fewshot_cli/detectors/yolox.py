@@ -62,7 +62,8 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Yo
     path = _released(name, reporter) if weights == "default" else Path(weights)
     state = read_weights(path)
     predictor = state.get("head.cls_preds.0.bias")
-    detector = Yolox(name, base_classes(COCO_CLASSES if predictor is None else len(predictor)), image_size)
+    count = COCO_CLASSES if predictor is None else max(1, predictor.numel())
+    detector = Yolox(name, base_classes(count), image_size)
     load_exactly(detector.network, state, what=f"{name} from {path}")
     return detector
 
