@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -12,6 +14,8 @@ from typing import Any
 
 from helpers_data import write_document
 from PIL import Image, ImageDraw
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from typer.testing import CliRunner, Result
 
 from fewshot_cli.cli.app import app
@@ -94,6 +98,17 @@ def fine_tune(folder: Path, config: FinetuneConfig) -> Run:
 
 def metrics_of(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.metrics_file.read_text("utf-8").splitlines()]
+
+
+def score(truth_file: Path, results_file: Path) -> float:
+    """mAP@[.50:.95] by pycocotools alone, from two files."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(truth_file))
+        evaluation = COCOeval(truth, truth.loadRes(str(results_file)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[0])
 
 
 def fsod(*arguments: str | Path) -> Result:

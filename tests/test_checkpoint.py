@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -43,10 +44,8 @@ def write_hostile(path: Path, trace: Path, *, how: Callable[..., None]) -> None:
     """A file that is proven to run code where it is unpickled without care."""
     with path.open("wb") as stream:
         how({"model": {"head.stems.0.conv.weight": Hostile(trace)}}, stream)
-    if how is pickle.dump:
-        pickle.loads(path.read_bytes())
-    else:
-        torch.load(path, weights_only=False)
+    content = io.BytesIO(path.read_bytes())
+    pickle.load(content) if how is pickle.dump else torch.load(content, weights_only=False)
     assert trace.is_dir()
     trace.rmdir()
 

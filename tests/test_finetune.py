@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers_data import write_document
-from helpers_runs import LEARNING, TINY, config_of, draw_shapes, fine_tune, fsod, argv_of, metrics_of
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from helpers_runs import LEARNING, TINY, argv_of, config_of, draw_shapes, fine_tune, fsod, metrics_of, score
 from safetensors.torch import load_file
 
 from fewshot_cli.detectors.registry import build_detector
@@ -30,17 +26,6 @@ NOWHERE, ON_DISK = {"cache_memory": 0.0, "cache_disk": 0.0}, {"cache_memory": 0.
 
 def losses_of(run: Run) -> list[float]:
     return [value for record in metrics_of(run) for value in record["losses"].values()]
-
-
-def score(truth_file: Path, results_file: Path) -> float:
-    """mAP@[.50:.95] by pycocotools alone, from two files."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(truth_file))
-        evaluation = COCOeval(truth, truth.loadRes(str(results_file)), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return float(evaluation.stats[0])
 
 
 # --- the feature cache ---
