@@ -76,9 +76,9 @@ def config_of(data: Path, base: dict[str, Any] = TINY, **changes: Any) -> Finetu
     return FinetuneConfig(data=str(data), **{**base, **changes})
 
 
-def argv_of(data: Path | None, base: dict[str, Any] = TINY, **changes: Any) -> list[str]:
+def argv_of(folder: Path | None, base: dict[str, Any] = TINY, **changes: Any) -> list[str]:
     """The same as a command line of `fsod finetune`."""
-    options = {**({"data": data} if data else {}), **base, **changes}
+    options = {**({"data": folder} if folder else {}), **base, **changes}
     return [
         "finetune",
         *(word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))),

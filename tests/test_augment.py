@@ -237,18 +237,22 @@ def test_losses_of_several_operations_add_up(
 
 
 @examples
-@given(sample=samples().filter(lambda sample: len(sample.boxes) > 0), seed=st.integers(0, 2**31))
-def test_a_positive_crop_keeps_its_instance_whole(sample: Sample, seed: int) -> None:
-    """The crop lies inside the picture, and at least one instance, the chosen one, lies inside the crop in full."""
-    image, boxes, _ = apply(PositiveExtraction(), sample, seed)
+@given(
+    sample=samples().filter(lambda sample: len(sample.boxes) > 0),
+    seed=st.integers(0, 2**31),
+    min_side=st.sampled_from([1, 8, 64]),
+)
+def test_a_positive_crop_keeps_its_instance_whole(sample: Sample, seed: int, min_side: int) -> None:
+    """The crop lies inside the picture and holds its instance, here the only one, in full and in its own size."""
+    alone = Sample(sample.image, sample.boxes[-1:], sample.labels[-1:])
+    image, boxes, _ = apply(PositiveExtraction(min_side=min_side), alone, seed)
     (height, width), (old_height, old_width) = image.shape[-2:], sample.image.shape[-2:]
-    assert 1 <= height <= old_height
-    assert 1 <= width <= old_width
-    torch.testing.assert_close(
-        boxes[:, 2:] - boxes[:, :2], sample.boxes[:, 2:] - sample.boxes[:, :2], atol=1e-4, rtol=0
-    )
-    limits = torch.tensor([width, height]) + 1e-4
-    assert ((boxes[:, :2] >= -1e-4) & (boxes[:, 2:] <= limits)).all(dim=1).any()
+    assert min(min_side, old_height) <= height <= old_height
+    assert min(min_side, old_width) <= width <= old_width
+    old_sides, sides = (corners[:, 2:] - corners[:, :2] for corners in (alone.boxes, boxes))
+    torch.testing.assert_close(sides, old_sides, atol=1e-4, rtol=0)
+    assert (boxes >= -1e-4).all()
+    assert (boxes[:, 2:] <= torch.tensor([width, height]) + 1e-4).all()
 
 
 def test_a_positive_crop_shows_the_instance_larger() -> None:

@@ -125,8 +125,12 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     """The kernel's own "no space left" becomes a storage error; the old content stands."""
     target = tmp_path / "note.txt"
     target.write_text("old")
+
+    def fill(_: Path) -> None:
+        Path("/dev/full").write_text("x")
+
     with pytest.raises(StorageError, match="the disk is full") as caught:
-        write_atomically(target, lambda _: Path("/dev/full").write_text("x"))
+        write_atomically(target, fill)
     assert str(target) in caught.value.message
     assert "old" == target.read_text()
     assert ["note.txt"] == names_in(tmp_path)

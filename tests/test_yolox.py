@@ -187,12 +187,12 @@ def test_new_classes_take_the_weights_they_are_given(detector: Yolox) -> None:
     kept = {name: value for name, value in fingerprints.items() if name not in predictor}
     assert kept == {n: value for n, value in tensor_fingerprints(changed.network).items() if n not in predictor}
     for level in range(3):
-        old, new = (d.network.head.cls_preds[level].state_dict() for d in (detector, changed))
-        assert all(torch.equal(old[name][2], new[name][1]) for name in old)
+        theirs, ours = (d.network.head.cls_preds[level].state_dict() for d in (detector, changed))
+        assert all(torch.equal(theirs[name][2], ours[name][1]) for name in theirs)
 
 
 def test_new_classes_are_in_the_chain_the_loss_and_the_detections(detector: Yolox) -> None:
-    """After a change of classes the predictor layer owns the new weights, and loss and decoding count the new classes."""
+    """After a change of classes the last layer owns the new predictor, and loss and decoding count the new classes."""
     changed = copy.deepcopy(detector)
     changed.replace_classes(["helmet"], [()])
     weight = changed.network.head.cls_preds[0].weight
@@ -327,16 +327,21 @@ def test_decoding_recovers_a_planted_box(detector: Yolox, level: int) -> None:
     assert (1 / (1 + math.exp(-5))) ** 2 == pytest.approx(found.scores.item(), rel=1e-4)
 
 
-def test_overlapping_boxes_of_one_class_are_suppressed(detector: Yolox) -> None:
+@pytest.mark.parametrize(
+    ("box", "label", "count"),
+    [((18.0, 12.0, 42.0, 40.0), 1, 1), ((18.0, 12.0, 42.0, 40.0), 0, 2), ((40.0, 36.0, 60.0, 60.0), 1, 2)],
+)
+def test_overlapping_boxes_of_one_class_are_suppressed(
+    detector: Yolox, box: tuple[float, ...], label: int, count: int
+) -> None:
     """Of two boxes on the same place the better one stays; of another class, or elsewhere, both do, best first."""
-    for box, label, count in (((18.0, 12.0, 42.0, 40.0), 1, 1), ((18.0, 12.0, 42.0, 40.0), 0, 2), ((40.0, 36.0, 60.0, 60.0), 1, 2)):  # fmt: skip
-        outputs = blank()
-        plant(outputs, (16.0, 12.0, 40.0, 40.0), 1, 0, logit=4.0)
-        plant(outputs, box, label, 1, logit=6.0)
-        (found,) = detector.decode(outputs)
-        assert count == len(found.scores)
-        assert label == found.labels[0]
-        assert torch.equal(found.scores, found.scores.sort(descending=True).values)
+    outputs = blank()
+    plant(outputs, (16.0, 12.0, 40.0, 40.0), 1, 0, logit=4.0)
+    plant(outputs, box, label, 1, logit=6.0)
+    (found,) = detector.decode(outputs)
+    assert count == len(found.scores)
+    assert label == found.labels[0]
+    assert torch.equal(found.scores, found.scores.sort(descending=True).values)
 
 
 def test_at_most_a_hundred_detections(detector: Yolox) -> None:
