@@ -39,7 +39,7 @@ class Sample(NamedTuple):
 class Scale(v2.Transform):
     """Zoom by a factor in `factors` (log-uniform), the canvas unchanged, shifted so that it still overlaps well."""
 
-    def __init__(self, factors: tuple[float, float] = (0.5, 1.5), shift: float = 0.1) -> None:
+    def __init__(self, factors: tuple[float, float] = (0.35, 1.8), shift: float = 0.2) -> None:
         super().__init__()
         self.factors, self.shift = factors, shift
 
@@ -112,7 +112,7 @@ OPERATIONS: dict[str, Callable[[], v2.Transform]] = {
     "positive": lambda: v2.RandomApply([PositiveExtraction()], p=0.5),
     "flip": lambda: v2.RandomHorizontalFlip(p=0.5),
     "stretch": lambda: v2.RandomApply([Stretch()], p=0.5),
-    "scale": lambda: v2.RandomApply([Scale()], p=0.5),
+    "scale": lambda: v2.RandomApply([Scale()], p=0.7),
     "color": lambda: v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.02)], p=0.8),
 }
 """What a variant goes through, in this order; positive extraction first, while every pixel is there."""

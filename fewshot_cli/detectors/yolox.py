@@ -32,6 +32,8 @@ PRIOR = 0.01
 NMS_IOU = 0.65
 MIN_SCORE = 0.001
 """mAP integrates over the whole precision–recall curve, so its low-score tail is kept."""
+CANDIDATES = 1000
+"""Pairs of cell and class of an image that go into non-maximum suppression."""
 MAX_DETECTIONS = 100
 LEVELS = len(STRIDES)
 COCO_CLASSES = 80
@@ -200,9 +202,8 @@ class Yolox(Detector):
 
     def decode(self, outputs: Activations) -> list[Detections]:
         found = self.predictions(tuple(maps.float() for maps in outputs))
-        class_scores, labels = found.classes.sigmoid().max(dim=2)
-        scores = class_scores * found.objectness.sigmoid()[..., 0]
-        return [_suppress(*image) for image in zip(found.boxes, scores, labels, strict=True)]
+        scores = found.classes.sigmoid() * found.objectness.sigmoid()
+        return [_suppress(*image) for image in zip(found.boxes, scores, strict=True)]
 
     def replace_classes(self, classes: Sequence[str], origins: Sequence[Origin]) -> None:
         head = self.network.head
@@ -247,12 +248,14 @@ def _paired_iou(first: Tensor, second: Tensor) -> Tensor:
     return intersection / (areas - intersection + 1e-16)
 
 
-def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
-    """Non-maximum suppression per class; the best detections that remain."""
-    likely = scores > MIN_SCORE
-    boxes, scores, labels = boxes[likely], scores[likely], labels[likely]
-    kept = batched_nms(boxes, scores, labels, NMS_IOU)[:MAX_DETECTIONS]
-    return Detections(boxes[kept], scores[kept], labels[kept])
+def _suppress(boxes: Tensor, scores: Tensor) -> Detections:
+    """(A, 4) boxes and (A, K) scores of one image → what remains of its likeliest pairs of cell and class."""
+    cells, labels = (scores > MIN_SCORE).nonzero(as_tuple=True)
+    best = scores[cells, labels].topk(min(CANDIDATES, len(cells))).indices
+    cells, labels = cells[best], labels[best]
+    boxes, likely = boxes[cells], scores[cells, labels]
+    kept = batched_nms(boxes, likely, labels, NMS_IOU)[:MAX_DETECTIONS]
+    return Detections(boxes[kept], likely[kept], labels[kept])
 
 
 @torch.no_grad()
