@@ -6,13 +6,14 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fewshot_cli.errors import StorageError
+from fewshot_cli.errors import DataError, StorageError
 
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -97,3 +98,41 @@ def sha256_of(path: Path) -> str:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool) -> None:
+    """Let `fill` build a folder beside `folder`, then put it in place by renaming.
+
+    Nobody ever sees a part of it. A kill leaves at most a hidden leftover, `.NAME.…`; in the instant between
+    the two renames of a replacement, the old folder is there as its `old`.
+
+    Raises:
+        DataError: `folder` exists and `overwrite` is false.
+        StorageError: the disk refuses.
+    """
+    make_folder(folder.parent)
+    with storage_errors(folder):
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            fresh = temporary / "new"
+            fresh.mkdir()
+            fill(fresh)
+            _put_in_place(fresh, folder, temporary / "old", overwrite)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(fresh: Path, folder: Path, old: Path, overwrite: bool) -> None:
+    """Rename `fresh` to `folder`; whatever interrupts it, a folder that was there comes back."""
+    try:
+        if folder.exists():
+            if not overwrite:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+            folder.rename(old)
+        fresh.rename(folder)
+    except BaseException as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise DataError(f"{folder} already exists", hint="Choose another name, or replace it.") from error
+        raise

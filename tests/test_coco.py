@@ -16,8 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fewshot_cli.data.coco import Split, check_pictures, read_split, to_xywh, to_xyxy, write_folder, write_split
+from fewshot_cli.data.coco import Split, to_xywh, to_xyxy
+from fewshot_cli.data.coco_reader import check_pictures, read_split
+from fewshot_cli.data.coco_writer import write_split
 from fewshot_cli.errors import DataError, DatasetError, StorageError
+from fewshot_cli.files import write_folder
 
 REAL = Path(__file__).parents[1].parent / "shared" / "real" / "data"
 CONTENTS = [["cat"], ["cat", "dog"], []]

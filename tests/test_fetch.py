@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from helpers_data import draw_coco, draw_picture, write_document
 
-from fewshot_cli.data.coco import read_split
+from fewshot_cli.data.coco_reader import read_split
 from fewshot_cli.data.fetch import FetchRequest, FetchResult, fetch
 from fewshot_cli.data.sources import SOURCES, parse_source
 from fewshot_cli.data.store import Dataset, latest_dataset, open_dataset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from fewshot_cli.training.selection import FrozenProof, freeze, split_chain, tra
 CASES = [(name, policy) for name in DETECTORS for policy in POLICIES]
 
 
-@lru_cache(maxsize=None)
+@cache
 def weightless(name: str) -> Detector:
     """The real chain of a detector without memory for its weights; freezing never looks at them."""
     with torch.device("meta"):
@@ -139,7 +139,7 @@ def test_norm_statistics_do_not_move_in_layers_that_train() -> None:
     before = [(norm.running_mean.clone(), norm.running_var.clone(), norm.weight.clone()) for norm in norms]  # type: ignore[union-attr]
     train_two_steps(detector)
     assert norms and not any(norm.training for norm in norms)
-    for norm, (mean, variance, weight) in zip(norms, before, strict=True):
+    for norm, (mean, variance, _weight) in zip(norms, before, strict=True):
         assert torch.equal(mean, norm.running_mean) and torch.equal(variance, norm.running_var)  # type: ignore[arg-type]
     # A level without a matched cell has no class loss, so a few of its norms rest.
     moved = [not torch.equal(weight, norm.weight) for norm, (_, _, weight) in zip(norms, before, strict=True)]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_cli.data.classes import match_classes
-from fewshot_cli.data.coco import Picture, Split, check_pictures
+from fewshot_cli.data.coco import Picture, Split
+from fewshot_cli.data.coco_reader import check_pictures
 from fewshot_cli.data.sampling import boxes_per_class, order_test, pictures_per_class, sample_shots, with_pictures
 from fewshot_cli.data.sources import Candidates, Query, Source, parse_source
 from fewshot_cli.data.store import (

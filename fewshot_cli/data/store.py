@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_cli import __version__
-from fewshot_cli.data.coco import Split, file_names, fill_split, read_split, write_folder
+from fewshot_cli.data.coco import Split
+from fewshot_cli.data.coco_reader import read_split
+from fewshot_cli.data.coco_writer import file_names, fill_split
 from fewshot_cli.data.layouts import TEST_NAMES, TRAIN_NAMES, split_paths
 from fewshot_cli.data.sampling import boxes_per_class, pictures_per_class, restrict
 from fewshot_cli.errors import DataError, DatasetError, Problem
-from fewshot_cli.files import sha256_of, storage_errors, write_json
+from fewshot_cli.files import sha256_of, storage_errors, write_folder, write_json
 
 FORMAT = 1
 RECORD = "dataset.json"

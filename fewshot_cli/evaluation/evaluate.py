@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewshot_cli.data.coco import Split, read_split
+from fewshot_cli.data.coco import Split
+from fewshot_cli.data.coco_reader import read_split
 from fewshot_cli.data.layouts import TEST_NAMES, split_paths
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.device import choose_device, computes_in_half

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewshot_cli.data.coco import read_split
+from fewshot_cli.data.coco_reader import read_split
 from fewshot_cli.data.layouts import TEST_NAMES, TRAIN_NAMES, find_layout, has_layout, split_paths
 from fewshot_cli.data.sources import Candidates, Query
 from fewshot_cli.errors import DataError, UsageError
