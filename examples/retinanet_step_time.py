@@ -80,7 +80,7 @@ def ours(policy: str, budget: int | None, options: argparse.Namespace, half: boo
     started = time.perf_counter()
     cache.fill()
     filling = (time.perf_counter() - started) / options.batch
-    optimizer = make_optimizer("sgd", trained_parameters(detector).items(), lr=1e-4, weight_decay=0.0)
+    optimizer = make_optimizer("sgd", trained_parameters(detector).values(), lr=1e-4, weight_decay=0.0)
     on_device = [Target(target.boxes.to(device), target.labels.to(device)) for target in targets]
 
     def step() -> torch.Tensor:

@@ -37,7 +37,7 @@ def test_ten_helmets_to_a_detector_within_a_minute(real: Path, tmp_path: Path) -
     seconds = time.perf_counter() - started
     assert {"train": 10, "test": 100} == result["images"]
     assert result["ap"] > 0.05
-    assert seconds < 60
+    assert seconds < 60, f"load average {os.getloadavg()}: torch's threads wait for each other on a busy machine"
     measured = run_fsod(tmp_path, "eval", "--data", real / "data" / "helmet" / "test")
     assert result["ap"] == pytest.approx(measured["numbers"]["AP"], abs=1e-6)
 

@@ -126,7 +126,7 @@ def canvases_and_targets(items: object) -> tuple[tuple[torch.Tensor, ...], list[
 
 
 def train_two_steps(detector: Detector) -> None:
-    optimizer = make_optimizer("adamw", trained_parameters(detector).items(), lr=0.01, weight_decay=0.0)
+    optimizer = make_optimizer("adamw", trained_parameters(detector).values(), lr=0.01, weight_decay=0.0)
     options = StepOptions(iterations=2, lr=0.01, warmup=0.0, clip=10.0, half=False)
     train(detector, 0, canvases_and_targets, [[0, 1]] * 2, optimizer, options, after_step=lambda done, losses: None)
 
@@ -159,7 +159,7 @@ def test_the_proof_holds_through_real_training_steps() -> None:
 
 
 def test_the_proof_notices_a_changed_parameter_and_a_changed_buffer() -> None:
-    """One bit in a frozen weight or in a norm's statistics, a trained layer's too, is named; a trained weight is not."""
+    """One bit in a frozen weight or in a norm's statistics, also a trained layer's, is named; a trained weight not."""
     detector = tiny()
     freeze(detector, selection_in("yolox_nano", "last", 1))
     proof = FrozenProof(detector)

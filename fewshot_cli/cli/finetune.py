@@ -56,6 +56,9 @@ def finetune(
     ),
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = Defaults.optimizer,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = Defaults.lr,
+    body_lr: Annotated[
+        float, typer.Option(help="Rate of neck and backbone layers that train, as a share of --lr.")
+    ] = Defaults.body_lr,
     weight_decay: Annotated[float, typer.Option(help="Not on biases and norms.")] = Defaults.weight_decay,
     warmup: Annotated[float, typer.Option(help="Share of the iterations in which the rate rises.")] = Defaults.warmup,
     clip: Annotated[float, typer.Option(help="Largest gradient norm; 0 for no limit.")] = Defaults.clip,

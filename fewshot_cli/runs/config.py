@@ -57,6 +57,8 @@ class FinetuneConfig:
     """`adamw` or `sgd` (momentum 0.9)."""
     lr: float = 2e-3
     """Peak learning rate."""
+    body_lr: float = 0.1
+    """Rate of neck and backbone layers that train, as a share of `lr`: they know more than ten pictures can teach."""
     weight_decay: float = 0.01
     """Decoupled for AdamW, L2 for SGD; not on biases and norms."""
     warmup: float = 0.05
@@ -106,6 +108,7 @@ class FinetuneConfig:
             (0 <= self.seed <= LARGEST_SEED, f"seed is {self.seed}: give 0 to {LARGEST_SEED}"),
             (0 <= self.weight_decay <= LARGEST_RATE, f"weight_decay is {self.weight_decay}: give 0 or more"),
             (0 < self.lr <= LARGEST_RATE, f"lr is {self.lr}: give a positive number"),
+            (0 < self.body_lr <= LARGEST_RATE, f"body_lr is {self.body_lr}: give a positive share of lr"),
             (0 <= self.warmup < 1, f"warmup is {self.warmup}: give a share of the run, from 0 to below 1"),
         ]
 

@@ -29,7 +29,7 @@ from fewshot_cli.training.classes import choose_origins, describe_origin
 from fewshot_cli.training.examples import Example, Examples
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.schedule import batch_order
-from fewshot_cli.training.selection import FrozenProof, freeze, trained_parameters
+from fewshot_cli.training.selection import FrozenProof, freeze, parameters_of, trained_parameters
 
 GIB = 1 << 30
 SAVE_EVERY = 50
@@ -191,12 +191,18 @@ class _Session:
     def train(self) -> None:
         """Train what is left of the iterations, measuring and saving on the way."""
         started = time.perf_counter()
-        parameters = trained_parameters(self.detector)
-        if not parameters:
+        if not trained_parameters(self.detector):
             self._measure_and_record(0, {})
             return
         config = self.config
-        optimizer = make_optimizer(config.optimizer, parameters.items(), lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = make_optimizer(
+            config.optimizer,
+            parameters_of(self.detector, parts=("head",)),
+            parameters_of(self.detector, parts=("neck", "backbone")),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            body_lr=config.body_lr,
+        )
         self._resume(optimizer)
         order = batch_order(len(self.train_features), config.batch_size, config.iterations, config.seed)
         options = StepOptions(

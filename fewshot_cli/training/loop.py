@@ -32,13 +32,26 @@ class StepOptions:
 
 
 def make_optimizer(
-    name: str, parameters: Iterable[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float
+    name: str,
+    head: Iterable[nn.Parameter],
+    body: Iterable[nn.Parameter] = (),
+    *,
+    lr: float,
+    weight_decay: float,
+    body_lr: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD with momentum 0.9; biases and norms are not decayed."""
-    parameters = list(parameters)
+    """AdamW or SGD with momentum 0.9; biases and norms are not decayed.
+
+    Args:
+        name: `adamw` or `sgd`.
+        head, body: what trains in the head, and in neck and backbone.
+        lr: peak rate; body_lr: the body's, as a share of it.
+        weight_decay: see above.
+    """
     groups = [
-        {"params": [p for _, p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for _, p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if (p.ndim > 1) == decayed], "weight_decay": decay, "share": share}
+        for parameters, share in ((list(head), 1.0), (list(body), body_lr))
+        for decayed, decay in ((True, weight_decay), (False, 0.0))
     ]
     groups = [group for group in groups if group["params"]]
     if name == "sgd":
@@ -76,7 +89,7 @@ def train(
     for iteration in range(start, options.iterations):
         rate = learning_rate(iteration, options.iterations, options.lr, options.warmup)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         activations, targets = batches(order[iteration])
         with torch.autocast(device.type, torch.bfloat16, enabled=options.half):
             outputs = detector.run(activations, cut)

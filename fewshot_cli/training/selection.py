@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import nn
@@ -66,6 +67,12 @@ def freeze(detector: Detector, selection: Selection) -> LayerSplit:
 def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:
     """The parameters that train, by qualified name."""
     return {name: parameter for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
+
+
+def parameters_of(detector: Detector, parts: Collection[str]) -> list[nn.Parameter]:
+    """The parameters that train in these parts of the chain, in chain order."""
+    layers = [layer for layer in detector.layers if layer.part in parts]
+    return [parameter for layer in layers for parameter in layer.parameters().values() if parameter.requires_grad]
 
 
 def _check_coverage(detector: Detector) -> None:
