@@ -133,7 +133,7 @@ def train_two_steps(detector: Detector) -> None:
 
 def test_norm_statistics_do_not_move_in_layers_that_train() -> None:
     """`full` trains the norm layers' weights, while their running statistics stay as they were, bit for bit."""
-    detector = tiny()
+    detector = tiny().train()
     freeze(detector, selection_in("yolox_nano", "full"))
     norms = [module for module in detector.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     before = [(norm.running_mean.clone(), norm.running_var.clone(), norm.weight.clone()) for norm in norms]  # type: ignore[union-attr]
