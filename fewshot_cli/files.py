@@ -56,6 +56,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     Whoever reads `path` sees the old content or the new one, never a part. Raises StorageError.
     """
+    if path.exists() and not path.is_file():
+        raise StorageError(f"cannot write {path}: it is not a regular file", hint="Choose another name.")
     make_folder(path.parent)
     with storage_errors(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _OWN = {"resume", "runs", "name", "config", "json", "quiet"}
 """Options that are not part of a run's configuration."""
+_WITH_RESUME = {"resume", "json", "quiet"}
 
 
 def finetune(
@@ -97,6 +98,7 @@ def finetune(
 
 
 def _start(options: dict[str, Any], runs: Path, name: str | None, console: Console) -> dict[str, Any]:
+    from fewshot_cli.detectors.registry import WEIGHT_NAMES
     from fewshot_cli.runs.config import FinetuneConfig
 
     FinetuneConfig(**{**options, "data": options["data"] or ""})  # Wrong options are told before anything is loaded.
@@ -105,6 +107,10 @@ def _start(options: dict[str, Any], runs: Path, name: str | None, console: Conso
 
         options["data"] = str(latest_dataset().path)
         console.say(f"Data set: {options['data']}, the most recently fetched one.")
+    # Whole paths, so that the run can be measured and resumed from any folder.
+    options["data"] = str(Path(options["data"]).resolve())
+    if options["weights"] not in WEIGHT_NAMES:
+        options["weights"] = str(Path(options["weights"]).resolve())
     config = FinetuneConfig(**options)
     from fewshot_cli.runs.folder import new_run
     from fewshot_cli.training.finetune import select_layers
@@ -145,7 +151,7 @@ def run_stem(config: Defaults) -> str:
 
 
 def _refuse_other_options(context: typer.Context) -> None:
-    given = [name for name in context.params if name not in _OWN and _was_given(context, name)]
+    given = [name for name in context.params if name not in _WITH_RESUME and _was_given(context, name)]
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(

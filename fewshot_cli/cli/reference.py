@@ -24,7 +24,8 @@ def _section(name: str, command: Any) -> str:
 def _row(parameter: Any) -> str:
     switches = [*parameter.opts, *parameter.secondary_opts] if parameter.param_type_name == "option" else []
     names = ", ".join(f"`{name}`" for name in switches) or f"`{parameter.metavar or parameter.name.upper()}`"
-    return f"| {names} | {_default(parameter.default)} | {parameter.help} |".replace("  ", " ")
+    cells = (names, _default(parameter.default), parameter.help)
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def _default(value: Any) -> str:

@@ -44,6 +44,7 @@ class Split:
         pictures: in the order of the file.
         licences: what the file says about rights, one line each.
         skipped: problems of records that were left out (only with `skip_invalid`).
+        category_ids: the COCO id of each class; 1 … C where none are given.
     """
 
     annotations: Path
@@ -51,17 +52,37 @@ class Split:
     pictures: tuple[Picture, ...]
     licences: tuple[str, ...] = ()
     skipped: tuple[Problem, ...] = ()
+    category_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.category_ids:
+            object.__setattr__(self, "category_ids", tuple(range(1, len(self.classes) + 1)))
 
     def to_coco(self) -> dict[str, Any]:
-        """A plain COCO document: category id = label + 1, image id = picture.id, annotation ids from 1."""
-        annotations = [record for picture in self.pictures for record in _annotation_records(picture)]
+        """A plain COCO document with the categories and images under their own ids, annotations numbered from 1."""
+        annotations = [record for picture in self.pictures for record in self._annotation_records(picture)]
         # pycocotools takes a match with annotation 0 for no match, so numbering begins with 1.
         numbered = [{"id": number, **record} for number, record in enumerate(annotations, start=1)]
         return {
             "images": [image_record(picture, picture.path.name) for picture in self.pictures],
             "annotations": numbered,
-            "categories": [{"id": label + 1, "name": name} for label, name in enumerate(self.classes)],
+            "categories": [
+                {"id": number, "name": name} for number, name in zip(self.category_ids, self.classes, strict=True)
+            ],
         }
+
+    def _annotation_records(self, picture: Picture) -> list[dict[str, Any]]:
+        boxes = to_xywh(picture.boxes.astype(np.float64)).tolist()
+        return [
+            {
+                "image_id": picture.id,
+                "category_id": self.category_ids[label],
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": int(crowd),
+            }
+            for box, label, crowd in zip(boxes, picture.labels, picture.crowd, strict=True)
+        ]
 
 
 def to_xyxy(boxes: NDArray[Any]) -> NDArray[Any]:
@@ -72,20 +93,6 @@ def to_xyxy(boxes: NDArray[Any]) -> NDArray[Any]:
 def to_xywh(boxes: NDArray[Any]) -> NDArray[Any]:
     """(N, 4) xyxy → (N, 4) xywh, same unit."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-
-
-def _annotation_records(picture: Picture) -> list[dict[str, Any]]:
-    boxes = to_xywh(picture.boxes.astype(np.float64)).tolist()
-    return [
-        {
-            "image_id": picture.id,
-            "category_id": int(label) + 1,
-            "bbox": box,
-            "area": box[2] * box[3],
-            "iscrowd": int(crowd),
-        }
-        for box, label, crowd in zip(boxes, picture.labels, picture.crowd, strict=True)
-    ]
 
 
 def image_record(picture: Picture, file_name: str) -> dict[str, Any]:

@@ -203,6 +203,7 @@ class _Reading:
             pictures=tuple(self._picture(number) for number in self.pictures),
             licences=_licences(document),
             skipped=tuple(self.problems),
+            category_ids=tuple(sorted(self.labels, key=lambda number: self.labels[number])),
         )
 
     def _picture(self, number: int) -> Picture:

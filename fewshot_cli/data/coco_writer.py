@@ -33,7 +33,8 @@ def fill_split(folder: Path, split: Split) -> None:
     make_folder(folder / "images")
     for picture in split.pictures:
         copy_upright(picture.path, folder / "images" / names[picture.id])
-    document = split.to_coco()
+    # Numbered anew, so that train and test agree wherever they came from.
+    document = replace(split, category_ids=()).to_coco()
     document["images"] = [image_record(picture, names[picture.id]) for picture in split.pictures]
     document["licenses"] = [{"id": number, "name": text} for number, text in enumerate(split.licences, start=1)]
     write_json(folder / "annotations.json", document)
@@ -55,4 +56,4 @@ def file_names(pictures: Sequence[Picture]) -> dict[int, str]:
 def _moved(split: Split, folder: Path) -> Split:
     names = file_names(split.pictures)
     pictures = tuple(replace(picture, path=folder / "images" / names[picture.id]) for picture in split.pictures)
-    return replace(split, annotations=folder / "annotations.json", pictures=pictures)
+    return replace(split, annotations=folder / "annotations.json", pictures=pictures, category_ids=())

@@ -99,7 +99,8 @@ def restrict(split: Split, classes: Sequence[str]) -> Split:
         raise DataError(f"{split.annotations}: {error.message}", hint=error.hint) from error
     new_label = {split.classes.index(name): label for label, name in enumerate(names)}
     pictures = tuple(_relabelled(picture, new_label) for picture in split.pictures)
-    return replace(split, classes=names, pictures=pictures)
+    category_ids = tuple(split.category_ids[label] for label in new_label)
+    return replace(split, classes=names, pictures=pictures, category_ids=category_ids)
 
 
 def with_pictures(split: Split, pictures: Sequence[Picture]) -> Split:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 SMALLEST_IMAGE, LARGEST_IMAGE, IMAGE_STEP = 64, 2048, 32
 
+WEIGHT_NAMES = ("default", "imagenet", "none")
+"""What `--weights` takes besides a file."""
+
 _RETINANET = "fewshot_cli.detectors.retinanet"
 _YOLOX = "fewshot_cli.detectors.yolox"
 

@@ -37,18 +37,22 @@ class Metrics:
         return {"numbers": self.numbers, "per_class": self.per_class}
 
 
-def to_results(detections: Sequence[Detections], image_ids: Sequence[int], category_ids: Sequence[int]) -> list[dict]:
+def to_results(
+    detections: Sequence[Detections], image_ids: Sequence[int], category_ids: Sequence[int | None]
+) -> list[dict[str, Any]]:
     """Detections of several images in COCO's results format: xywh boxes in pixels, to 1/100.
 
     Args:
         detections: one per image; labels index `category_ids`.
         image_ids: of the images, in the same order.
-        category_ids: the category of each label.
+        category_ids: the category of each label; detections of a label without one are left out.
     """
-    results = []
+    results: list[dict[str, Any]] = []
     for image_id, (boxes, scores, labels) in zip(image_ids, detections, strict=True):
         corners = boxes.tolist()
         for (x1, y1, x2, y2), score, label in zip(corners, scores.tolist(), labels.tolist(), strict=True):
+            if category_ids[label] is None:
+                continue
             box = [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
             results.append(
                 {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": round(score, 5)}

@@ -49,10 +49,9 @@ def score(detections: Sequence[Detections], split: Split, classes: Sequence[str]
             f"{split.annotations}: none of its classes ({', '.join(split.classes)}) is known to the detector",
             hint=closest(split.classes[0], classes),
         )
-    category_of = {label: split.classes.index(name) + 1 for label, name in enumerate(classes) if name in common}
+    category_of = dict(zip(split.classes, split.category_ids, strict=True))
     image_ids = [picture.id for picture in split.pictures]
-    ids = [category_of.get(label, 0) for label in range(len(classes))]
-    results = [result for result in to_results(detections, image_ids, ids) if result["category_id"]]
+    results = to_results(detections, image_ids, [category_of.get(name) for name in classes])
     return evaluate(_only(split, common), results), results
 
 

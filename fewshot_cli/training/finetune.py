@@ -97,8 +97,8 @@ class _Session:
             seed=config.seed,
             reporter=reporter,
         )
-        # A data set that `fsod augment` wrote is used as it is.
-        self.copies = 1 if "augmentation" in self.data.record else config.copies
+        # A data set that `fsod augment` wrote is used as it is, and what trains nothing needs no variants.
+        self.copies = 1 if "augmentation" in self.data.record or config.policy == "none" else config.copies
         base_fingerprint = state_fingerprint(self.detector.network)
         base = tensor_fingerprints(self.detector.network)
         self._give_classes()
