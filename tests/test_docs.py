@@ -12,6 +12,7 @@ import typer
 from helpers_runs import fsod
 
 from fewshot_cli.cli.app import app
+from fewshot_cli.cli.reference import reference
 from fewshot_cli.detectors.registry import DETECTORS
 from fewshot_cli.policies import POLICIES
 
@@ -107,3 +108,8 @@ def test_the_commands_of_the_readme_can_be_parsed(readme: str) -> None:
             assert line[1] in fsod("--help").stdout
         else:
             assert options <= set(OPTIONS[line[1]]), line
+
+
+def test_the_command_reference_is_what_the_commands_say(readme: str) -> None:
+    """README.md holds the output of `python -m fewshot_cli.cli.reference`, word for word."""
+    assert reference() in readme

@@ -57,7 +57,7 @@ class FinetuneConfig:
     """`adamw` or `sgd` (momentum 0.9)."""
     lr: float = 2e-3
     """Peak learning rate."""
-    body_lr: float = 0.1
+    body_lr: float = 0.02
     """Rate of neck and backbone layers that train, as a share of `lr`: they know more than ten pictures can teach."""
     weight_decay: float = 0.01
     """Decoupled for AdamW, L2 for SGD; not on biases and norms."""
