@@ -420,7 +420,11 @@ def test_the_four_commands_without_names(shapes: Path, tmp_path: Path) -> None:
     assert "Run: runs/run, the one finished last." in measured.stderr
     result = json.loads(Path("runs/run/result.json").read_text())
     assert result["metrics"]["numbers"] == json.loads(measured.stdout)["numbers"]
-    assert (str(Path("data/newer").resolve()), ["square"], 3) == (result["data"], result["classes"], result["images"]["train"])
+    assert (str(Path("data/newer").resolve()), ["square"], 3) == (
+        result["data"],
+        result["classes"],
+        result["images"]["train"],
+    )
 
 
 def test_a_run_gets_a_telling_name(shapes: Path) -> None:

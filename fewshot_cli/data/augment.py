@@ -17,6 +17,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes, Image
 
+from fewshot_cli.data.coco import Picture
+from fewshot_cli.data.images import read_image
+
 MIN_VISIBLE = 0.4
 """A box goes when less than this share of its area is still inside the picture."""
 MIN_SIDE = 2.0
@@ -34,6 +37,13 @@ class Sample(NamedTuple):
     image: Tensor
     boxes: Tensor
     labels: Tensor
+
+
+def load_sample(picture: Picture) -> Sample:
+    """Decode a picture. A crowd box stands for many objects and is no target of its own; raises DataError."""
+    single = ~picture.crowd
+    boxes, labels = torch.from_numpy(picture.boxes[single]), torch.from_numpy(picture.labels[single])
+    return Sample(read_image(picture.path), boxes, labels)
 
 
 class Scale(v2.Transform):

@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
-from fewshot_cli.data.augment import Sample, make_variant
+from fewshot_cli.data.augment import Sample, load_sample, make_variant
 from fewshot_cli.data.coco import Picture
-from fewshot_cli.data.images import read_image
 from fewshot_cli.data.store import RECORD, Dataset, open_dataset, save_dataset
 from fewshot_cli.errors import DataError
 from fewshot_cli.files import make_folder, storage_errors
@@ -60,19 +58,12 @@ def augment(
         with reporter.progress("Variants", len(data.train.pictures) * (copies - 1)) as task:
             for picture in data.train.pictures:
                 for copy in range(1, copies):
-                    variant = make_variant(_sample(picture), operations, (seed, picture.id, copy))
+                    variant = make_variant(load_sample(picture), operations, (seed, picture.id, copy))
                     pictures.append(_write(variant, Path(folder), picture, copy, next_id))
                     next_id += 1
                     task.advance()
         train = replace(data.train, pictures=tuple(pictures))
         return save_dataset(target, train, data.test, record, overwrite=force)
-
-
-def _sample(picture: Picture) -> Sample:
-    # A crowd box has no variant of its own: nobody can say which part of the crowd is still visible.
-    single = ~picture.crowd
-    boxes, labels = torch.from_numpy(picture.boxes[single]), torch.from_numpy(picture.labels[single])
-    return Sample(read_image(picture.path), boxes, labels)
 
 
 def _write(variant: Sample, folder: Path, original: Picture, copy: int, picture_id: int) -> Picture:

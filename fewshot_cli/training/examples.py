@@ -9,9 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fewshot_cli.data.augment import Sample, make_variant
+from fewshot_cli.data.augment import Sample, load_sample, make_variant
 from fewshot_cli.data.coco import Picture
-from fewshot_cli.data.images import read_image
 from fewshot_cli.detectors.chain import Activations, Canvas, Detector, Target
 
 DECODED = 32
@@ -45,7 +44,7 @@ class Examples:
         self._copies = copies
         self._operations = operations
         self._seed = seed
-        self._decoded = lru_cache(maxsize=DECODED)(_sample)
+        self._decoded = lru_cache(maxsize=DECODED)(_decoded)
 
     def __len__(self) -> int:
         return len(self._pictures) * self._copies
@@ -95,9 +94,5 @@ class _Hashed:
         return isinstance(other, _Hashed) and other.picture.path == self.picture.path
 
 
-def _sample(key: _Hashed) -> Sample:
-    """Decode a picture. Crowd boxes stand for many objects and are no target of their own."""
-    picture = key.picture
-    single = ~picture.crowd
-    boxes = torch.from_numpy(picture.boxes[single])
-    return Sample(read_image(picture.path), boxes, torch.from_numpy(picture.labels[single]))
+def _decoded(key: _Hashed) -> Sample:
+    return load_sample(key.picture)
