@@ -74,6 +74,15 @@ def cell(values: list[float]) -> str:
     return f"{mean:.3f} ± {STUDENT[len(values)] * statistics.stdev(values) / len(values) ** 0.5:.3f}"
 
 
+def paired(symmetric: dict[str, list[float]], last: dict[str, list[float]], budget: int) -> str:
+    """The difference at one budget over the same shots: mean over the data sets, interval over the seeds, and wins."""
+    gains = [[s - t for s, t in zip(symmetric[name], last[name], strict=True)] for name in symmetric]
+    averages = [statistics.mean(of_seed) for of_seed in zip(*gains, strict=True)]
+    pairs = [gain for of_set in gains for gain in of_set]
+    wins = sum(gain > 0 for gain in pairs)
+    return f"\nsymmetric {budget} − last {budget}: {cell(averages)}; better in {wins} of {len(pairs)} pairs."
+
+
 def parsed(text: str) -> tuple[str, object]:
     """`lr=0.004` as a field of FinetuneConfig and its value; a word that is no JSON stands for itself."""
     name, _, value = text.partition("=")
@@ -108,6 +117,9 @@ def main() -> None:
         # The average over data sets is taken seed by seed, so that its interval is one over seeds too.
         averages = [statistics.mean(values) for values in zip(*row.values(), strict=True)]
         print(f"| {setup} | {' | '.join(cell(values) for values in row.values())} | {cell(averages)} |")
+    for budget in (2, 3):
+        if {f"symmetric {budget}", f"last {budget}"} <= table.keys():
+            print(paired(table[f"symmetric {budget}"], table[f"last {budget}"], budget))
 
 
 if __name__ == "__main__":
