@@ -56,7 +56,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     Whoever reads `path` sees the old content or the new one, never a part. Raises StorageError.
     """
-    if path.exists() and not path.is_file():
+    if path.exists() and not (path.is_file() or path.is_dir()):
         raise StorageError(f"cannot write {path}: it is not a regular file", hint="Choose another name.")
     make_folder(path.parent)
     with storage_errors(path):

@@ -114,6 +114,14 @@ def test_a_folder_is_not_overwritten_by_a_file(tmp_path: Path) -> None:
     assert ["note.txt"] == names_in(tmp_path)
 
 
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    """Writing to a pipe, a socket or a device is refused: a rename would put a plain file in its place."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="not a regular file"):
+        write_text(tmp_path / "pipe", "x")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
 def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     """The file system's limit is a storage error."""
     with pytest.raises(StorageError, match="the name is too long"):
