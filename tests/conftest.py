@@ -6,9 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # One thread: tests are tiny, machines are shared, and two processes then compute the same bits.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples each time, and no clock: a busy machine must not turn a property false.
+settings.register_profile("fsod", deadline=None, derandomize=True)
+settings.load_profile("fsod")
 
 REAL = Path(__file__).parents[1].parent / "shared" / "real"
 
