@@ -19,6 +19,7 @@ WEIGHT_NAMES = ("default", "imagenet", "none")
 """What `--weights` takes besides a file."""
 
 _RETINANET = "fewshot_cli.detectors.retinanet"
+_MINI = "fewshot_cli.detectors.retinanet_mini"
 _YOLOX = "fewshot_cli.detectors.yolox"
 
 
@@ -48,6 +49,7 @@ DETECTORS: dict[str, DetectorSpec] = {
     for spec in (
         DetectorSpec("retinanet_resnet50_fpn", "RetinaNet, ResNet-50, 34 M: the paper's", _RETINANET, 5, 640, True),
         DetectorSpec("retinanet_resnet50_fpn_v2", "RetinaNet with a stronger recipe, 38 M", _RETINANET, 5, 640, True),
+        DetectorSpec("retinanet_mini", "RetinaNet, slim, 3 M, embedded: the miniature world's", _MINI, 5, 256),
         DetectorSpec("yolox_nano", "YOLOX-Nano, 0.9 M: a laptop's", _YOLOX, 4, 416),
         DetectorSpec("yolox_tiny", "YOLOX-Tiny, 5 M", _YOLOX, 4, 416),
         DetectorSpec("yolox_s", "YOLOX-S, 9 M", _YOLOX, 4, 640),

@@ -104,17 +104,17 @@ def _class_names(variant: _Variant, count: int) -> list[str]:
 
 def _from_file(name: str, variant: _Variant, path: Path, image_size: int) -> RetinaNetDetector:
     state = _modern_names(read_weights(path))
-    detector = _assemble(name, variant, _count_classes(state), image_size)
+    detector = _assemble(name, variant, count_classes(state, default=COCO_CLASSES), image_size)
     load_exactly(detector.network, state, what=f"{name} from {path}")
     if variant.zero_eps and sha256_of(path).startswith(_hash_in(variant.weights)):
         _set_eps(detector.network, 0.0)
     return detector
 
 
-def _count_classes(state: Mapping[str, Tensor], anchors: int = 9) -> int:
-    """K of a state dict; COCO's when it has no predictor, so that the mismatch is reported as one."""
+def count_classes(state: Mapping[str, Tensor], *, default: int, anchors: int = 9) -> int:
+    """K of a state dict; `default` when it has no predictor, so that the mismatch is reported as one."""
     bias = state.get("head.classification_head.cls_logits.bias")
-    return max(1, bias.numel() // anchors) if bias is not None else COCO_CLASSES
+    return max(1, bias.numel() // anchors) if bias is not None else default
 
 
 def _modern_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
