@@ -52,7 +52,9 @@ def load_batch(detector: Detector, split: Split, step: int, options: argparse.Na
         image, boxes = sample.image, sample.boxes
         if flip:
             image = image.flip(-1)
-            boxes = torch.stack([image.shape[-1] - boxes[:, 2], boxes[:, 1], image.shape[-1] - boxes[:, 0], boxes[:, 3]], 1)
+            boxes = torch.stack(
+                [image.shape[-1] - boxes[:, 2], boxes[:, 1], image.shape[-1] - boxes[:, 0], boxes[:, 3]], 1
+            )
         canvas = detector.make_canvas(image)
         canvases.append(canvas.pixels)
         targets.append(Target(boxes * canvas.scale, sample.labels))
@@ -101,7 +103,12 @@ def resume(detector: Detector, optimizer: torch.optim.Optimizer, path: Path) -> 
 
 
 def save(detector: Detector, optimizer: torch.optim.Optimizer, step: int, seconds: float, path: Path) -> None:
-    state = {"network": detector.network.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
+    state = {
+        "network": detector.network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "seconds": seconds,
+    }
     write_atomically(path, lambda temporary: torch.save(state, temporary))
 
 
@@ -140,7 +147,9 @@ def main() -> None:
 
     path = options.out / f"{DETECTOR}.safetensors"
     trained = build_detector(DETECTOR, weights="none")
-    trained.network.load_state_dict(torch.load(options.out / "state.pt", weights_only=True, map_location="cpu")["network"])
+    trained.network.load_state_dict(
+        torch.load(options.out / "state.pt", weights_only=True, map_location="cpu")["network"]
+    )
     export(trained, path)
     detector = build_detector(DETECTOR, weights=path)
     metrics, _ = score(detect_split(detector, held_out, device=torch.device("cpu")), held_out, detector.classes)

@@ -19,7 +19,11 @@ def fetch(
     ] = None,
     shots: Annotated[int, typer.Option(help="Training images per class.")] = 10,
     source: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Where pictures come from: coco:DIR, your own COCO data.")
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Where pictures come from: coco:DIR, your own COCO data, or miniature, a small drawn world.",
+        ),
     ] = None,
     test_source: Annotated[
         str | None,
@@ -45,7 +49,8 @@ def fetch(
         raise UsageError("no class is named", hint="Give --class NAME, e.g. --class helmet.")
     if source is None:
         raise UsageError(
-            "no source is named", hint="Give --source coco:DIR, a folder with your own pictures in COCO format."
+            "no source is named",
+            hint="Give --source coco:DIR, a folder with your own pictures in COCO format, or --source miniature.",
         )
     from fewshot_cli.data.fetch import FetchRequest
     from fewshot_cli.data.fetch import fetch as run_fetch

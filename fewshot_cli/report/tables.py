@@ -69,6 +69,18 @@ def result_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def demo_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a setup, as `run_demo` returns them."""
+    table = Table("setup", "layers trained", box=box.SIMPLE_HEAD)
+    for name in ("parameters", "mAP", "AP50", "seconds"):
+        table.add_column(name, justify="right")
+    best = max(row["ap"] for row in rows)
+    for row in rows:
+        values = f"{row['parameters']:,}", number(row["ap"]), number(row["ap50"]), f"{row['seconds']:.0f}"
+        table.add_row(row["setup"], row["layers"], *values, style="bold" if row["ap"] == best else None)
+    return table
+
+
 def chain_table(detector: str, layers: Sequence[Mapping[str, Any]]) -> Table:
     """A detector's chain, one row a layer."""
     table = Table("part", "layer", "modules", box=box.SIMPLE_HEAD, title=detector, title_justify="left")

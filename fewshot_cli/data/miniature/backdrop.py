@@ -19,7 +19,9 @@ def backdrop(size: Size, rng: Random) -> Image.Image:
         width, height = size
         horizon, tilt = round(height * rng.uniform(0.3, 0.8)), round(height * rng.uniform(-0.08, 0.08))
         mask = Image.new("L", size)
-        ImageDraw.Draw(mask).polygon([(0, horizon - tilt), (width, horizon + tilt), (width, height), (0, height)], fill=255)
+        ImageDraw.Draw(mask).polygon(
+            [(0, horizon - tilt), (width, horizon + tilt), (width, height), (0, height)], fill=255
+        )
         image.paste(_surface(size, rng), (0, 0), mask)
     _add_clutter(image, rng)
     return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 1.5)))
@@ -76,7 +78,9 @@ def _add_clutter(image: Image.Image, rng: Random) -> None:
 
 def _around(x: float, y: float, reach: float, count: int, rng: Random) -> list[tuple[float, float]]:
     angles = sorted(rng.uniform(0, 2 * math.pi) for _ in range(count))
-    return [(x + reach * rng.uniform(0.4, 1) * math.cos(a), y + reach * rng.uniform(0.4, 1) * math.sin(a)) for a in angles]
+    return [
+        (x + reach * rng.uniform(0.4, 1) * math.cos(a), y + reach * rng.uniform(0.4, 1) * math.sin(a)) for a in angles
+    ]
 
 
 def _pixels(points: list[tuple[float, float]]) -> list[tuple[int, int]]:

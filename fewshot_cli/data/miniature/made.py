@@ -20,7 +20,17 @@ def coffee_cup(pen: Pen) -> None:
     ring = rng.uniform(0.2, 0.34)
     handle = [(0.55, -0.35), (0.6 + ring, -0.3), (0.65 + ring, 0.05), (0.5 * taper + 0.1, 0.3)]
     pen.line(handle, rng.uniform(0.1, 0.17), Paint(shade(china.color, 0.92)), curved=True)
-    pen.blob([(-0.62, -0.45), (0.62, -0.45), (0.58 * taper, deep * 0.7), (0.3 * taper, deep), (-0.3 * taper, deep), (-0.58 * taper, deep * 0.7)], china)
+    pen.blob(
+        [
+            (-0.62, -0.45),
+            (0.62, -0.45),
+            (0.58 * taper, deep * 0.7),
+            (0.3 * taper, deep),
+            (-0.3 * taper, deep),
+            (-0.58 * taper, deep * 0.7),
+        ],
+        china,
+    )
     pen.oval(0, -0.45, 0.64, rim, Paint(shade(china.color, 1.15)))
     pen.oval(0, -0.43, 0.53, rim * 0.75, hsv(0.07, rng.uniform(0.4, 0.8), rng.uniform(0.15, 0.5)))
 
@@ -157,7 +167,10 @@ def book(pen: Pen) -> None:
     cover = any_paint(rng, 0.7)
     if rng.random() < 0.5:
         thick = rng.uniform(0.12, 0.3)
-        pen.poly([(-0.7, -0.85), (0.5, -0.85), (0.5 + thick, -0.7), (0.5 + thick, 0.95), (-0.7 + thick, 0.95), (-0.7, 0.8)], (235, 230, 215))
+        pen.poly(
+            [(-0.7, -0.85), (0.5, -0.85), (0.5 + thick, -0.7), (0.5 + thick, 0.95), (-0.7 + thick, 0.95), (-0.7, 0.8)],
+            (235, 230, 215),
+        )
         pen.box(-0.72, -0.88, 0.52, 0.8, cover)
         pen.box(-0.5, -0.6, 0.3, -0.4, any_color(rng))
         pen.box(-0.72, -0.88, -0.58, 0.8, shade(cover.color, 0.65))
@@ -165,7 +178,17 @@ def book(pen: Pen) -> None:
     lift = rng.uniform(0.1, 0.3)
     pen.poly([(-1.05, -0.5), (0, -0.5 + lift), (1.05, -0.5), (1.05, 0.65), (0, 0.65 + lift), (-1.05, 0.65)], cover)
     for side in (-1, 1):
-        pen.blob([(0, -0.5 + lift), (side * 0.5, -0.65), (side * 0.97, -0.5), (side * 0.97, 0.55), (side * 0.5, 0.45), (0, 0.6 + lift)], (240, 236, 225))
+        pen.blob(
+            [
+                (0, -0.5 + lift),
+                (side * 0.5, -0.65),
+                (side * 0.97, -0.5),
+                (side * 0.97, 0.55),
+                (side * 0.5, 0.45),
+                (0, 0.6 + lift),
+            ],
+            (240, 236, 225),
+        )
         for y in (-0.3, -0.1, 0.1, 0.3):
             pen.line([(side * 0.2, y), (side * 0.8, y - 0.05)], 0.03, (120, 120, 120))
 
@@ -190,7 +213,10 @@ def scissors(pen: Pen) -> None:
     ring = rng.uniform(0.2, 0.28)
     for side in (-1, 1):
         tip, eye = (side * opening, -0.98), (-side * (opening * 0.6 + 0.18), 0.65)
-        circle = [(eye[0] + ring * math.cos(t), eye[1] + 1.2 * ring * math.sin(t)) for t in (math.pi * i / 5 for i in range(11))]
+        circle = [
+            (eye[0] + ring * math.cos(t), eye[1] + 1.2 * ring * math.sin(t))
+            for t in (math.pi * i / 5 for i in range(11))
+        ]
         pen.line(circle, 0.11, grip)
         pen.line([(0, 0.05), (eye[0] * 0.8, 0.42)], 0.13, grip)
         pen.poly([(-0.1, 0.1), tip, (0.1, 0.1)], metal)
@@ -220,7 +246,18 @@ def rocket(pen: Pen) -> None:
         pen.blob([(-wide * 0.6, 0.6), (0, rng.uniform(0.9, 1.15)), (wide * 0.6, 0.6), (0, 0.5)], (250, 150, 40))
     for side in (-1, 1):
         pen.poly([(side * wide * 0.8, 0.1), (side * (wide + sweep), 0.7), (side * wide * 0.8, 0.6)], fin)
-    pen.blob([(0, -1.0), (wide * 0.8, -0.5), (wide, 0.1), (wide * 0.75, 0.62), (-wide * 0.75, 0.62), (-wide, 0.1), (-wide * 0.8, -0.5)], hull)
+    pen.blob(
+        [
+            (0, -1.0),
+            (wide * 0.8, -0.5),
+            (wide, 0.1),
+            (wide * 0.75, 0.62),
+            (-wide * 0.75, 0.62),
+            (-wide, 0.1),
+            (-wide * 0.8, -0.5),
+        ],
+        hull,
+    )
     pen.poly([(0, -1.0), (wide * 0.72, -0.58), (-wide * 0.72, -0.58)], fin)
     pen.oval(0, -0.2, wide * 0.5, wide * 0.5, (60, 80, 110))
 
@@ -247,7 +284,9 @@ def shoe(pen: Pen) -> None:
     rng = pen.rng
     upper, sole = any_paint(rng, 0.7), any_color(rng)
     ankle, toe = rng.uniform(-0.7, -0.25), rng.uniform(0.0, 0.2)
-    pen.blob([(-0.85, 0.4), (-0.85, ankle), (-0.35, ankle + 0.02), (0.1, toe - 0.1), (0.8, toe + 0.1), (1.0, 0.4)], upper)
+    pen.blob(
+        [(-0.85, 0.4), (-0.85, ankle), (-0.35, ankle + 0.02), (0.1, toe - 0.1), (0.8, toe + 0.1), (1.0, 0.4)], upper
+    )
     pen.oval(-0.6, ankle + 0.03, 0.25, 0.08, shade(upper.color, 0.4))
     heel = rng.uniform(0.0, 0.22)
     pen.poly([(-0.95, 0.36), (1.05, 0.36), (1.0, 0.55), (-0.3, 0.55), (-0.35, 0.55 + heel), (-0.95, 0.55 + heel)], sole)

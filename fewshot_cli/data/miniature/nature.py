@@ -19,7 +19,9 @@ def bird(pen: Pen) -> None:
         leg = hsv(rng.uniform(0.03, 0.13), 0.6, rng.uniform(0.3, 0.8))
         for x in (-0.08, 0.14):
             pen.line([(x, plump * 0.8), (x + 0.03, plump + 0.38), (x - 0.12, plump + 0.4)], 0.06, leg)
-    pen.blob([(-0.6, -0.2), (-0.2, -plump), (0.3, -plump * 0.6), (0.55, 0.05), (0.2, plump), (-0.35, plump * 0.8)], plumage)
+    pen.blob(
+        [(-0.6, -0.2), (-0.2, -plump), (0.3, -plump * 0.6), (0.55, 0.05), (0.2, plump), (-0.35, plump * 0.8)], plumage
+    )
     head = rng.uniform(0.2, 0.28)
     x, y = -0.58, -0.28 - neck
     pen.oval(x, y, head, head, plumage if rng.random() < 0.6 else any_paint(rng, 0.9))
@@ -46,7 +48,9 @@ def cat(pen: Pen) -> None:
     width, ear = rng.uniform(0.65, 0.85), rng.uniform(0.75, 1.0)
     for side in (-1, 1):
         pen.poly([(side * width, -0.15), (side * (width - 0.1), -ear), (side * 0.18, -0.5)], fur)
-        pen.poly([(side * width * 0.85, -0.3), (side * (width - 0.14), -ear * 0.85), (side * 0.35, -0.5)], (214, 150, 150))
+        pen.poly(
+            [(side * width * 0.85, -0.3), (side * (width - 0.14), -ear * 0.85), (side * 0.35, -0.5)], (214, 150, 150)
+        )
     pen.blob([(-width, 0.05), (-0.5, -0.52), (0.5, -0.52), (width, 0.05), (0.45, 0.62), (-0.45, 0.62)], fur)
     iris, open_eye = hsv(rng.uniform(0.12, 0.6), 0.7, 0.9), rng.uniform(0.06, 0.16)
     for side in (-1, 1):
@@ -67,7 +71,9 @@ def butterfly(pen: Pen) -> None:
     for side in (-1, 1):
         s = side * spread
         pen.blob([(s * 0.05, 0.05), (s * 0.5, 0.1), (s * 0.75, lower * 0.55), (s * 0.45, lower), (s * 0.1, 0.5)], wings)
-        pen.blob([(s * 0.05, 0.1), (s * 0.3, -upper * 0.7), (s * 0.85, -upper), (s * 0.95, -0.4), (s * 0.6, 0.12)], wings)
+        pen.blob(
+            [(s * 0.05, 0.1), (s * 0.3, -upper * 0.7), (s * 0.85, -upper), (s * 0.95, -0.4), (s * 0.6, 0.12)], wings
+        )
         pen.oval(s * 0.62, -0.45, 0.13, 0.17, marks)
         pen.oval(s * 0.45, 0.4, 0.1, 0.1, marks)
         pen.line([(side * 0.02, -0.45), (side * 0.22, -0.85)], 0.03, (25, 20, 20))
@@ -102,7 +108,10 @@ def tree(pen: Pen) -> None:
     if rng.random() < 0.6:
         leaf = Paint(leaf.color, "speckle", shade(leaf.color, rng.choice((0.6, 1.4))))
     trunk = rng.uniform(0.08, 0.16)
-    pen.poly([(-trunk, 1.0), (trunk, 1.0), (trunk * 0.6, -0.1), (-trunk * 0.6, -0.1)], hsv(0.07, 0.55, rng.uniform(0.2, 0.55)))
+    pen.poly(
+        [(-trunk, 1.0), (trunk, 1.0), (trunk * 0.6, -0.1), (-trunk * 0.6, -0.1)],
+        hsv(0.07, 0.55, rng.uniform(0.2, 0.55)),
+    )
     kind = rng.randrange(3)
     if kind == 0:
         for top, width in ((-0.2, 0.75), (-0.55, 0.6), (-0.9, 0.42)):
@@ -112,7 +121,9 @@ def tree(pen: Pen) -> None:
         pen.oval(0, -0.3, rng.uniform(0.5, 0.8), height, leaf)
     else:
         for _ in range(7):
-            pen.oval(rng.uniform(-0.5, 0.5), rng.uniform(-0.8, 0.05), rng.uniform(0.25, 0.42), rng.uniform(0.25, 0.4), leaf)
+            pen.oval(
+                rng.uniform(-0.5, 0.5), rng.uniform(-0.8, 0.05), rng.uniform(0.25, 0.42), rng.uniform(0.25, 0.4), leaf
+            )
 
 
 def mushroom(pen: Pen) -> None:
@@ -121,7 +132,9 @@ def mushroom(pen: Pen) -> None:
     cap = Paint(hsv(rng.choice((0.0, 0.04, 0.08, 0.12)), rng.uniform(0.4, 0.95), rng.uniform(0.4, 0.9)))
     stalk, wide, high = rng.uniform(0.14, 0.28), rng.uniform(0.65, 0.95), rng.uniform(0.5, 0.9)
     pen.blob([(-stalk, 0.0), (stalk, 0.0), (stalk * 1.4, 0.9), (0, 1.0), (-stalk * 1.4, 0.9)], (232, 222, 200))
-    pen.blob([(-wide, 0.1), (-wide * 0.7, -high * 0.6), (0, -high), (wide * 0.7, -high * 0.6), (wide, 0.1), (0, 0.2)], cap)
+    pen.blob(
+        [(-wide, 0.1), (-wide * 0.7, -high * 0.6), (0, -high), (wide * 0.7, -high * 0.6), (wide, 0.1), (0, 0.2)], cap
+    )
     for _ in range(rng.randrange(4, 9)):
         x = rng.uniform(-0.55, 0.55) * wide
         pen.oval(x, rng.uniform(-high * 0.65, -0.05), 0.09, 0.07, (240, 235, 225))
@@ -164,7 +177,13 @@ def banana(pen: Pen) -> None:
     for number in range(rng.choice((1, 1, 2, 3))):
         skin = hsv(rng.uniform(0.12, 0.19), rng.uniform(0.6, 0.95), rng.uniform(0.65, 1.0))
         bend, thick, shift = rng.uniform(0.35, 0.75), rng.uniform(0.2, 0.3), 0.25 * number
-        outer = [(-0.95, -0.3 + shift), (-0.5, bend * 0.6 + shift), (0.05, bend + shift), (0.6, bend * 0.6 + shift), (0.95, -0.3 + shift)]
+        outer = [
+            (-0.95, -0.3 + shift),
+            (-0.5, bend * 0.6 + shift),
+            (0.05, bend + shift),
+            (0.6, bend * 0.6 + shift),
+            (0.95, -0.3 + shift),
+        ]
         inner = [(x * 0.85, y - 1.5 * thick) for x, y in reversed(outer[1:-1])]
         pen.blob([*outer, *inner], skin)
         pen.oval(-0.95, -0.32 + shift, 0.07, 0.09, (70, 55, 30))

@@ -15,15 +15,43 @@ def helmet(pen: Pen) -> None:
     low = rng.uniform(0.55, 0.85) if full else rng.uniform(0.15, 0.4)
     if full:
         chin = [(-0.85, 0.75), (-0.9, 0.35), (-0.45, 0.3), (0.1, 0.35)]
-        pen.blob([(-0.8, -0.35), (-0.4, -high), (0.25, -high), (back, -0.3), (back, 0.4), (0.6, low), (-0.4, low + 0.1), *chin[:1], (-0.88, 0.2)], shell)
+        pen.blob(
+            [
+                (-0.8, -0.35),
+                (-0.4, -high),
+                (0.25, -high),
+                (back, -0.3),
+                (back, 0.4),
+                (0.6, low),
+                (-0.4, low + 0.1),
+                *chin[:1],
+                (-0.88, 0.2),
+            ],
+            shell,
+        )
         glass = hsv(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.1, 0.5))
         pen.blob([(-0.9, -0.28), (-0.35, -0.42), (0.2, -0.3), (0.22, 0.02), (-0.3, 0.2), (-0.92, 0.2)], glass)
         pen.line([(-0.75, 0.5), (-0.35, 0.55)], 0.07, shade(shell.color, 0.4))
     else:
         strap = shade(any_color(rng), 0.5)
         pen.line([(-0.35, low), (-0.3, 0.85), (0.3, low)], 0.07, strap)
-        pen.blob([(-0.85, low * 0.5), (-0.65, -0.45), (-0.1, -high), (0.5, -high * 0.8), (back, -0.1), (back * 0.95, low), (0.3, low * 0.8), (-0.3, low * 0.7)], shell)
-        pen.poly([(-0.7, low * 0.3), (-1.15, low * 0.5 + 0.15), (-1.1, low * 0.5 + 0.3), (-0.4, low * 0.85)], Paint(shade(shell.color, 0.7)))
+        pen.blob(
+            [
+                (-0.85, low * 0.5),
+                (-0.65, -0.45),
+                (-0.1, -high),
+                (0.5, -high * 0.8),
+                (back, -0.1),
+                (back * 0.95, low),
+                (0.3, low * 0.8),
+                (-0.3, low * 0.7),
+            ],
+            shell,
+        )
+        pen.poly(
+            [(-0.7, low * 0.3), (-1.15, low * 0.5 + 0.15), (-1.1, low * 0.5 + 0.3), (-0.4, low * 0.85)],
+            Paint(shade(shell.color, 0.7)),
+        )
     for i in range(rng.randrange(1, 4)):
         x = -0.3 + 0.32 * i
         pen.line([(x, -high * 0.72), (x + 0.22, -high * 0.6)], 0.08, shade(shell.color, rng.choice((0.35, 1.5))))
@@ -39,7 +67,19 @@ def fish(pen: Pen) -> None:
     pen.poly([(0.5, 0.0), (1.05, -tail), (rng.uniform(0.75, 0.95), 0.0), (1.05, tail)], fin)
     pen.blob([(-0.35, -deep * 0.7), (rng.uniform(-0.2, 0.2), -deep - rng.uniform(0.15, 0.4)), (0.4, -deep * 0.4)], fin)
     pen.blob([(-0.1, deep * 0.7), (0.15, deep + rng.uniform(0.1, 0.3)), (0.35, deep * 0.4)], fin)
-    pen.blob([(-0.95, 0.03), (-0.55, -deep * 0.8), (-0.1, -deep), (0.4, -deep * 0.5), (0.68, 0.0), (0.4, deep * 0.5), (-0.1, deep), (-0.55, deep * 0.8)], scales)
+    pen.blob(
+        [
+            (-0.95, 0.03),
+            (-0.55, -deep * 0.8),
+            (-0.1, -deep),
+            (0.4, -deep * 0.5),
+            (0.68, 0.0),
+            (0.4, deep * 0.5),
+            (-0.1, deep),
+            (-0.55, deep * 0.8),
+        ],
+        scales,
+    )
     pen.line([(-0.42, -deep * 0.55), (-0.33, 0.0), (-0.42, deep * 0.55)], 0.04, shade(scales.color, 0.5), curved=True)
     pen.blob([(-0.25, 0.02), (0.05, 0.05), (0.1, 0.2), (-0.15, 0.14)], fin)
     pen.oval(-0.66, -deep * 0.25, 0.08, 0.08, (240, 240, 235))

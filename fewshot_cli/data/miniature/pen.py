@@ -10,6 +10,7 @@ import colorsys
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -132,7 +133,7 @@ class Pen:
         path = [self._shaken(point) for point in points]
         path = smooth(path, closed=False) if curved and len(path) > 2 else path
         radius = width / 2
-        for (x1, y1), (x2, y2) in zip(path, path[1:], strict=False):
+        for (x1, y1), (x2, y2) in pairwise(path):
             length = math.hypot(x2 - x1, y2 - y1) or 1e-6
             nx, ny = radius * (y2 - y1) / length, radius * (x1 - x2) / length
             self._fill([(x1 + nx, y1 + ny), (x2 + nx, y2 + ny), (x2 - nx, y2 - ny), (x1 - nx, y1 - ny)], paint, False)

@@ -207,7 +207,9 @@ def _hide_behind(image: Image.Image, placed: list[_Placed], rng: Random) -> None
         start = (rng.randint(0, width), rng.choice((0, height // 2, height)))
         end = (rng.randint(0, width), rng.randint(0, height))
         draw.line([start, end], fill=255, width=rng.randint(2, max(3, width // 14)))
-    image.paste(ImageChops.multiply(Image.new("RGB", image.size, any_color(rng)), backdrop(image.size, rng)), (0, 0), mask)
+    image.paste(
+        ImageChops.multiply(Image.new("RGB", image.size, any_color(rng)), backdrop(image.size, rng)), (0, 0), mask
+    )
     for thing in placed:
         thing.visible &= ~_solid(mask)
 

@@ -90,12 +90,17 @@ def file_name(key: SceneKey) -> str:
     return f"{(key.focus or 'base').replace(' ', '_')}_{key.number:06}.jpg"
 
 
-def _write(key: SceneKey, images: Path) -> Scene:
-    """Draw and save; the picture's bytes stay out of what processes send each other."""
-    scene = key.draw()
+def save_scene(scene: Scene, key: SceneKey, images: Path) -> None:
+    """Write the picture into the folder; raises StorageError."""
 
     def save(path: Path) -> None:
         path.write_bytes(scene.jpeg)
 
     write_atomically(images / file_name(key), save)
+
+
+def _write(key: SceneKey, images: Path) -> Scene:
+    """Draw and save; the picture's bytes stay out of what processes send each other."""
+    scene = key.draw()
+    save_scene(scene, key, images)
     return scene._replace(jpeg=b"")

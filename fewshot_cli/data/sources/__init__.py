@@ -17,6 +17,7 @@ from fewshot_cli.errors import UsageError, closest
 
 SOURCES: dict[str, str] = {
     "coco": "fewshot_cli.data.sources.coco:candidates",
+    "miniature": "fewshot_cli.data.sources.miniature:candidates",
 }
 """Name → module:function, imported only when used."""
 

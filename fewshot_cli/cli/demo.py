@@ -1,0 +1,37 @@
+"""`fsod demo`: the whole tool offline, in about a minute, with pictures to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewshot_cli.cli.console import Console, note_on_interrupt
+from fewshot_cli.cli.options import Config, Json, Quiet
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for data, runs and the page.")] = Path("fsod-demo"),
+    seed: Annotated[int, typer.Option(help="Of the shots, the variants and the batches.")] = 0,
+    config: Config = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Adapt the embedded detector to a class it never saw: fetch, augment, fine-tune three ways, eval, a page."""
+    console = Console(json=json, quiet=quiet)
+    note_on_interrupt("The same command goes on where it was.")
+    from fewshot_cli.demo import run_demo
+    from fewshot_cli.report.tables import demo_table
+
+    result = run_demo(out, seed=seed, reporter=console)
+    console.result(
+        result.to_json(),
+        lambda: demo_table(result.rows),
+        f"One draw of ten pictures: a demonstration, not a comparison. Pictures: {result.page}\n",
+        "The same by hand:\n",
+        *(f"  {line}" for line in result.commands),
+        "\nYour own pictures, in COCO format (the first fine-tune downloads a detector's weights):\n",
+        "  fsod fetch --source coco:my_photos --class NAME --shots 10",
+        "  fsod finetune --policy symmetric --budget 3",
+    )

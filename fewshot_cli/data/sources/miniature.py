@@ -1,0 +1,80 @@
+"""`--source miniature`: pictures of the embedded world, drawn when they are asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+
+from fewshot_cli.data.classes import match_classes
+from fewshot_cli.data.coco import Picture
+from fewshot_cli.data.miniature.classes import CLASSES
+from fewshot_cli.data.miniature.scene import VERSION, Item
+from fewshot_cli.data.miniature.world import TEST, TRAIN, SceneKey, make_split, save_scene, to_picture
+from fewshot_cli.data.sources import Candidates, Query
+from fewshot_cli.download import cache_folder
+from fewshot_cli.errors import DataError, UsageError
+from fewshot_cli.files import make_folder
+
+SCENES = 10_000
+"""Scenes of each class and part."""
+
+
+def candidates(query: Query) -> Candidates:
+    """Draw as many pictures as will be chosen; which ones is decided by the seed.
+
+    As in the paper, a picture with an occluded, truncated or grouped object of an asked class is left out.
+
+    Raises:
+        UsageError: an argument, which this source does not take.
+        DataError: an unknown class, or more pictures than the world has.
+        StorageError: the disk refuses.
+    """
+    if query.argument:
+        raise UsageError("--source miniature takes no argument", hint="Write --source miniature.")
+    names = match_classes(query.classes, tuple(CLASSES))
+    left_out: Counter[str] = Counter()
+    each = -(-query.test_images // len(names))
+    pool = _draw(TRAIN, names, query.shots, query.seed, left_out)
+    test = _draw(TEST, names, each, query.seed, left_out)
+    return Candidates(
+        pool=make_split(Path(f"miniature {VERSION}/{TRAIN}"), tuple(CLASSES), pool),
+        test=make_split(Path(f"miniature {VERSION}/{TEST}"), tuple(CLASSES), test),
+        filters=tuple(f"{flag}: {count} pictures left out" for flag, count in sorted(left_out.items())),
+    )
+
+
+def _draw(part: str, names: Sequence[str], count: int, seed: int, left_out: Counter[str]) -> list[Picture]:
+    """`count` pictures that were drawn for each class."""
+    folder = make_folder(cache_folder() / "miniature" / f"{VERSION}" / part)
+    return [picture for name in names for picture in _of_class(part, name, names, count, seed, folder, left_out)]
+
+
+def _of_class(
+    part: str, name: str, names: Sequence[str], count: int, seed: int, folder: Path, left_out: Counter[str]
+) -> Iterator[Picture]:
+    order = Random(f"{seed}/{part}/{name}").sample(range(SCENES), SCENES)
+    found = 0
+    for number in order:
+        if found == count:
+            return
+        key = SceneKey(part, name, number)
+        scene = key.draw()
+        flags = _flags([item for item in scene.items if item.name in names])
+        if flags:
+            left_out.update(flags)
+        # What was drawn for a class may be hidden by others.
+        elif any(item.name == name for item in scene.items):
+            save_scene(scene, key, folder)
+            yield to_picture(scene, key, folder)
+            found += 1
+    if found < count:
+        raise DataError(
+            f"miniature: only {found} pictures of {name!r} for {part}, {count} are asked for",
+            hint=f"Ask for {found} or fewer.",
+        )
+
+
+def _flags(items: Sequence[Item]) -> set[str]:
+    return {flag for flag in ("occluded", "truncated", "group") if any(getattr(item, flag) for item in items)}

@@ -1,0 +1,175 @@
+"""The whole way in one call, on the embedded world: fetch, augment, three fine-tunes, evaluation, a page.
+
+Each step is the function that its subcommand calls, so the commands that the demo prints do the same.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewshot_cli.data.augmented import augment
+from fewshot_cli.data.coco import Picture
+from fewshot_cli.data.fetch import FetchRequest, fetch
+from fewshot_cli.data.miniature.classes import BASE
+from fewshot_cli.data.store import Dataset
+from fewshot_cli.evaluation.evaluate import Evaluation, evaluate_run
+from fewshot_cli.files import make_folder
+from fewshot_cli.progress import Reporter
+from fewshot_cli.report.page import write_page
+from fewshot_cli.report.pictures import FOUND, Mark, as_data_url, marked
+from fewshot_cli.runs.config import OPERATIONS, FinetuneConfig
+from fewshot_cli.runs.folder import Run
+from fewshot_cli.training.finetune import finetune
+
+DETECTOR, NAME, SHOTS, COPIES = "retinanet_mini", "helmet", 10, 24
+SETUPS: dict[str, tuple[str, int | None]] = {
+    "symmetric 3": ("symmetric", 3),
+    "last 3": ("last", 3),
+    "zero-shot": ("none", None),
+}
+SHOWN_TESTS, SHOWN_VARIANTS, THRESHOLD = 8, 12, 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """Where the page is, one row per setup, and the commands that do the same."""
+
+    page: Path
+    rows: list[dict[str, Any]]
+    commands: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"page": str(self.page), "rows": self.rows, "commands": self.commands}
+
+
+def run_demo(folder: Path, *, seed: int, reporter: Reporter, iterations: int = FinetuneConfig.iterations) -> DemoResult:
+    """Run the demo in a folder; what is there already is used again, and a stopped demo goes on.
+
+    Raises:
+        FsodError: what its steps raise.
+    """
+    make_folder(folder)
+    reporter.say(f"1/4  Fetch {SHOTS} shots of {NAME!r} from the miniature world.")
+    request = FetchRequest(
+        source="miniature", classes=(NAME,), shots=SHOTS, seed=seed, root=folder / "data", name=f"{NAME}-seed{seed}"
+    )
+    shots = fetch(request, reporter).dataset
+    reporter.say(f"2/4  Augment: {COPIES} variants of each shot.")
+    variants = _augmented(shots, seed, reporter)
+    reporter.say(f"3/4  Fine-tune {DETECTOR}: {', '.join(SETUPS)}.")
+    runs = {setup: _run(folder, setup, variants, seed, iterations, reporter) for setup in SETUPS}
+    reporter.say("4/4  Evaluate and write the page.")
+    evaluations = {setup: _evaluate(run, reporter) for setup, run in runs.items()}
+    rows = [_row(setup, run.read_result(), evaluations[setup]) for setup, run in runs.items()]
+    commands = _commands(folder, shots, variants, runs, seed)
+    page = folder / "demo.html"
+    _write(page, rows, shots, variants, evaluations, commands)
+    return DemoResult(page, rows, commands)
+
+
+def _augmented(shots: Dataset, seed: int, reporter: Reporter) -> Dataset:
+    target = shots.path.with_name(f"{shots.name}-augmented")
+    return augment(shots.path, target, copies=COPIES, operations=OPERATIONS, seed=seed, force=True, reporter=reporter)
+
+
+def _run(folder: Path, setup: str, data: Dataset, seed: int, iterations: int, reporter: Reporter) -> Run:
+    """Fine-tune, unless that is done already; a stopped run goes on."""
+    policy, budget = SETUPS[setup]
+    run = Run(folder / "runs" / f"{NAME}-{policy}{budget or ''}-seed{seed}")
+    if not run.finished:
+        make_folder(run.folder)
+        config = FinetuneConfig(
+            data=str(data.path.resolve()),
+            detector=DETECTOR,
+            policy=policy,
+            budget=budget,
+            seed=seed,
+            iterations=iterations,
+        )
+        run.write_config(config)
+        finetune(config, run, reporter)
+    return run
+
+
+def _evaluate(run: Run, reporter: Reporter) -> Evaluation:
+    return evaluate_run(run, None, best=False, weights=None, device="auto", precision="auto", reporter=reporter)
+
+
+def _row(setup: str, result: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "setup": setup,
+        "layers": ", ".join(result["trained_layers"]) or "none",
+        "parameters": result["parameters"]["trained"],
+        "ap": evaluation.metrics.ap,
+        "ap50": evaluation.metrics.numbers["AP50"],
+        "seconds": result["seconds"]["total"],
+    }
+
+
+def _commands(folder: Path, shots: Dataset, variants: Dataset, runs: dict[str, Run], seed: int) -> list[str]:
+    """What a person would type in the demo's folder for the same files."""
+    drawn = f"--seed {seed} " if seed else ""
+    lines = [
+        f"cd {shlex.quote(str(folder))}",
+        f"fsod fetch --source miniature --class {NAME} --shots {SHOTS} {drawn}--name {shots.name}",
+        f"fsod augment data/{shots.name} {drawn}--copies {COPIES} --out data/{variants.name} --force",
+        f"fsod inspect-layers {DETECTOR} --policy symmetric --budget 3",
+    ]
+    for setup, run in runs.items():
+        policy, budget = SETUPS[setup]
+        spent = f"--policy {policy} --budget {budget}" if budget else f"--policy {policy}"
+        what = f"--data data/{variants.name} --detector {DETECTOR}"
+        lines.append(f"fsod finetune {what} {spent} {drawn}--name again-{run.folder.name}")
+    return [*lines, f"fsod eval runs/again-{next(iter(runs.values())).folder.name}"]
+
+
+def _write(
+    page: Path,
+    rows: list[dict[str, Any]],
+    shots: Dataset,
+    variants: Dataset,
+    evaluations: dict[str, Evaluation],
+    commands: Sequence[str],
+) -> None:
+    made = [
+        picture for picture in variants.train.pictures if picture.id not in {shot.id for shot in shots.train.pictures}
+    ]
+    step = max(1, len(made) // SHOWN_VARIANTS)
+    write_page(
+        page,
+        "demo.html",
+        name=NAME,
+        detector=DETECTOR,
+        known=len(BASE),
+        rows=rows,
+        test_images=len(shots.test.pictures),
+        shots=[_with_truth(picture) for picture in shots.train.pictures],
+        variants=[_with_truth(picture) for picture in made[::step][:SHOWN_VARIANTS]],
+        operations=", ".join(OPERATIONS),
+        tests=[_test_row(number, evaluations) for number in range(min(SHOWN_TESTS, len(shots.test.pictures)))],
+        threshold=THRESHOLD,
+        commands=commands,
+    )
+
+
+def _test_row(number: int, evaluations: dict[str, Evaluation]) -> list[str]:
+    """One test picture: its ground truth, then what each setup found."""
+    picture = next(iter(evaluations.values())).split.pictures[number]
+    return [_with_truth(picture), *(_with_detections(picture, evaluation) for evaluation in evaluations.values())]
+
+
+def _with_truth(picture: Picture) -> str:
+    return as_data_url(marked(picture.path, [Mark(tuple(box)) for box in picture.boxes.tolist()]))
+
+
+def _with_detections(picture: Picture, evaluation: Evaluation) -> str:
+    marks = []
+    for result in evaluation.results:
+        if result["image_id"] == picture.id and result["score"] >= THRESHOLD:
+            x, y, width, height = result["bbox"]
+            marks.append(Mark((x, y, x + width, y + height), FOUND, f"{result['score']:.2f}"))
+    return as_data_url(marked(picture.path, marks))

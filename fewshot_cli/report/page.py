@@ -1,0 +1,26 @@
+"""HTML pages: one self-contained file each, no network, no script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fewshot_cli.files import write_text
+from fewshot_cli.report.tables import number
+
+
+def write_page(path: Path, template: str, **content: Any) -> None:
+    """Fill `templates/TEMPLATE` and write it.
+
+    Everything that is filled in is escaped: class names and paths come from outside.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    environment = Environment(
+        loader=PackageLoader("fewshot_cli.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["number"] = number
+    write_text(path, environment.get_template(template).render(**content))
