@@ -24,11 +24,11 @@ from fewshot_cli.data.miniature.world import HELD_OUT, PRETRAIN, TEST, TRAIN, Sc
 from fewshot_cli.errors import DataError, UsageError
 
 CHECKSUMS = {
-    ("pretrain", None): "a991899638e1376759ba93f56f5784eaed421e58ab8a3ba751a15b175e279ba3",
-    ("held-out", None): "aa5ac2f63e8b81feb749ba739751083c9829dcc4491593ac95b713ea12d9ad4a",
-    ("train", "helmet"): "1b925711f9d1b7269530d1df7c1b4d987f7c011e660531b6c9168f30edcbc52d",
-    ("train", "bird"): "161f350662317c2bb563c1e150ecd37d039ddee9aa15fd270bf89c8deb0de98c",
-    ("test", "flower"): "fc58819e79b59fbd48287e477240beca950d0f463a5dfa658dc371d09f70969e",
+    ("pretrain", None): "4b78ceac9eeffb9d927ea14cffffead0489f5beb6e6c8e8d8124d57e4110bec9",
+    ("held-out", None): "e5c2de15ad241e8046d00c87b19f20fb67fa3269774f63f988f6be9d1185eb6d",
+    ("train", "helmet"): "7fca9337599e98eb03aab4ea069265b7a7192c64c1a89127b6efec1ca79e94a0",
+    ("train", "bird"): "f6cf4b9127ff1d334d1521c89a3ad5c5a28ea67ce5245e48052e383328c7cddf",
+    ("test", "flower"): "79313da1eef627b4ec43caa8bb3de8c5d83a3e5fad43a341e40595994375b300",
 }
 """SHA-256 over the first five scenes: pixels as drawn and boxes, whatever machine drew them."""
 

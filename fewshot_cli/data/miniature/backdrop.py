@@ -7,7 +7,7 @@ from random import Random
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from fewshot_cli.data.miniature.pen import Color, any_color, hsv, shade, smooth
+from fewshot_cli.data.miniature.pen import Color, any_color, enlarged, hsv, shade, smooth
 
 Size = tuple[int, int]
 
@@ -32,7 +32,7 @@ def noise(size: Size, cells: int, rng: Random) -> Image.Image:
     width, height = size
     columns, rows = (max(2, round(cells * side / max(size))) for side in (width, height))
     grid = Image.frombytes("L", (columns, rows), rng.randbytes(columns * rows))
-    return grid.resize(size, Image.Resampling.BICUBIC)
+    return enlarged(grid, size)
 
 
 def _surface(size: Size, rng: Random) -> Image.Image:
@@ -44,7 +44,7 @@ def _surface(size: Size, rng: Random) -> Image.Image:
         fine = noise(size, rng.randrange(20, 60) if kind == "cloudy" else rng.randrange(80, 160), rng)
         mask = Image.blend(coarse, fine, rng.uniform(0.15, 0.6))
     elif kind == "gradient":
-        mask = Image.linear_gradient("L").rotate(rng.choice((0, 90, 180, 270))).resize(size)
+        mask = Image.linear_gradient("L").rotate(rng.choice((0, 90, 180, 270))).resize(size, Image.Resampling.NEAREST)
     else:
         mask = Image.blend(_masonry(size, kind, rng), noise(size, rng.randrange(10, 50), rng), rng.uniform(0.1, 0.45))
     return Image.composite(Image.new("RGB", size, first), Image.new("RGB", size, second), mask)
@@ -63,7 +63,7 @@ def _masonry(size: Size, kind: str, rng: Random) -> Image.Image:
             left, top = round(column * columns + shift), round(row * rows)
             box = (left + 1, top + 1, round(left + columns) - 1, round(top + rows) - 1)
             draw.rectangle(box, fill=rng.randrange(110, 256))
-    return image.rotate(90, expand=True).resize(size) if rng.random() < 0.4 else image
+    return image.rotate(90, expand=True).resize(size, Image.Resampling.NEAREST) if rng.random() < 0.4 else image
 
 
 def _add_clutter(image: Image.Image, rng: Random) -> None:

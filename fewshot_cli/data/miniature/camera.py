@@ -8,6 +8,8 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
+from fewshot_cli.data.miniature.pen import enlarged
+
 
 def photograph(image: Image.Image, rng: Random) -> bytes:
     """The scene as a JPEG file, as dark, tinted, blurred, noisy and compressed as chance has it."""
@@ -23,7 +25,7 @@ def photograph(image: Image.Image, rng: Random) -> bytes:
 def _lit(image: Image.Image, rng: Random) -> Image.Image:
     """Uneven light: the corners of the picture get between half and all of it."""
     corners = bytes(round(255 * rng.uniform(0.55, 1.0)) for _ in range(4))
-    light = Image.frombytes("L", (2, 2), corners).resize(image.size, Image.Resampling.BICUBIC)
+    light = enlarged(Image.frombytes("L", (2, 2), corners), image.size)
     return ImageChops.multiply(image, Image.merge("RGB", (light,) * 3))
 
 

@@ -22,6 +22,8 @@ OVERSAMPLING = 3
 """Objects are drawn so many times larger than they will be, which smooths their edges."""
 LARGEST_CANVAS = 540
 """Pixels; large objects are drawn less oversampled."""
+SUBPIXELS = 3
+"""Points a side that are averaged into a pixel of the cut-out."""
 REACH = 1.6
 """Coordinates that the canvas covers: −REACH … REACH, room for turned and stretched objects."""
 
@@ -148,16 +150,18 @@ class Pen:
         image = image.crop(frame)
         scale = self.size / max(image.size)
         width, height = (max(2, round(scale * side)) for side in image.size)
-        # Colour is premultiplied while resizing, or transparent pixels would darken the rim.
-        return image.convert("RGBa").resize((width, height), Image.Resampling.BOX).convert("RGBA")
+        # Colour is premultiplied while averaging, or transparent pixels would darken the rim. Every step is one that
+        # all releases of Pillow compute alike: its other filters differ in their last bits, and the world would too.
+        image = image.convert("RGBa").resize((SUBPIXELS * width, SUBPIXELS * height), Image.Resampling.NEAREST)
+        return image.reduce(SUBPIXELS).convert("RGBA")
 
     def _rounded(self) -> Image.Image:
         """Brighter towards the light and darker at the rim away from it."""
         rng, alpha = self.rng, self._image.getchannel("A")
         reach = max(2, round(self._side * rng.uniform(0.02, 0.07)))
         angle = rng.uniform(0, 2 * math.pi)
-        soft = alpha.resize((max(8, self._side // 4),) * 2, Image.Resampling.BOX)
-        soft = soft.filter(ImageFilter.GaussianBlur(reach / 4)).resize(alpha.size, Image.Resampling.BILINEAR)
+        soft = alpha.reduce(4)
+        soft = enlarged(soft.filter(ImageFilter.GaussianBlur(reach / 4)), alpha.size)
         soft = ImageChops.offset(soft, round(reach * math.cos(angle)), round(reach * math.sin(angle)))
         depth = rng.uniform(0.15, 0.6)
         light = soft.point([round(255 * (1 - depth + depth * level / 255)) for level in range(256)])
@@ -185,6 +189,12 @@ class Pen:
         """Whole pixels: what is drawn must not hang on the last digit of a sine, which machines compute differently."""
         half = self._side / 2
         return round(half + half * point[0] / REACH), round(half + half * point[1] / REACH)
+
+
+def enlarged(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A small grey picture blown up smoothly, to the same bits by every release of Pillow."""
+    cell = max(size) / max(image.size)
+    return image.resize(size, Image.Resampling.NEAREST).filter(ImageFilter.GaussianBlur(0.45 * cell))
 
 
 def smooth(points: Sequence[Point], *, closed: bool, steps: int = 6) -> list[Point]:
@@ -218,8 +228,9 @@ def _pattern(paint: Paint, side: int, rng: Random) -> Image.Image:
     if paint.pattern == "speckle":
         grains = max(4, round(rng.uniform(12, 40)))
         mask = Image.frombytes("L", (grains, grains), rng.randbytes(grains * grains))
-        mask = mask.resize((side, side), Image.Resampling.BICUBIC)
-        return Image.composite(Image.new("RGB", (side, side), paint.second), _plain(paint, side), mask)
+        return Image.composite(
+            Image.new("RGB", (side, side), paint.second), _plain(paint, side), enlarged(mask, (side, side))
+        )
     image = _plain(paint, side)
     draw = ImageDraw.Draw(image)
     pitch = side * rng.uniform(0.035, 0.1)
