@@ -1,0 +1,124 @@
+"""Contact sheets of the embedded world: its classes, some scenes, and what detectors find in them.
+
+    python examples/miniature_sheets.py classes scenes --out examples/pictures
+    python examples/miniature_sheets.py detections --out examples/pictures
+
+`detections` shows held-out base scenes with what the detector of the package finds, then test pictures of the four
+novel classes with what it finds after one 10-shot fine-tune (`symmetric 3`). The pictures are the first ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from random import Random
+
+import torch
+from PIL import Image
+
+from fewshot_cli.data.coco import Picture, Split
+from fewshot_cli.data.fetch import FetchRequest, fetch
+from fewshot_cli.data.miniature.classes import CLASSES, NOVEL
+from fewshot_cli.data.miniature.pen import Pen, Pose
+from fewshot_cli.data.miniature.world import HELD_OUT, TRAIN, SceneKey, draw_base_split, save_scene, to_picture
+from fewshot_cli.detectors.chain import Detections, Detector
+from fewshot_cli.detectors.registry import build_detector
+from fewshot_cli.evaluation.detect import detect_split
+from fewshot_cli.report.pictures import FOUND, PAPER, Mark, marked, sheet
+from fewshot_cli.runs.checkpoint import restore
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.folder import Run
+from fewshot_cli.training.finetune import finetune
+
+THRESHOLD = 0.3
+COLUMNS = 8
+
+
+def classes() -> Image.Image:
+    """Eight drawings of each class: base classes first, the novel ones last."""
+    rows = [
+        (f"{name}{' (novel)' if name in NOVEL else ''}", [_object(name, i) for i in range(COLUMNS)]) for name in CLASSES
+    ]
+    half = len(rows) // 2
+    left, right = sheet(rows[:half], 72), sheet(rows[half:], 72)
+    page = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), PAPER)
+    page.paste(left, (0, 0))
+    page.paste(right, (left.width, 0))
+    return page
+
+
+def _object(name: str, number: int) -> Image.Image:
+    rng = Random(f"{name} {number}")
+    pen = Pen(72, rng, Pose.any(rng, CLASSES[name].turn))
+    CLASSES[name].draw(pen)
+    drawn = pen.cut_out()
+    page = Image.new("RGB", drawn.size, PAPER)
+    page.paste(drawn, (0, 0), drawn)
+    return page
+
+
+def scenes(folder: Path) -> Image.Image:
+    """Scenes with their boxes: base classes, then one row for each novel class."""
+    rows = [("base classes", [_scene(SceneKey(HELD_OUT, None, i), folder) for i in range(COLUMNS)])]
+    rows += [(name, [_scene(SceneKey(TRAIN, name, i), folder) for i in range(COLUMNS)]) for name in NOVEL]
+    return sheet(rows, 160)
+
+
+def _scene(key: SceneKey, folder: Path) -> Image.Image:
+    scene = key.draw()
+    save_scene(scene, key, folder)
+    return marked(to_picture(scene, key, folder).path, [Mark(item.box, text=item.name) for item in scene.items])
+
+
+def detections(folder: Path) -> Image.Image:
+    """What is found: green boxes are true, orange ones are detections."""
+    base = draw_base_split(folder / "base", HELD_OUT, 2 * COLUMNS)
+    found = _found(build_detector("retinanet_mini"), base)
+    rows = [("base classes", found[:COLUMNS]), ("base classes", found[COLUMNS:])]
+    for name in NOVEL:
+        request = FetchRequest(source="miniature", classes=(name,), root=folder, test_images=COLUMNS)
+        data = fetch(request).dataset
+        run = Run(folder / "runs" / name)
+        config = FinetuneConfig(
+            data=str(data.path), detector="retinanet_mini", policy="symmetric", budget=3, eval_every=0
+        )
+        run.folder.mkdir(parents=True)
+        run.write_config(config)
+        finetune(config, run)
+        rows.append((f"{name}, after ten shots", _found(restore(run.checkpoint)[0], data.test)))
+    return sheet(rows, 160)
+
+
+def _found(detector: Detector, split: Split) -> list[Image.Image]:
+    results = detect_split(detector, split, device=torch.device("cpu"))
+    return [_both(*pair, detector) for pair in zip(split.pictures, results, strict=True)]
+
+
+def _both(picture: Picture, found: Detections, detector: Detector) -> Image.Image:
+    marks = [Mark(tuple(box)) for box in picture.boxes.tolist()]
+    for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
+        if score >= THRESHOLD:
+            marks.append(Mark(tuple(box), FOUND, f"{detector.classes[label]} {score:.2f}"))
+    return marked(picture.path, marks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sheets", nargs="+", choices=("classes", "scenes", "detections"))
+    parser.add_argument("--out", type=Path, default=Path())
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        makers = {
+            "classes": classes,
+            "scenes": lambda: scenes(Path(folder)),
+            "detections": lambda: detections(Path(folder)),
+        }
+        for name in options.sheets:
+            path = options.out / f"miniature_{name}.jpg"
+            makers[name]().save(path, quality=85)
+            print(path)
+
+
+if __name__ == "__main__":
+    main()
