@@ -195,3 +195,17 @@ def test_processes_draw_what_one_draws(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in sorted((tmp_path / "one").rglob("*.jpg"))] == [
         path.read_bytes() for path in sorted((tmp_path / "two").rglob("*.jpg"))
     ]
+
+
+def test_the_two_lines_of_a_newcomer_work_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set of the world records its detector, `finetune` takes it, and an augmented copy keeps it."""
+    monkeypatch.chdir(tmp_path)
+    assert (
+        0 == fsod("fetch", "--source", "miniature", "--class", "helmet", "--shots", "2", "--test-images", "4").exit_code
+    )
+    short = ("--iterations", "2", "--copies", "2", "--eval-every", "0")
+    result = fsod("finetune", "--policy", "symmetric", "--budget", "3", *short, "--json")
+    assert 0 == result.exit_code, result.stderr
+    assert "retinanet_mini" == json.loads(result.stdout)["detector"]
+    assert 0 == fsod("augment", "data/helmet", "--copies", "2").exit_code
+    assert "retinanet_mini" == json.loads((tmp_path / "data/helmet-augmented/dataset.json").read_text())["detector"]

@@ -26,8 +26,12 @@ def finetune(
         str | None, typer.Option(help="Data set folder; default: the most recently fetched one under ./data.")
     ] = None,
     detector: Annotated[
-        str, typer.Option(help="Detector to adapt; `fsod inspect-layers` lists them.")
-    ] = Defaults.detector,
+        str | None,
+        typer.Option(
+            help="Detector to adapt; `fsod inspect-layers` lists them. Default: the one made for the data set "
+            f"(retinanet_mini for miniature), else {Defaults.detector}."
+        ),
+    ] = None,
     weights: Annotated[
         str, typer.Option(help="default (COCO), imagenet (backbone only), none (random), or a file.")
     ] = Defaults.weights,
@@ -101,12 +105,15 @@ def _start(options: dict[str, Any], runs: Path, name: str | None, console: Conso
     from fewshot_cli.detectors.registry import WEIGHT_NAMES
     from fewshot_cli.runs.config import FinetuneConfig
 
-    FinetuneConfig(**{**options, "data": options["data"] or ""})  # Wrong options are told before anything is loaded.
-    if options["data"] is None:
-        from fewshot_cli.data.store import latest_dataset
+    # Wrong options are told before anything is loaded.
+    FinetuneConfig(**{**options, "data": options["data"] or "", "detector": options["detector"] or ""})
+    from fewshot_cli.data.store import latest_dataset, recorded_detector
 
+    if options["data"] is None:
         options["data"] = str(latest_dataset().path)
         console.say(f"Data set: {options['data']}, the most recently fetched one.")
+    if options["detector"] is None:
+        options["detector"] = recorded_detector(Path(options["data"])) or Defaults.detector
     # Whole paths, so that the run can be measured and resumed from any folder.
     options["data"] = str(Path(options["data"]).resolve())
     if options["weights"] not in WEIGHT_NAMES:

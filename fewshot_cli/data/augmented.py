@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torchvision.transforms.v2.functional import to_pil_image
@@ -50,7 +51,10 @@ def augment(
     target = target or source.parent / f"{data.name}-augmented"
     if target.exists() and not (force and (target / RECORD).is_file()):
         raise DataError(f"{target} exists already", hint="Give another --out, or replace a data set with --force.")
-    record = {"source": str(source), "augmentation": {"copies": copies, "ops": list(operations), "seed": seed}}
+    record: dict[str, Any] = {"source": str(source)}
+    record["augmentation"] = {"copies": copies, "ops": list(operations), "seed": seed}
+    if data.detector:
+        record["detector"] = data.detector
     make_folder(target.parent)
     with storage_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".variants.") as folder:
         pictures = list(data.train.pictures)

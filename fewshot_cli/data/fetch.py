@@ -266,6 +266,7 @@ def _write(
     record = {
         **asked,
         "filters": list(candidates.filters),
+        **({"detector": candidates.detector} if candidates.detector else {}),
         "duplicates_left_out": [str(path) for path in draw.duplicates],
         "problems_left_out": [str(problem) for problem in skipped],
     }

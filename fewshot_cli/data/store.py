@@ -53,6 +53,11 @@ class Dataset:
         return self.path.resolve().name
 
     @property
+    def detector(self) -> str | None:
+        """The detector that was made for its pictures, if there is one."""
+        return _detector_in(self.record)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names in label order."""
         return self.train.classes
@@ -107,6 +112,16 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise DataError(f"{file} is not a record that fsod {__version__} understands", hint=hint)
     return record
+
+
+def recorded_detector(path: Path) -> str | None:
+    """The detector that was made for the pictures of a data set, as its record says; None if there is no record."""
+    return _detector_in(read_record(path)) if (path / RECORD).is_file() else None
+
+
+def _detector_in(record: dict[str, Any]) -> str | None:
+    name = record.get("detector")
+    return name if isinstance(name, str) else None
 
 
 def touch(dataset: Dataset) -> None:

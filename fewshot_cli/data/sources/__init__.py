@@ -53,11 +53,13 @@ class Candidates:
         pool: shots are drawn from here.
         test: the source's own test split; None: the test set comes from what the shots leave of the pool.
         filters: what the source itself left out, one line each, for the record.
+        detector: the one that was made for these pictures, if there is one; `finetune` takes it by default.
     """
 
     pool: Split
     test: Split | None = None
     filters: tuple[str, ...] = ()
+    detector: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
