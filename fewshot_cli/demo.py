@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewshot_cli.data.augmentation import Augmentation
 from fewshot_cli.data.augmented import augment
 from fewshot_cli.data.coco import Picture
 from fewshot_cli.data.fetch import FetchRequest, fetch
@@ -21,7 +22,7 @@ from fewshot_cli.files import make_folder
 from fewshot_cli.progress import Reporter
 from fewshot_cli.report.page import write_page
 from fewshot_cli.report.pictures import FOUND, Mark, as_data_url, marked
-from fewshot_cli.runs.config import OPERATIONS, FinetuneConfig
+from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.training.finetune import finetune
 
@@ -73,7 +74,9 @@ def run_demo(folder: Path, *, seed: int, reporter: Reporter, iterations: int = F
 
 def _augmented(shots: Dataset, seed: int, reporter: Reporter) -> Dataset:
     target = shots.path.with_name(f"{shots.name}-augmented")
-    return augment(shots.path, target, copies=COPIES, operations=OPERATIONS, seed=seed, force=True, reporter=reporter)
+    return augment(
+        shots.path, target, copies=COPIES, augmentation=Augmentation(), seed=seed, force=True, reporter=reporter
+    )
 
 
 def _run(folder: Path, setup: str, data: Dataset, seed: int, iterations: int, reporter: Reporter) -> Run:
@@ -149,7 +152,7 @@ def _write(
         test_images=len(shots.test.pictures),
         shots=[_with_truth(picture) for picture in shots.train.pictures],
         variants=[_with_truth(picture) for picture in made[::step][:SHOWN_VARIANTS]],
-        operations=", ".join(OPERATIONS),
+        operations=", ".join(Augmentation.ops),
         tests=[_test_row(number, evaluations) for number in range(min(SHOWN_TESTS, len(shots.test.pictures)))],
         threshold=THRESHOLD,
         commands=commands,

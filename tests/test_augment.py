@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,17 @@ from fewshot_cli.data.augment import (
     MIN_VISIBLE,
     OPERATIONS,
     PositiveExtraction,
+    Rotate,
     Sample,
     Scale,
     Stretch,
     make_variant,
 )
+from fewshot_cli.data.augmentation import Augmentation
+from fewshot_cli.errors import ConfigError
 
 ALL = tuple(OPERATIONS)
-GEOMETRY = tuple(name for name in ALL if name != "color")
+UPRIGHT = tuple(name for name in ALL if name not in ("color", "rotate"))
 COLOURS = torch.tensor([[250, 20, 20], [20, 250, 20], [20, 20, 250], [250, 250, 20]], dtype=torch.uint8)
 BACKGROUND = 0
 examples = settings(max_examples=60, deadline=None, derandomize=True)
@@ -80,7 +84,7 @@ def samples(draw: st.DrawFn) -> Sample:
 def test_what_holds_for_every_variant(sample: Sample, operations: set[str], key: tuple[int, int]) -> None:
     """No box is outside, inverted, empty or NaN; labels stay with boxes, in order; the original is untouched."""
     before = Sample(*(part.clone() for part in sample))
-    image, boxes, labels = make_variant(sample, tuple(operations), key)
+    image, boxes, labels = make_variant(sample, Augmentation(ops=tuple(operations)), key)
     height, width = image.shape[-2:]
     assert (torch.uint8, torch.float32, torch.int64) == (image.dtype, boxes.dtype, labels.dtype)
     assert {Tensor} == {type(image), type(boxes), type(labels)}
@@ -98,11 +102,11 @@ def test_what_holds_for_every_variant(sample: Sample, operations: set[str], key:
 def test_a_variant_is_a_pure_function_of_its_key(sample: Sample, key: tuple[int, int]) -> None:
     """The same key gives the same bits whatever torch's generator did before, and leaves that generator alone."""
     torch.manual_seed(1)
-    first = make_variant(sample, ALL, key)
+    first = make_variant(sample, Augmentation(ops=ALL), key)
     torch.manual_seed(2)
     torch.rand(7)
     state = torch.random.get_rng_state()
-    second = make_variant(sample, ALL, key)
+    second = make_variant(sample, Augmentation(ops=ALL), key)
     assert torch.equal(state, torch.random.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
@@ -111,21 +115,24 @@ def test_other_keys_give_other_variants() -> None:
     """Seed, picture and copy all count: hardly two of fifty keys give the same picture, by chance the original."""
     sample = painted(60, 80, [(10, 10, 50, 40)])
     keys = itertools.product(range(2), range(5), range(1, 6))
-    variants = {make_variant(sample, ALL, key).image.numpy().tobytes() for key in keys}
+    variants = {make_variant(sample, Augmentation(ops=ALL), key).image.numpy().tobytes() for key in keys}
     assert len(variants) >= 45
 
 
 def test_no_operations_change_nothing() -> None:
     """Without operations the variant is the picture."""
     sample = painted(20, 30, [(3, 4, 12, 15)])
-    assert all(torch.equal(a, b) for a, b in zip(sample, make_variant(sample, (), (0,)), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(sample, make_variant(sample, Augmentation(ops=()), (0,)), strict=True))
 
 
 def test_the_order_of_the_names_does_not_matter() -> None:
     """Operations run in one fixed order, however they are listed."""
     sample = painted(60, 80, [(10, 10, 50, 40)])
     for key in range(10):
-        assert torch.equal(make_variant(sample, ALL, (key,)).image, make_variant(sample, ALL[::-1], (key,)).image)
+        assert torch.equal(
+            make_variant(sample, Augmentation(ops=ALL), (key,)).image,
+            make_variant(sample, Augmentation(ops=ALL[::-1]), (key,)).image,
+        )
 
 
 def test_a_flip_is_exact() -> None:
@@ -135,7 +142,7 @@ def test_a_flip_is_exact() -> None:
     sample = Sample(torch.from_numpy(pixels), boxes, torch.tensor([1, 0]))
     mirrored = 0
     for key in range(20):
-        image, moved, labels = make_variant(sample, ("flip",), (key,))
+        image, moved, labels = make_variant(sample, Augmentation(ops=("flip",)), (key,))
         flipped = not np.array_equal(pixels, image.numpy())
         mirrored += flipped
         assert np.array_equal(pixels[:, :, ::-1] if flipped else pixels, image.numpy())
@@ -148,7 +155,7 @@ def test_a_flip_is_exact() -> None:
 def test_colour_moves_nothing() -> None:
     """Colour changes pixels and neither size, boxes nor labels."""
     sample = painted(40, 50, [(10, 10, 30, 35), (35, 5, 48, 20)])
-    variants = [make_variant(sample, ("color",), (key,)) for key in range(8)]
+    variants = [make_variant(sample, Augmentation(ops=("color",)), (key,)) for key in range(8)]
     assert any(not torch.equal(sample.image, variant.image) for variant in variants)
     for image, boxes, labels in variants:
         assert sample.image.shape == image.shape
@@ -178,7 +185,7 @@ def test_boxes_move_with_their_pixels(operation: v2.Transform, seed: int) -> Non
 def test_a_kept_box_shows_its_object(key: int) -> None:
     """After all geometry the box of each label is filled with that label's colour, never with grey or background."""
     sample = painted(100, 300, [(10, 30, 40, 60), (60, 10, 100, 90), (200, 20, 290, 80), (120, 40, 180, 70)])
-    image, boxes, labels = make_variant(sample, GEOMETRY, (key,))
+    image, boxes, labels = make_variant(sample, Augmentation(ops=UPRIGHT), (key,))
     for (x1, y1, x2, y2), label in zip(boxes.round().int().tolist(), labels.tolist(), strict=True):
         inner = paint(image, label)[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2]
         assert inner.float().mean() > 0.95 or inner.numel() == 0
@@ -189,7 +196,7 @@ def test_what_a_crop_cut_off_stays_cut_off_when_zooming_out() -> None:
     sample = painted(100, 400, [(10, 30, 40, 60), (300, 30, 380, 90), (60, 5, 140, 95), (150, 5, 290, 95)])
     cut = 0
     for key in range(150):
-        image, boxes, labels = make_variant(sample, ("positive", "scale"), (key,))
+        image, boxes, labels = make_variant(sample, Augmentation(ops=("positive", "scale")), (key,))
         cut += len(boxes) < 4 and bool((image[:, :2, :2] == GREY).all())
         for (x1, y1, x2, y2), label in zip(boxes.round().int().tolist(), labels.tolist(), strict=True):
             inner = paint(image, label)[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2]
@@ -203,7 +210,7 @@ def test_a_box_goes_when_too_little_of_it_is_left(key: int) -> None:
     """A crop keeps exactly the boxes of which MIN_VISIBLE of the area, and MIN_SIDE on each side, is still there."""
     boxes = [(5, 5, 35, 95), (60, 10, 100, 90), (200, 20, 290, 80), (120, 40, 180, 70)]
     sample = painted(100, 300, boxes)
-    image, _, labels = make_variant(sample, ("positive",), (key,))
+    image, _, labels = make_variant(sample, Augmentation(ops=("positive",)), (key,))
     for label, (x1, y1, x2, y2) in enumerate(boxes):
         left = paint(image, label)
         enough = int(left.sum()) >= MIN_VISIBLE * (x2 - x1) * (y2 - y1)
@@ -230,9 +237,9 @@ def test_losses_of_several_operations_add_up(
 ) -> None:
     """The visible share is of the original object, through all operations, and what one cut off none brings back."""
     first, second = widths
-    monkeypatch.setitem(OPERATIONS, "positive", lambda: Window(first))
-    monkeypatch.setitem(OPERATIONS, "scale", lambda: Window(second))
-    _, boxes, _ = make_variant(painted(20, 100, [(0, 0, 100, 20)]), ("positive", "scale"), (0,))
+    monkeypatch.setitem(OPERATIONS, "positive", lambda _: Window(first))
+    monkeypatch.setitem(OPERATIONS, "scale", lambda _: Window(second))
+    _, boxes, _ = make_variant(painted(20, 100, [(0, 0, 100, 20)]), Augmentation(ops=("positive", "scale")), (0,))
     assert ([] if right is None else [[0.0, 0.0, float(right), 20.0]]) == boxes.tolist()
 
 
@@ -285,6 +292,84 @@ def test_a_picture_of_one_pixel_survives(key: int) -> None:
     sample = Sample(
         torch.full((3, 1, 1), 200, dtype=torch.uint8), torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([0])
     )
-    image, boxes, labels = make_variant(sample, ALL, (key,))
+    image, boxes, labels = make_variant(sample, Augmentation(ops=ALL), (key,))
     assert image.numel() > 0
     assert 0 == len(boxes) == len(labels)
+
+
+def ellipse(height: int, width: int, box: tuple[int, int, int, int]) -> Sample:
+    """A black picture with a filled ellipse in the box."""
+    sample = painted(height, width, [box])
+    x1, y1, x2, y2 = box
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    inside = ((x - (x1 + x2) / 2) / ((x2 - x1) / 2)) ** 2 + ((y - (y1 + y2) / 2) / ((y2 - y1) / 2)) ** 2 <= 1
+    return sample._replace(image=sample.image * inside)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_turned_box_is_tight_around_a_round_object(seed: int) -> None:
+    """The box of a turned ellipse touches it on all four sides, to 2 pixels, at any angle."""
+    image, boxes, _ = apply(Rotate(180), ellipse(240, 240, (80, 100, 170, 140)), seed)
+    torch.testing.assert_close(extent(paint(image, 0)), boxes[0], atol=2.0, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_turned_box_is_never_larger_than_that_of_its_corners(seed: int) -> None:
+    """torchvision's own rule, the box around the four turned corners, contains ours and has the same middle."""
+    sample = painted(200, 300, [(60, 40, 160, 90), (200, 100, 220, 190)])
+    _, boxes, _ = apply(Rotate(60), sample, seed)
+    torch.manual_seed(seed)
+    angle = Rotate(60).make_params([])["angle"]
+    framed = BoundingBoxes(sample.boxes, format="XYXY", canvas_size=(200, 300), clamping_mode=None)
+    loose = F.rotate(framed, angle).as_subclass(Tensor)
+    torch.testing.assert_close(loose[:, :2] + loose[:, 2:], boxes[:, :2] + boxes[:, 2:], atol=1e-2, rtol=0)
+    assert (loose[:, :2] <= boxes[:, :2] + 1e-2).all() and (loose[:, 2:] >= boxes[:, 2:] - 1e-2).all()
+
+
+def test_no_rotation_changes_nothing() -> None:
+    """At zero degrees boxes and pixels are what they were."""
+    sample = painted(60, 80, [(10, 10, 50, 40)])
+    turned = apply(Rotate(0), sample, 0)
+    assert torch.equal(sample.image, turned.image)
+    torch.testing.assert_close(sample.boxes, turned.boxes, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "operation"),
+    [("flip", 0.0, "flip"), ("positive", 0.0, "positive"), ("stretch", 1.0, "stretch"), ("color", 0.0, "color"),
+     ("rotate", 0.0, "rotate"), ("scale", (1.0, 1.0), "scale")],
+)  # fmt: skip
+def test_a_range_of_nothing_changes_little(field: str, value: Any, operation: str) -> None:
+    """Each range at its neutral end leaves size and boxes alone (a zoom may still shift)."""
+    sample = painted(60, 80, [(30, 20, 50, 40)])
+    for key in range(10):
+        image, boxes, _ = make_variant(sample, Augmentation(ops=(operation,), **{field: value}), (key,))
+        assert sample.image.shape == image.shape
+        torch.testing.assert_close(
+            boxes[:, 2:] - boxes[:, :2], sample.boxes[:, 2:] - sample.boxes[:, :2], atol=1e-3, rtol=0
+        )
+
+
+def test_with_a_share_of_one_every_variant_is_a_crop() -> None:
+    """`positive=1` leaves no variant that shows the whole picture with its negatives."""
+    sample = painted(200, 300, [(100, 100, 130, 120)])
+    only = Augmentation(ops=("positive",), positive=1.0)
+    assert all(make_variant(sample, only, (key,)).image.shape != sample.image.shape for key in range(30))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ops": ("rotat",)}, "Did you mean rotate"),
+        ({"flip": 1.5}, "flip is 1.5"),
+        ({"rotate": -3.0}, "rotate is -3.0"),
+        ({"scale": (2.0, 1.0)}, "scale is 2 1"),
+        ({"scale": (0.0, 1.0)}, "scale is 0 1"),
+        ({"stretch": 0.5}, "stretch is 0.5"),
+        ({"color": float("nan")}, "color is nan"),
+    ],
+)
+def test_an_impossible_range_is_told(changes: dict[str, Any], said: str) -> None:
+    """What it is and what would be right."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Augmentation(**changes)

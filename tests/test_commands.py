@@ -22,7 +22,7 @@ from fewshot_cli.cli.app import app
 from fewshot_cli.detectors.registry import DETECTORS
 from fewshot_cli.policies import POLICIES
 from fewshot_cli.runs.checkpoint import read_checkpoint
-from fewshot_cli.runs.config import OPERATIONS, FinetuneConfig
+from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 
 
@@ -324,7 +324,7 @@ def test_config_and_command_line_are_the_same() -> None:
     options = {p.name: p.default for p in group.commands["finetune"].params if p.name not in own}
     expected = {field.name: field.default for field in fields(FinetuneConfig)}
     # What the data set decides has no default on the command line.
-    assert {**expected, "ops": ",".join(OPERATIONS), "data": None, "detector": None} == options
+    assert {**expected, "ops": ",".join(FinetuneConfig.ops), "data": None, "detector": None} == options
 
 
 def test_a_config_from_json_is_the_config() -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_cli.cli.console import Console, note_on_interrupt
-from fewshot_cli.cli.options import Config, Json, Quiet, parse_ops
+from fewshot_cli.cli.options import Color, Config, Flip, Json, Ops, Positive, Quiet, Rotate, Scale, Stretch
+from fewshot_cli.data.augmentation import parse_ops
 from fewshot_cli.errors import FsodError, UsageError
 from fewshot_cli.runs.config import FinetuneConfig as Defaults
 
@@ -56,9 +57,13 @@ def finetune(
     copies: Annotated[
         int, typer.Option(help="Variants of each shot, the unchanged picture included.")
     ] = Defaults.copies,
-    ops: Annotated[str, typer.Option(help="Augmentations, separated by commas; empty for none.")] = ",".join(
-        Defaults.ops
-    ),
+    ops: Ops = ",".join(Defaults.ops),
+    positive: Positive = Defaults.positive,
+    flip: Flip = Defaults.flip,
+    rotate: Rotate = Defaults.rotate,
+    stretch: Stretch = Defaults.stretch,
+    scale: Scale = Defaults.scale,
+    color: Color = Defaults.color,
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = Defaults.optimizer,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = Defaults.lr,
     body_lr: Annotated[

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from fewshot_cli.cli import config_file
-from fewshot_cli.errors import ConfigError, closest
-from fewshot_cli.runs.config import OPERATIONS
+from fewshot_cli.data.augmentation import OPERATIONS
 
 
 def _use_config(context: typer.Context, value: Path | None) -> Path | None:
@@ -47,11 +46,10 @@ Config = Annotated[
     ),
 ]
 
-
-def parse_ops(text: str) -> tuple[str, ...]:
-    """`flip,color` as a tuple, in the order they are applied; raises ConfigError for an unknown one."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in OPERATIONS:
-            raise ConfigError(f"unknown augmentation {name!r} in --ops", hint=closest(name, OPERATIONS))
-    return tuple(name for name in OPERATIONS if name in names)
+Ops = Annotated[str, typer.Option(help=f"Augmentations, separated by commas: {', '.join(OPERATIONS)}; empty for none.")]
+Positive = Annotated[float, typer.Option(help="Share of the variants that are crops around an instance, 0 to 1.")]
+Flip = Annotated[float, typer.Option(help="Share of the variants that are mirrored, 0 to 1.")]
+Rotate = Annotated[float, typer.Option(help="Degrees to either side; with rotate among --ops.")]
+Stretch = Annotated[float, typer.Option(help="Largest change of width over height, a factor from 1.")]
+Scale = Annotated[tuple[float, float], typer.Option(help="Smallest and largest zoom, two numbers.")]
+Color = Annotated[float, typer.Option(help="Change of brightness, contrast and saturation, 0 to 1.")]

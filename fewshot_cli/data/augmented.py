@@ -11,6 +11,7 @@ import numpy as np
 from torchvision.transforms.v2.functional import to_pil_image
 
 from fewshot_cli.data.augment import Sample, load_sample, make_variant
+from fewshot_cli.data.augmentation import Augmentation
 from fewshot_cli.data.coco import Picture
 from fewshot_cli.data.store import RECORD, Dataset, open_dataset, save_dataset
 from fewshot_cli.errors import DataError
@@ -25,7 +26,7 @@ def augment(
     target: Path | None = None,
     *,
     copies: int,
-    operations: tuple[str, ...],
+    augmentation: Augmentation,
     seed: int,
     force: bool = False,
     reporter: Reporter | None = None,
@@ -38,7 +39,7 @@ def augment(
         source: a data set.
         target: where the new one goes; default: beside it, named `SOURCE-augmented`.
         copies: pictures per shot, the original included.
-        operations: names in `augment.OPERATIONS`.
+        augmentation: what the variants go through.
         seed: of the variants.
         force: replace a data set at `target`.
 
@@ -48,11 +49,11 @@ def augment(
     """
     reporter = reporter or SilentReporter()
     data = open_dataset(source)
-    target = target or source.parent / f"{data.name}-augmented"
+    target = target or default_target(source)
     if target.exists() and not (force and (target / RECORD).is_file()):
         raise DataError(f"{target} exists already", hint="Give another --out, or replace a data set with --force.")
     record: dict[str, Any] = {"source": str(source)}
-    record["augmentation"] = {"copies": copies, "ops": list(operations), "seed": seed}
+    record["augmentation"] = {"copies": copies, "ops": augmentation.to_json(), "seed": seed}
     if data.detector:
         record["detector"] = data.detector
     make_folder(target.parent)
@@ -62,12 +63,17 @@ def augment(
         with reporter.progress("Variants", len(data.train.pictures) * (copies - 1)) as task:
             for picture in data.train.pictures:
                 for copy in range(1, copies):
-                    variant = make_variant(load_sample(picture), operations, (seed, picture.id, copy))
+                    variant = make_variant(load_sample(picture), augmentation, (seed, picture.id, copy))
                     pictures.append(_write(variant, Path(folder), picture, copy, next_id))
                     next_id += 1
                     task.advance()
         train = replace(data.train, pictures=tuple(pictures))
         return save_dataset(target, train, data.test, record, overwrite=force)
+
+
+def default_target(source: Path) -> Path:
+    """Beside the data set: `NAME-augmented`."""
+    return source.parent / f"{source.resolve().name}-augmented"
 
 
 def _write(variant: Sample, folder: Path, original: Picture, copy: int, picture_id: int) -> Picture:

@@ -23,10 +23,9 @@ class Mark(NamedTuple):
     text: str = ""
 
 
-def marked(path: Path, marks: Sequence[Mark], side: int = 256) -> Image.Image:
+def marked(picture: Path | Image.Image, marks: Sequence[Mark], side: int = 256) -> Image.Image:
     """The picture with boxes, upright, its longer side `side` pixels."""
-    with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB")
+    image = picture if isinstance(picture, Image.Image) else _upright(picture)
     scale = side / max(image.size)
     image = image.resize([max(1, round(scale * length)) for length in image.size])
     draw = ImageDraw.Draw(image)
@@ -38,6 +37,11 @@ def marked(path: Path, marks: Sequence[Mark], side: int = 256) -> Image.Image:
         if mark.text:
             _write(draw, box, mark)
     return image
+
+
+def _upright(path: Path) -> Image.Image:
+    with Image.open(path) as file:
+        return ImageOps.exif_transpose(file).convert("RGB")
 
 
 def _write(draw: ImageDraw.ImageDraw, box: list[float], mark: Mark) -> None:

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from fewshot_cli.data.augmentation import Augmentation
 from fewshot_cli.errors import ConfigError, closest
 
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("auto", "fp32", "bf16")
 CACHE_TYPES = ("auto", "fp32", "bf16")
-OPERATIONS = ("positive", "flip", "stretch", "scale", "color")
 LARGEST_RATE = 1e30
 """Optimizers multiply and divide rates in float32, which ends at 3e38."""
 LARGEST_SEED = 2**63 - 1
@@ -51,8 +51,20 @@ class FinetuneConfig:
     """Variants a step."""
     copies: int = 24
     """Variants of each shot, the picture as it is among them."""
-    ops: tuple[str, ...] = OPERATIONS
-    """Augmentations the variants go through."""
+    ops: tuple[str, ...] = Augmentation.ops
+    """Augmentations the variants go through; their ranges follow."""
+    positive: float = Augmentation.positive
+    """Share of the variants that are crops around an instance."""
+    flip: float = Augmentation.flip
+    """Share of the variants that are mirrored."""
+    rotate: float = Augmentation.rotate
+    """Degrees to either side; only with `rotate` among the ops."""
+    stretch: float = Augmentation.stretch
+    """Largest change of width over height, a factor."""
+    scale: tuple[float, float] = Augmentation.scale
+    """Smallest and largest zoom."""
+    color: float = Augmentation.color
+    """Strength of the change in brightness, contrast and saturation, 0 … 1."""
     optimizer: str = "adamw"
     """`adamw` or `sgd` (momentum 0.9)."""
     lr: float = 2e-3
@@ -81,7 +93,13 @@ class FinetuneConfig:
     """Of variants, batches and fresh weights."""
 
     def __post_init__(self) -> None:
+        # A list, as JSON gives it, is meant as well.
+        object.__setattr__(self, "scale", tuple(self.scale))
         problems = [text for good, text in self._checks() if not good]
+        try:
+            _ = self.augmentation
+        except ConfigError as error:
+            problems.append(error.message)
         if problems:
             raise ConfigError("; ".join(problems), hint="See `fsod finetune --help`.")
 
@@ -96,7 +114,6 @@ class FinetuneConfig:
                 (getattr(self, name) in valid, _unknown(name, getattr(self, name), valid))
                 for name, valid in choices.items()
             ),
-            *((op in OPERATIONS, _unknown("ops", op, OPERATIONS)) for op in self.ops),
             *(
                 (getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: give at least 1")
                 for name in ("iterations", "batch_size", "copies")
@@ -123,9 +140,14 @@ class FinetuneConfig:
         unknown = sorted(set(options) - known)
         if unknown:
             raise ConfigError(f"unknown options: {', '.join(unknown)}", hint=closest(unknown[0], known))
-        ops = options.get("ops", ",".join(OPERATIONS))
+        ops = options.get("ops", ",".join(cls.ops))
         names = ops.split(",") if isinstance(ops, str) else ops
         return cls(**{**options, "ops": tuple(name for name in names if name)})
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What its variants go through; raises ConfigError."""
+        return Augmentation(**{field.name: getattr(self, field.name) for field in fields(Augmentation)})
 
     @property
     def data_folder(self) -> Path:

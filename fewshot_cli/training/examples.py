@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewshot_cli.data.augment import Sample, load_sample, make_variant
+from fewshot_cli.data.augmentation import Augmentation
 from fewshot_cli.data.coco import Picture
 from fewshot_cli.detectors.chain import Activations, Canvas, Detector, Target
 
@@ -36,13 +37,13 @@ class Examples:
         pictures: Sequence[Picture],
         *,
         copies: int = 1,
-        operations: tuple[str, ...] = (),
+        augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
         self._detector = detector
         self._pictures = pictures
         self._copies = copies
-        self._operations = operations
+        self._augmentation = augmentation or Augmentation()
         self._seed = seed
         self._decoded = lru_cache(maxsize=DECODED)(_decoded)
 
@@ -54,7 +55,7 @@ class Examples:
         number, copy = divmod(item, self._copies)
         sample = self._decoded(_Hashed(self._pictures[number]))
         if copy:
-            sample = make_variant(sample, self._operations, (self._seed, self._pictures[number].id, copy))
+            sample = make_variant(sample, self._augmentation, (self._seed, self._pictures[number].id, copy))
         canvas = self._detector.make_canvas(sample.image)
         target = Target(sample.boxes * canvas.scale, sample.labels)
         return canvas.pixels, Example(canvas._replace(pixels=torch.empty(0)), target)

@@ -164,7 +164,7 @@ class _Session:
             self.detector,
             self.data.train.pictures,
             copies=self.copies,
-            operations=self.config.ops,
+            augmentation=self.config.augmentation,
             seed=self.config.seed,
         )
         memory, disk = int(self.config.cache_memory * GIB), int(self.config.cache_disk * GIB)

@@ -1,0 +1,41 @@
+"""The contact sheet of an augmentation: before and after, with boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+from torchvision.transforms.v2.functional import to_pil_image
+
+from fewshot_cli.data.augment import Sample, load_sample, make_variant
+from fewshot_cli.data.augmentation import Augmentation
+from fewshot_cli.data.coco import Picture
+from fewshot_cli.data.store import Dataset
+from fewshot_cli.files import write_atomically
+from fewshot_cli.report.pictures import Mark, marked, sheet
+
+SHOTS, VARIANTS, SIDE = 10, 7, 160
+"""Shots on a sheet at most, variants of each, and pixels of a picture."""
+
+
+def write_contact_sheet(path: Path, data: Dataset, augmentation: Augmentation, seed: int) -> Path:
+    """One row a shot: the picture as it is, then its first variants, as `augment` and `finetune` make them.
+
+    Raises:
+        DataError: a picture cannot be read.
+        StorageError: the disk refuses.
+    """
+    rows = [_row(picture, augmentation, seed) for picture in data.train.pictures[:SHOTS]]
+    drawn = sheet(rows, SIDE)
+    write_atomically(path, lambda temporary: drawn.save(temporary, "JPEG", quality=88))
+    return path
+
+
+def _row(picture: Picture, augmentation: Augmentation, seed: int) -> tuple[str, list[Image.Image]]:
+    sample = load_sample(picture)
+    variants = [make_variant(sample, augmentation, (seed, picture.id, copy)) for copy in range(1, VARIANTS + 1)]
+    return f"{picture.path.name}: as it is, then variants", [_drawn(shown) for shown in (sample, *variants)]
+
+
+def _drawn(sample: Sample) -> Image.Image:
+    return marked(to_pil_image(sample.image), [Mark(tuple(box)) for box in sample.boxes.tolist()], SIDE)
