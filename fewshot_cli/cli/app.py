@@ -24,7 +24,7 @@ import typer
 from typer.core import TyperGroup
 
 import fewshot_cli
-from fewshot_cli.cli import augment, console, demo, eval, fetch, finetune, inspect_layers
+from fewshot_cli.cli import augment, console, demo, eval, fetch, finetune, inspect_layers, sweep
 from fewshot_cli.errors import ConfigError, DatasetError, FsodError, StorageError, UsageError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
@@ -281,6 +281,7 @@ app.command("augment")(augment.augment)
 app.command("finetune")(finetune.finetune)
 app.command("eval")(eval.evaluate)
 app.command("inspect-layers")(inspect_layers.inspect_layers)
+app.command("sweep")(sweep.sweep)
 app.command("demo")(demo.demo)
 
 

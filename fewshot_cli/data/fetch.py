@@ -11,7 +11,7 @@ from fewshot_cli.data.classes import match_classes
 from fewshot_cli.data.coco import Picture, Split
 from fewshot_cli.data.coco_reader import check_pictures
 from fewshot_cli.data.sampling import boxes_per_class, order_test, pictures_per_class, sample_shots, with_pictures
-from fewshot_cli.data.sources import Candidates, Query, Source, parse_source
+from fewshot_cli.data.sources import Candidates, Query, Source, default_detector, parse_source
 from fewshot_cli.data.store import (
     DEFAULT_ROOT,
     RECORD,
@@ -266,7 +266,7 @@ def _write(
     record = {
         **asked,
         "filters": list(candidates.filters),
-        **({"detector": candidates.detector} if candidates.detector else {}),
+        **({"detector": detector} if (detector := default_detector(request.source)) else {}),
         "duplicates_left_out": [str(path) for path in draw.duplicates],
         "problems_left_out": [str(problem) for problem in skipped],
     }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fewshot_cli.data.classes import class_key
 from fewshot_cli.data.coco import Split
 from fewshot_cli.data.store import Dataset, open_dataset
 from fewshot_cli.detectors.chain import Activations, Detections, Target
@@ -27,6 +28,7 @@ from fewshot_cli.runs.folder import Run
 from fewshot_cli.training.cache import FeatureCache
 from fewshot_cli.training.classes import choose_origins, describe_origin
 from fewshot_cli.training.examples import Example, Examples
+from fewshot_cli.training.features import FeatureStore
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.schedule import batch_order
 from fewshot_cli.training.selection import FrozenProof, freeze, parameters_of, trained_parameters
@@ -48,12 +50,15 @@ def select_layers(config: FinetuneConfig) -> Selection:
     )
 
 
-def finetune(config: FinetuneConfig, run: Run, reporter: Reporter | None = None) -> dict[str, Any]:
+def finetune(
+    config: FinetuneConfig, run: Run, reporter: Reporter | None = None, *, features: FeatureStore | None = None
+) -> dict[str, Any]:
     """Fine-tune, measure and record; goes on from the run's saved state if it has one.
 
     Args:
         config: what to do.
         run: where it is recorded.
+        features: shared with fine-tunes before and after this one.
 
     Returns:
         the content of the run's result.json.
@@ -63,7 +68,7 @@ def finetune(config: FinetuneConfig, run: Run, reporter: Reporter | None = None)
     """
     reporter = reporter or SilentReporter()
     started = time.perf_counter()
-    session = _Session(config, run, reporter)
+    session = _Session(config, run, reporter, features or FeatureStore())
     session.cache_features()
     session.train()
     return session.finish(time.perf_counter() - started)
@@ -84,8 +89,8 @@ class _Progress:
 class _Session:
     """The pieces of one fine-tune while it runs."""
 
-    def __init__(self, config: FinetuneConfig, run: Run, reporter: Reporter) -> None:
-        self.config, self.run, self.reporter = config, run, reporter
+    def __init__(self, config: FinetuneConfig, run: Run, reporter: Reporter, features: FeatureStore) -> None:
+        self.config, self.run, self.reporter, self.features = config, run, reporter, features
         self.seconds: dict[str, float] = {}
         selection = select_layers(config)
         self.device = choose_device(config.device)
@@ -135,6 +140,7 @@ class _Session:
     def _give_classes(self) -> None:
         classes = self.data.train.classes
         known = self.detector.classes if self.detector.pretrained else ()
+        self.known_classes = [name for name in classes if class_key(name) in map(class_key, known)]
         origins = choose_origins(classes, known, self.config.init_class)
         for name, bases in zip(classes, origins, strict=True):
             self.reporter.say(f"Class {name!r} starts from {describe_origin(bases, known)}.")
@@ -168,25 +174,35 @@ class _Session:
             seed=self.config.seed,
         )
         memory, disk = int(self.config.cache_memory * GIB), int(self.config.cache_disk * GIB)
-        self.train_features = self._cache(shots, memory, disk, "Features of the variants")
+        variants = (self.copies, self.config.augmentation, self.config.seed)
+        self.train_features = self._cache("train", shots, variants, memory, disk, "Features of the variants")
         memory -= self.train_features.in_memory * self.train_features.bytes_per_item
         disk -= self.train_features.on_disk * self.train_features.bytes_per_item
         tests = Examples(self.detector, self.data.test.pictures)
-        self.test_features = self._cache(tests, memory, disk, "Features of the test images")
+        self.test_features = self._cache("test", tests, (), memory, disk, "Features of the test images")
         self.seconds["features"] = time.perf_counter() - started
 
-    def _cache(self, examples: Examples, memory: int, disk: int, description: str) -> FeatureCache[Example]:
+    def _cache(
+        self, kind: str, examples: Examples, variants: Hashable, memory: int, disk: int, description: str
+    ) -> FeatureCache[Example]:
         half = self.config.cache_type == "bf16" or (self.config.cache_type == "auto" and self.half)
-        cache = FeatureCache(
-            examples.prefix(self.split.cut, self.device, self.half),
-            len(examples),
-            memory=memory,
-            disk=disk,
-            folder=self.run.folder,
-            dtype=torch.bfloat16 if half else torch.float32,
-            device=self.device,
-        )
-        return cache.fill(self.reporter, description)
+
+        def make() -> FeatureCache[Example]:
+            cache = FeatureCache(
+                examples.prefix(self.split.cut, self.device, self.half),
+                len(examples),
+                memory=memory,
+                disk=disk,
+                folder=self.run.folder,
+                dtype=torch.bfloat16 if half else torch.float32,
+                device=self.device,
+            )
+            return cache.fill(self.reporter, description)
+
+        base = (self.info.detector, self.info.base_fingerprint, self.info.image_size, self.split.cut)
+        computed = (str(self.device), self.half, half)
+        pictures = str(self.config.data_folder.resolve())
+        return self.features.get(kind, (base, computed, pictures, variants, memory, disk), make)
 
     def train(self) -> None:
         """Train what is left of the iterations, measuring and saving on the way."""
@@ -316,6 +332,7 @@ class _Session:
             "run": str(self.run.folder),
             "data": self.config.data,
             "classes": list(self.detector.classes),
+            "known_classes": list(self.known_classes),
             "detector": self.config.detector,
             "policy": self.info.policy,
             "budget": self.info.budget,

@@ -21,6 +21,9 @@ SOURCES: dict[str, str] = {
 }
 """Name → module:function, imported only when used."""
 
+DETECTORS = {"miniature": "retinanet_mini"}
+"""The detector that was made for the pictures of a source, where there is one."""
+
 _ARGUMENTS = {"coco": "coco:DIR"}
 
 
@@ -53,13 +56,11 @@ class Candidates:
         pool: shots are drawn from here.
         test: the source's own test split; None: the test set comes from what the shots leave of the pool.
         filters: what the source itself left out, one line each, for the record.
-        detector: the one that was made for these pictures, if there is one; `finetune` takes it by default.
     """
 
     pool: Split
     test: Split | None = None
     filters: tuple[str, ...] = ()
-    detector: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ class Source:
         module, _, function = SOURCES[self.name].partition(":")
         ask: Callable[[Query], Candidates] = getattr(importlib.import_module(module), function)
         return ask(query)
+
+
+def default_detector(text: str) -> str | None:
+    """The detector that was made for the pictures of a `--source`, if there is one."""
+    return DETECTORS.get(text.partition(":")[0])
 
 
 def parse_source(text: str) -> Source:

@@ -42,7 +42,6 @@ def candidates(query: Query) -> Candidates:
         pool=make_split(Path(f"miniature {VERSION}/{TRAIN}"), tuple(CLASSES), pool),
         test=make_split(Path(f"miniature {VERSION}/{TEST}"), tuple(CLASSES), test),
         filters=tuple(f"{flag}: {count} pictures left out" for flag, count in sorted(left_out.items())),
-        detector="retinanet_mini",
     )
 
 

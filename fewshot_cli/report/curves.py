@@ -1,0 +1,80 @@
+"""The paper's Fig. 1: mAP on the test set against the iteration, one panel a class, one line a setup."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fewshot_cli.sweep.grid import Cell, Setup
+from fewshot_cli.sweep.summary import estimate
+
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's colours, which colour-blind readers tell apart."""
+DASHES = {"last": "--", "symmetric": "-", "first": "-.", "all": ":", "full": (0, (1, 1))}
+"""A policy has a line of its own, so that the figure can be read without colour; a budget has a colour."""
+COLUMNS = 3
+
+
+def draw_curves(points: Mapping[Cell, Sequence[Mapping[str, Any]]]) -> Figure:
+    """The figure.
+
+    Args:
+        points: the lines of metrics.jsonl (`iteration`, `ap`) of each cell, all of one detector and number of shots.
+            Setups without a curve (zero-shot) are drawn as a level line.
+    """
+    classes = list(dict.fromkeys(cell.group.class_name for cell in points))
+    setups = list(dict.fromkeys(cell.setup for cell in points))
+    columns = min(COLUMNS, max(1, len(classes)))
+    rows = max(1, -(-len(classes) // columns))
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.9), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for panel, name in zip(panels, classes, strict=False):
+        _draw_panel(panel, name, setups, {cell: p for cell, p in points.items() if cell.group.class_name == name})
+    for panel in panels[len(classes) :]:
+        panel.set_visible(False)
+    if classes:
+        lines, labels = panels[0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
+    return figure
+
+
+def _draw_panel(
+    panel: Axes, name: str, setups: Sequence[Setup], points: Mapping[Cell, Sequence[Mapping[str, Any]]]
+) -> None:
+    longest = max((line["iteration"] for lines in points.values() for line in lines), default=1)
+    for setup in setups:
+        by_seed = [lines for cell, lines in points.items() if cell.setup == setup and lines]
+        if by_seed:
+            _draw_setup(panel, setup, by_seed, longest, _color(setup, setups))
+    panel.set(title=name, xlabel="iteration", ylabel="mAP on the test set", ylim=(0, None), xlim=(0, longest * 1.03))
+    panel.grid(alpha=0.25)
+
+
+def _draw_setup(
+    panel: Axes, setup: Setup, by_seed: Sequence[Sequence[Mapping[str, Any]]], longest: int, color: str
+) -> None:
+    """Mean over seeds, its 95 % interval as a band; a star at the best iteration, a dot at the last."""
+    shared = sorted(set.intersection(*({line["iteration"] for line in lines} for lines in by_seed)))
+    values = [[line["ap"] for lines in by_seed for line in lines if line["iteration"] == i] for i in shared]
+    means = [statistics.mean(at) for at in values]
+    if shared == [0]:
+        panel.axhline(means[0], color=color, linestyle=":", linewidth=1, label=str(setup))
+        return
+    halves = [(found.half or 0.0) if (found := estimate(at)) else 0.0 for at in values]
+    low, high = ([m + sign * h for m, h in zip(means, halves, strict=True)] for sign in (-1, 1))
+    dashes = DASHES.get(setup.policy, "-")
+    panel.plot(shared, means, color=color, linestyle=dashes, linewidth=1.6, label=str(setup))
+    panel.fill_between(shared, low, high, color=color, alpha=0.10, linewidth=0)
+    best = max(range(len(means)), key=means.__getitem__)
+    panel.plot(shared[best], means[best], marker="*", markersize=9, color=color)
+    panel.plot(shared[-1], means[-1], marker="o", markersize=4, color=color)
+
+
+def _color(setup: Setup, setups: Sequence[Setup]) -> str:
+    """One for each budget, and one for each setup without."""
+    kinds = list(dict.fromkeys(other.budget or other.policy for other in setups))
+    return PALETTE[kinds.index(setup.budget or setup.policy) % len(PALETTE)]

@@ -1,0 +1,146 @@
+"""The paper's Table I: setups down, classes across, as a Rich table, Markdown, CSV, LaTeX and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from fewshot_cli.sweep.summary import Comparison, Estimate, Row, Summary
+
+LEGEND = "mAP@[.50:.95] after the last iteration, mean ± half the 95 % confidence interval over seeds; "
+LEGEND += "bold: best of its budget, underlined: best of all."
+
+
+def title(summary: Summary) -> str:
+    return f"{summary.detector}, {summary.shots} shots"
+
+
+def header(summary: Summary) -> list[str]:
+    """Names of the columns."""
+    return ["setup", "layers", "parameters", *summary.classes, *summary.averages]
+
+
+def rich_table(summary: Summary) -> Table:
+    """For a terminal."""
+    table = Table(box=box.SIMPLE_HEAD, title=title(summary), title_justify="left")
+    for name in header(summary):
+        table.add_column(name, justify="left" if name == "setup" else "right")
+    for row in summary.rows:
+        table.add_row(*_cells(summary, row, _rich))
+    return table
+
+
+def markdown(summary: Summary) -> str:
+    """A Markdown table with its legend and comparisons; Markdown has no underline, so `<u>` stands for it."""
+    names = header(summary)
+    lines = [f"**{title(summary)}**", "", _piped(names), _piped("---" for _ in names)]
+    lines += [_piped(_cells(summary, row, _markdown)) for row in summary.rows]
+    lines += ["", LEGEND, "", *(f"- {comparison_text(comparison)}" for comparison in summary.comparisons)]
+    return "\n".join(lines) + "\n"
+
+
+def latex(summary: Summary) -> str:
+    """A booktabs tabular."""
+    names = header(summary)
+    lines = [f"% {title(summary)}. {LEGEND}", rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}", r"\toprule"]
+    lines += [" & ".join(map(_escaped, names)) + r" \\", r"\midrule"]
+    lines += [" & ".join(_cells(summary, row, _latex)) + r" \\" for row in summary.rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def comma_separated(summary: Summary) -> str:
+    """One line a setup and column, numbers in full: for other programs."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["detector", "shots", "setup", "layers", "parameters", "column", "mean", "half_interval", "seeds"])
+    for row in summary.rows:
+        for column, estimate in row.columns.items():
+            if estimate:
+                writer.writerow(
+                    [summary.detector, summary.shots, row.setup, row.layers, row.parameters, column, *estimate]
+                )
+    return file.getvalue()
+
+
+def to_json(summary: Summary) -> dict[str, Any]:
+    """Everything, by name."""
+    return {
+        "detector": summary.detector,
+        "shots": summary.shots,
+        "classes": list(summary.classes),
+        "averages": {column: list(names) for column, names in summary.averages.items()},
+        "rows": [
+            {
+                "setup": str(row.setup),
+                "layers": row.layers,
+                "parameters": row.parameters,
+                "median_seconds": row.seconds,
+                "columns": {name: found._asdict() if found else None for name, found in row.columns.items()},
+            }
+            for row in summary.rows
+        ],
+        "comparisons": [
+            {
+                **comparison._asdict(),
+                "first": str(comparison.first),
+                "second": str(comparison.second),
+                "difference": comparison.difference._asdict(),
+            }
+            for comparison in summary.comparisons
+        ],
+    }
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """`symmetric 3 − last 3, avg: +0.016 ± 0.014; 11 wins : 1 loss`."""
+    mean, half, _ = comparison.difference
+    interval = "" if half is None else f" ± {half:.3f}"
+    return (
+        f"{comparison.first} − {comparison.second}, {comparison.column}: {mean:+.3f}{interval}; "
+        f"{comparison.wins} wins : {comparison.losses} losses"
+    )
+
+
+Style = Callable[[str, bool, bool], Any]
+"""(text, bold, underlined) → what a table of one kind takes."""
+
+
+def _cells(summary: Summary, row: Row, style: Style) -> list[Any]:
+    plain = [str(row.setup), f"{row.layers}", f"{row.parameters:,}"]
+    return [*(style(text, False, False) for text in plain), *(_cell(summary, row, name, style) for name in row.columns)]
+
+
+def _cell(summary: Summary, row: Row, column: str, style: Style) -> Any:
+    found: Estimate | None = row.columns[column]
+    if found is None:
+        return style("–", False, False)
+    return style(str(found), summary.best_of_budget(row, column), summary.best_of_all(row, column))
+
+
+def _rich(text: str, bold: bool, underlined: bool) -> Text:
+    return Text(text, style=" ".join(["bold"] * bold + ["underline"] * underlined))
+
+
+def _markdown(text: str, bold: bool, underlined: bool) -> str:
+    text = f"<u>{text}</u>" if underlined else text
+    return f"**{text}**" if bold else text
+
+
+def _latex(text: str, bold: bool, underlined: bool) -> str:
+    text = _escaped(text).replace("±", r"$\pm$").replace("–", "--")
+    text = rf"\underline{{{text}}}" if underlined else text
+    return rf"\textbf{{{text}}}" if bold else text
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "&%$#_{}" else letter for letter in text)
+
+
+def _piped(cells: Any) -> str:
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"

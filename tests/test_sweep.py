@@ -1,0 +1,253 @@
+"""`fsod sweep`: the grid, resumption, failures, shared features, processes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers_data import draw_coco
+from helpers_runs import fsod
+from PIL import Image
+
+from fewshot_cli.errors import ConfigError, ModelError
+from fewshot_cli.sweep.engine import Sweep, open_sweep, remaining_seconds, run_sweep
+from fewshot_cli.sweep.grid import PRESETS, SweepConfig
+
+TINY = {"iterations": 2, "copies": 2, "image_size": 64, "batch_size": 2}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    """A source with two classes."""
+    for name in ("cat", "dog"):
+        draw_coco(tmp_path / name, [[name]] * 8, classes=(name,))
+    return f"coco:{tmp_path}/{{class}}"
+
+
+def config_of(source: str, **changes: Any) -> SweepConfig:
+    tiny = {
+        "classes": ("cat", "dog"),
+        "source": source,
+        "budgets": (2,),
+        "shots": (2,),
+        "seeds": 1,
+        "test_images": 3,
+        "weights": "none",
+        "eval_every": 1,
+        "options": TINY,
+    }
+    return SweepConfig(**{**tiny, **changes})  # type: ignore[arg-type]
+
+
+def setups(**changes: Any) -> list[str]:
+    config = config_of("coco:x", **changes)
+    return [str(setup) for setup in config.setups(config.detectors[0])]
+
+
+# --- the grid ---
+
+
+def test_table1_is_the_seven_setups_of_the_paper_and_the_baselines() -> None:
+    """On a head of five layers: last 1 to 4, symmetric 2 to 4, with zero-shot, all and full beside."""
+    preset = {key: PRESETS["table1"][key] for key in ("policies", "budgets")}
+    seven = ["last 1", "last 2", "symmetric 2", "last 3", "symmetric 3", "last 4", "symmetric 4"]
+    assert ["none", *seven, "all", "full"] == setups(**preset, detectors=("retinanet_mini",))
+
+
+def test_what_a_head_cannot_spend_is_left_out() -> None:
+    """On a head of four layers a budget of four is `all`; symmetric needs two."""
+    assert ["last 1", "last 3", "symmetric 3"] == setups(budgets=(1, 3, 4), baselines=False)
+
+
+def test_cells_come_seed_by_seed() -> None:
+    """A sweep that is stopped early has whole seeds."""
+    seeds = [cell.group.seed for cell in config_of("coco:x", seeds=3).cells()]
+    assert sorted(seeds) == seeds
+
+
+def test_every_cell_has_a_run_of_its_own() -> None:
+    """No two cells share a folder, whatever the class is called."""
+    config = config_of(
+        "coco:x", classes=("a b", "a/b", "ab"), shots=(1, 2), seeds=2, detectors=("yolox_nano", "yolox_s")
+    )
+    names = [cell.run_name for cell in config.cells() if cell.group.class_name != "a/b"]
+    assert len(names) == len(set(names))
+    assert all("/" not in cell.run_name for cell in config.cells())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"classes": ()}, "classes is empty"),
+        ({"classes": ("cat", "cat")}, "classes is cat, cat"),
+        ({"seeds": 0}, "counted from 1"),
+        ({"policies": ("full",)}, "policy full takes no budget"),
+        ({"policies": ("simmetric",)}, "unknown policy"),
+        ({"options": {"itterations": 3}}, "unknown option 'itterations'"),
+        ({"options": {"lr": -1}}, "lr is -1"),
+        ({"budgets": (9,), "baselines": False}, "no policy can spend"),
+    ],
+)
+def test_an_impossible_grid_is_told_before_anything_runs(changes: dict[str, Any], said: str) -> None:
+    """Every dimension is checked when the grid is built."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        config_of("coco:x", **changes)
+
+
+def test_an_unknown_detector_is_told() -> None:
+    """With the valid ones."""
+    with pytest.raises(ModelError, match="unknown detector"):
+        config_of("coco:x", detectors=("yolo",))
+
+
+# --- running ---
+
+
+def finished(sweep: Sweep) -> dict[str, float]:
+    return {str(cell): result["ap"] for cell, result in sweep.results()}
+
+
+def test_a_sweep_does_every_cell_once(photos: str, tmp_path: Path) -> None:
+    """All cells are finished; a second call touches no run; the estimate is then zero."""
+    sweep = open_sweep(tmp_path / "sweep", config_of(photos))
+    assert remaining_seconds(sweep) is None
+    assert [] == run_sweep(sweep)
+    assert 2 * 5 == len(finished(sweep))
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/runs/*/result.json")}
+    assert [] == run_sweep(open_sweep(tmp_path / "sweep", config_of(photos)))
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/runs/*/result.json")}
+    assert 0 == remaining_seconds(sweep)
+
+
+def test_only_what_is_missing_is_done(photos: str, tmp_path: Path) -> None:
+    """A cell whose run is gone, or was stopped half-way, is done again, and no other; more seeds add cells."""
+    sweep = open_sweep(tmp_path / "sweep", config_of(photos))
+    run_sweep(sweep)
+    before = finished(sweep)
+    victim = sweep.run(next(sweep.config.cells()))
+    victim.result_file.unlink()
+    assert [victim.folder] == [sweep.run(cell).folder for cell in sweep.missing()]
+    run_sweep(sweep)
+    assert before == finished(sweep)
+    more = open_sweep(tmp_path / "sweep", config_of(photos, seeds=2))
+    assert 10 == len(more.missing())
+
+
+def test_shared_features_change_no_number(photos: str, tmp_path: Path) -> None:
+    """Losses and mAP are the same with shared caches, without, and in two processes."""
+    found = []
+    for name, how in (("shared", {}), ("apart", {"share": False}), ("processes", {"jobs": 2})):
+        sweep = open_sweep(tmp_path / name, config_of(photos, options={**TINY, "precision": "fp32"}))
+        assert [] == run_sweep(sweep, **how)  # type: ignore[arg-type]
+        found.append(
+            {
+                str(cell): [
+                    json.loads(line)["losses"] for line in sweep.run(cell).metrics_file.read_text().splitlines()
+                ]
+                for cell, _ in sweep.results()
+            }
+        )
+    assert 10 == len(found[0])
+    assert found[0] == found[1]
+    for cell, lines in found[0].items():
+        for ours, theirs in zip(lines, found[2][cell], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_cells_with_the_same_cut_share_their_features(
+    photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """symmetric 2, symmetric 3 and all fill one cache; last 2 and full one each of their own."""
+    from fewshot_cli.training.cache import FeatureCache
+
+    filled: list[str] = []
+    fill = FeatureCache.fill
+
+    def counted(self: Any, reporter: Any = None, description: str = "") -> Any:
+        filled.append(description)
+        return fill(self, reporter, description)
+
+    monkeypatch.setattr(FeatureCache, "fill", counted)
+    config = config_of(photos, classes=("cat",), budgets=(2, 3))
+    run_sweep(open_sweep(tmp_path / "sweep", config))
+    assert ["none", "last 2", "symmetric 2", "last 3", "symmetric 3", "all", "full"] == setups(budgets=(2, 3))
+    # none, last 2, last 3, the three that begin at the first layer, full
+    assert 5 == sum("variants" in description for description in filled)
+    assert 5 == sum("test" in description for description in filled)
+
+
+def test_a_failed_cell_stops_no_other(photos: str, tmp_path: Path) -> None:
+    """A class that cannot be drawn and a run that cannot be written fail alone, with reason and exit code."""
+    sweep = open_sweep(tmp_path / "sweep", config_of(photos, classes=("cat", "cow")))
+    blocked = sweep.run(next(cell for cell in sweep.config.cells() if cell.setup.policy == "last"))
+    blocked.folder.write_text("a file where the run should be")
+    failures = run_sweep(sweep)
+    assert {"cow", "cat"} == {failure.cell.group.class_name for failure in failures}
+    assert 1 + 5 == len(failures)
+    assert {3} == {failure.exit_code for failure in failures}
+    assert 4 == len(finished(sweep))
+    blocked.folder.unlink()
+    assert {"cow"} == {failure.cell.group.class_name for failure in run_sweep(sweep)}
+    assert 5 == len(finished(sweep))
+
+
+def test_a_folder_is_not_used_for_another_sweep(photos: str, tmp_path: Path) -> None:
+    """What would change cells that are done is refused, and said."""
+    open_sweep(tmp_path / "sweep", config_of(photos))
+    with pytest.raises(ConfigError, match="eval_every 1 .now 0."):
+        open_sweep(tmp_path / "sweep", config_of(photos, eval_every=0))
+    (tmp_path / "sweep" / "sweep.json").write_text("{")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        open_sweep(tmp_path / "sweep", config_of(photos))
+
+
+# --- the command ---
+
+
+def argv(source: str, folder: Path, *more: str) -> list[str]:
+    sets = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
+    grid = ["--class", "cat", "--source", source, "--budget", "2", "--shots", "2", "--seeds", "2", "--weights", "none"]
+    return ["sweep", *grid, "--test-images", "3", *sets, "--eval-every", "1", "--out", str(folder), *more]
+
+
+def test_the_command_writes_tables_and_curves(photos: str, tmp_path: Path) -> None:
+    """--json lists the tables and the files; each file is there and of its kind."""
+    result = fsod(*argv(photos, tmp_path / "sweep", "--json"))
+    assert 0 == result.exit_code, result.stderr
+    document = json.loads(result.stdout)
+    assert ["none", "last 2", "symmetric 2", "all", "full"] == [row["setup"] for row in document["tables"][0]["rows"]]
+    endings = {Path(file).suffix for file in document["files"]}
+    assert {".md", ".tex", ".csv", ".json", ".png"} == endings
+    for file in document["files"]:
+        if file.endswith(".png"):
+            with Image.open(file) as image:
+                assert image.width > 400
+        else:
+            assert Path(file).read_text().strip()
+
+
+def test_a_dry_run_lists_the_cells_and_runs_none(photos: str, tmp_path: Path) -> None:
+    """Before: all missing, no estimate, no folder; afterwards: all done."""
+    plan = json.loads(fsod(*argv(photos, tmp_path / "sweep", "--dry-run", "--json")).stdout)
+    assert (10, 10, None) == (len(plan["cells"]), plan["missing"], plan["seconds"])
+    assert not (tmp_path / "sweep").exists()
+    assert "about" not in fsod(*argv(photos, tmp_path / "sweep", "--dry-run")).stdout
+
+
+def test_a_failure_is_told_and_leaves_its_exit_code(photos: str, tmp_path: Path) -> None:
+    """The table of what could be done is printed all the same."""
+    result = fsod(*argv(photos, tmp_path / "sweep", "--class", "cow"))
+    assert 3 == result.exit_code
+    assert "cow" in result.stderr
+    assert "symmetric 2" in result.stdout
+
+
+def test_class_and_source_are_needed(tmp_path: Path) -> None:
+    """Usage errors, exit code 2."""
+    assert 2 == fsod("sweep", "--source", "miniature").exit_code
+    assert 2 == fsod("sweep", "--class", "cat").exit_code
+    assert 2 == fsod("sweep", "--class", "cat", "--source", "miniature", "--preset", "table2").exit_code
+    assert 2 == fsod("sweep", "--class", "cat", "--source", "miniature", "--set", "lr").exit_code

@@ -1,0 +1,175 @@
+"""Table I: every mean, interval, mark and comparison against a computation of its own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from fewshot_cli.report.curves import draw_curves
+from fewshot_cli.report.table1 import comma_separated, comparison_text, latex, markdown, rich_table, to_json
+from fewshot_cli.sweep.grid import Cell, Group, Setup
+from fewshot_cli.sweep.summary import Estimate, Summary, estimate, summarize
+
+SETUPS = [Setup("none", None), Setup("last", 2), Setup("symmetric", 2), Setup("full", None)]
+CLASSES = {"bird": True, "fish": False, "tire": False}
+SEEDS = 4
+
+
+def score(name: str, setup: Setup, seed: int) -> float:
+    """Any numbers will do, if they differ."""
+    rng = np.random.default_rng([sorted(CLASSES).index(name), SETUPS.index(setup), seed])
+    return float(rng.random())
+
+
+def result(cell: Cell) -> dict[str, Any]:
+    known = [cell.group.class_name] if CLASSES[cell.group.class_name] else []
+    return {
+        "ap": score(cell.group.class_name, cell.setup, cell.group.seed),
+        "known_classes": known,
+        "trained_layers": ["head.1", "head.5"],
+        "parameters": {"trained": 1234, "total": 9999},
+        "seconds": {"total": 3.0 + cell.group.seed},
+    }
+
+
+def cells(shots: int = 10) -> list[Cell]:
+    groups = [Group(name, shots, seed, "retinanet_mini") for seed in range(SEEDS) for name in CLASSES]
+    return [Cell(group, setup) for group in groups for setup in SETUPS]
+
+
+@pytest.fixture
+def summary() -> Summary:
+    (only,) = summarize((cell, result(cell)) for cell in cells())
+    return only
+
+
+def test_an_estimate_is_the_mean_with_student_s_interval() -> None:
+    """Against scipy's own interval, for several numbers of seeds."""
+    for count in range(2, 12):
+        values = np.random.default_rng(count).random(count)
+        found = estimate(list(values))
+        assert found is not None and found.half is not None
+        low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+        assert (low, high) == pytest.approx((found.mean - found.half, found.mean + found.half))
+    assert Estimate(0.5, None, 1) == estimate([0.5])
+    assert estimate([]) is None
+
+
+def test_columns_are_classes_and_averages_by_domain(summary: Summary) -> None:
+    """In-domain is what the detector knew; an average's interval is one over seeds."""
+    assert {
+        "avg": ("bird", "fish", "tire"),
+        "avg (in-domain)": ("bird",),
+        "avg (out-of-domain)": ("fish", "tire"),
+    } == summary.averages
+    row = summary.rows[1]
+    table = np.array([[score(name, SETUPS[1], seed) for name in CLASSES] for seed in range(SEEDS)])
+    for column, values in (
+        ("fish", table[:, 1]),
+        ("avg", table.mean(axis=1)),
+        ("avg (out-of-domain)", table[:, 1:].mean(axis=1)),
+    ):
+        found = row.columns[column]
+        assert found is not None and found.half is not None
+        assert values.mean() == pytest.approx(found.mean)
+        assert stats.t.ppf(0.975, SEEDS - 1) * stats.sem(values) == pytest.approx(found.half)
+    assert (2, 1234, 4.5) == (row.layers, row.parameters, row.seconds)
+
+
+def test_symmetric_is_compared_with_last_in_pairs(summary: Summary) -> None:
+    """Difference, interval and wins over the same class and seed."""
+    first, second = SETUPS[2], SETUPS[1]
+    gains = np.array([[score(n, first, s) - score(n, second, s) for n in CLASSES] for s in range(SEEDS)])
+    overall = next(comparison for comparison in summary.comparisons if comparison.column == "avg")
+    assert (first, second) == (overall.first, overall.second)
+    assert gains.mean() == pytest.approx(overall.difference.mean)
+    assert stats.t.ppf(0.975, SEEDS - 1) * stats.sem(gains.mean(axis=1)) == pytest.approx(overall.difference.half)
+    assert ((gains > 0).sum(), (gains < 0).sum()) == (overall.wins, overall.losses)
+    assert comparison_text(overall).startswith("symmetric 2 − last 2, avg: ")
+    assert ["avg", "avg (in-domain)", "avg (out-of-domain)"] == [c.column for c in summary.comparisons]
+
+
+def test_the_best_of_a_budget_and_of_all_are_marked(summary: Summary) -> None:
+    """Bold among setups of the same budget, underlined among all rows; a lone setup is never bold."""
+    for column in ("bird", "avg"):
+        means = {row.setup: row.columns[column].mean for row in summary.rows}  # type: ignore[union-attr]
+        for row in summary.rows:
+            rivals = [mean for setup, mean in means.items() if setup.budget == 2]
+            assert (row.setup.budget == 2 and means[row.setup] == max(rivals)) == summary.best_of_budget(row, column)
+            assert (means[row.setup] == max(means.values())) == summary.best_of_all(row, column)
+
+
+def test_missing_cells_leave_what_can_be_said(summary: Summary) -> None:
+    """A class lacks a seed: its own mean is over the others, the averages over the seeds that are whole."""
+    lost = [cell for cell in cells() if not (cell.group.class_name == "fish" and cell.group.seed == 3)]
+    (part,) = summarize((cell, result(cell)) for cell in lost)
+    row = part.rows[0]
+    assert (4, 3, 3) == tuple(row.columns[name].seeds for name in ("bird", "fish", "avg"))  # type: ignore[union-attr]
+    only = [cell for cell in cells() if cell.group.class_name == "bird" or cell.setup.policy == "last"]
+    (sparse,) = summarize((cell, result(cell)) for cell in only)
+    assert sparse.rows[0].columns["fish"] is None
+    assert "–" in markdown(sparse)
+
+
+def test_each_number_of_shots_has_a_table() -> None:
+    """In the order of the grid."""
+    assert [10, 5] == [table.shots for table in summarize((c, result(c)) for c in [*cells(10), *cells(5)])]
+
+
+def test_all_formats_say_the_same(summary: Summary) -> None:
+    """Rich, Markdown and LaTeX hold the same texts; CSV and JSON the same numbers."""
+    console = Console(width=400, file=io.StringIO())
+    console.print(rich_table(summary))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    for row in summary.rows:
+        for found in row.columns.values():
+            assert str(found) in printed
+            assert str(found) in markdown(summary)
+            assert str(found).replace("±", r"$\pm$") in latex(summary)
+    lines = {(line["setup"], line["column"]): line for line in csv.DictReader(io.StringIO(comma_separated(summary)))}
+    document = json.loads(json.dumps(to_json(summary)))
+    for row in document["rows"]:
+        for column, found in row["columns"].items():
+            assert found["mean"] == pytest.approx(float(lines[row["setup"], column]["mean"]))
+            assert found["half"] == pytest.approx(float(lines[row["setup"], column]["half_interval"]))
+
+
+def test_latex_is_balanced_and_escaped() -> None:
+    """Class names with special characters do not break the table."""
+    odd = [
+        Cell(cell.group._replace(class_name="bird"), cell.setup) for cell in cells() if cell.group.class_name == "bird"
+    ]
+    renamed = [Cell(cell.group._replace(class_name="50%_a&b"), cell.setup) for cell in odd]
+    (table,) = summarize((cell, result(was)) for cell, was in zip(renamed, odd, strict=True))
+    text = latex(table)
+    assert r"50\%\_a\&b" in text
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {len(body[0].replace(r"\&", "").split("&"))} == {len(line.replace(r"\&", "").split("&")) for line in body}
+
+
+def test_the_figure_has_a_panel_a_class_and_a_line_a_setup() -> None:
+    """Curves are means over seeds; zero-shot is a level line; best and last are marked."""
+    points = {
+        cell: [{"iteration": i, "ap": score(cell.group.class_name, cell.setup, cell.group.seed) * math.sqrt(i / 100)} for i in (50, 100)]
+        if cell.setup.policy != "none"
+        else [{"iteration": 0, "ap": 0.1}]
+        for cell in cells()
+    }  # fmt: skip
+    figure = draw_curves(points)
+    panels = [panel for panel in figure.axes if panel.get_visible()]
+    assert list(CLASSES) == [panel.get_title() for panel in panels]
+    for panel in panels:
+        named = {line.get_label(): line for line in panel.lines if not str(line.get_label()).startswith("_")}
+        assert {str(setup) for setup in SETUPS} == set(named)
+        mean = np.mean([score(panel.get_title(), SETUPS[1], seed) for seed in range(SEEDS)])
+        assert mean == pytest.approx(named["last 2"].get_ydata()[-1])
+        assert 3 == sum(line.get_marker() == "*" for line in panel.lines)
