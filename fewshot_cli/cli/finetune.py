@@ -16,9 +16,9 @@ from fewshot_cli.runs.config import FinetuneConfig as Defaults
 if TYPE_CHECKING:
     from fewshot_cli.runs.folder import Run
 
-_OWN = {"resume", "runs", "name", "config", "json", "quiet"}
+_OWN = {"resume", "runs", "name", "report", "config", "json", "quiet"}
 """Options that are not part of a run's configuration."""
-_WITH_RESUME = {"resume", "json", "quiet"}
+_WITH_RESUME = {"resume", "report", "json", "quiet"}
 
 
 def finetune(
@@ -87,6 +87,9 @@ def finetune(
     name: Annotated[
         str | None, typer.Option(help="The run's folder name; default: from data, policy and seed.")
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html into the run's folder.")
+    ] = True,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a stopped run, with the options it was started with.")
     ] = None,
@@ -98,12 +101,26 @@ def finetune(
     console = Console(json=json, quiet=quiet)
     if resume is not None:
         _refuse_other_options(context)
-        console.result(result := _resume(resume, console), lambda: _table(result))
+        result = _resume(resume, console)
+        console.result(result, lambda: _table(result), *_write_report(resume, report))
         return
     options = {name: value for name, value in context.params.items() if name not in _OWN}
     options["ops"] = parse_ops(ops)
     result = _start(options, runs, name, console)
-    console.result(result, lambda: _table(result), f"Next: fsod eval {result['run']}")
+    lines = _write_report(Path(result["run"]), report)
+    console.result(result, lambda: _table(result), *lines, f"Next: fsod eval {result['run']}")
+
+
+def _write_report(folder: Path, wanted: bool) -> list[str]:
+    """Write the page of a finished run, unless it is there; returns what to say of it."""
+    if not wanted:
+        return []
+    from fewshot_cli.report.run import write_run_report
+    from fewshot_cli.runs.folder import Run
+
+    run = Run(folder)
+    page = run.report_file if run.report_file.exists() else write_run_report(run)
+    return [f"Pictures and curves: {page}"]
 
 
 def _start(options: dict[str, Any], runs: Path, name: str | None, console: Console) -> dict[str, Any]:

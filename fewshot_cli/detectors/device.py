@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 
 from fewshot_cli.detectors.chain import Detector
@@ -34,3 +36,15 @@ def computes_in_half(precision: str, device: torch.device, detector: Detector) -
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return detector.fast_in_bf16 and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process had in use: on the GPU if it computed there, else in main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    # Kilobytes on Linux, bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

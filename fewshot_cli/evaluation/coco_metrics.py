@@ -16,17 +16,22 @@ from fewshot_cli.detectors.chain import Detections
 
 NAMES: tuple[str, ...] = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100")
 NAMES += ("AR_small", "AR_medium", "AR_large")
+RECALLS = tuple(i / 100 for i in range(101))
+"""Where COCO reads precision."""
+CURVE_THRESHOLDS = (0.5, 0.75)
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
     """What pycocotools measured, each 0 … 1, or None where there is nothing to measure.
 
-    numbers: COCO's twelve by NAMES, mAP@[.50:.95] (`AP`) first; per_class: AP of each class by name.
+    numbers: COCO's twelve by NAMES, mAP@[.50:.95] (`AP`) first; per_class: AP of each class by name; curves: precision
+    at RECALLS by class and IoU threshold, for a plot.
     """
 
     numbers: dict[str, float | None]
     per_class: dict[str, float | None]
+    curves: dict[str, dict[float, list[float]]]
 
     @property
     def ap(self) -> float:
@@ -78,7 +83,7 @@ def evaluate(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> Met
         evaluation.accumulate()
         evaluation.summarize()
     numbers = {name: _defined(value) for name, value in zip(NAMES, evaluation.stats, strict=True)}
-    return Metrics(numbers, _per_class(evaluation, truth))
+    return Metrics(numbers, _per_class(evaluation, truth), _curves(evaluation, truth))
 
 
 def _nothing(ground_truth: dict[str, Any]) -> COCO:
@@ -93,6 +98,18 @@ def _per_class(evaluation: COCOeval, truth: COCO) -> dict[str, float | None]:
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     names = [category["name"] for category in truth.loadCats(evaluation.params.catIds)]
     return {name: _mean(precision[:, :, k]) for k, name in enumerate(names)}
+
+
+def _curves(evaluation: COCOeval, truth: COCO) -> dict[str, dict[float, list[float]]]:
+    """Precision at each of COCO's recalls: all areas, 100 detections; classes without ground truth have none."""
+    thresholds = [round(float(threshold), 2) for threshold in evaluation.params.iouThrs]
+    names = [category["name"] for category in truth.loadCats(evaluation.params.catIds)]
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    return {
+        name: {iou: precision[thresholds.index(iou), :, k].tolist() for iou in CURVE_THRESHOLDS}
+        for k, name in enumerate(names)
+        if precision[:, :, k].max() > -1
+    }
 
 
 def _mean(values: np.ndarray) -> float | None:

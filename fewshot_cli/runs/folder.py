@@ -7,6 +7,7 @@ runs/NAME/
   checkpoint-best.safetensors   the same at the best test mAP seen
   predictions.json              on the test set, COCO results format
   result.json                   the summary that `--json` prints
+  report.html                   the same to look at, with curves and pictures (`fsod finetune` writes it)
   state.pt                      only while unfinished: what `--resume` needs
 """
 
@@ -42,6 +43,7 @@ class Run:
         self.best_checkpoint = folder / "checkpoint-best.safetensors"
         self.predictions_file = folder / "predictions.json"
         self.result_file = folder / "result.json"
+        self.report_file = folder / "report.html"
         self.state_file = folder / "state.pt"
 
     @property

@@ -14,12 +14,13 @@ from fewshot_cli.data.classes import class_key
 from fewshot_cli.data.coco import Split
 from fewshot_cli.data.store import Dataset, open_dataset
 from fewshot_cli.detectors.chain import Activations, Detections, Target
-from fewshot_cli.detectors.device import choose_device, computes_in_half
+from fewshot_cli.detectors.device import choose_device, computes_in_half, peak_memory
 from fewshot_cli.detectors.registry import build_detector, get_spec, head_depths
 from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
 from fewshot_cli.errors import DataError, DivergedError, FsodError
 from fewshot_cli.evaluation.coco_metrics import Metrics
 from fewshot_cli.evaluation.detect import score
+from fewshot_cli.evaluation.drift import LayerDrift
 from fewshot_cli.policies import Selection, select
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.checkpoint import CheckpointInfo, load_tensors, save_checkpoint, tensors_to_keep
@@ -112,6 +113,7 @@ class _Session:
         self.kept = tensors_to_keep(self.detector, base, tensor_fingerprints(self.detector.network))
         self.detector.place(self.device)
         self.proof = FrozenProof(self.detector)
+        self.drift = LayerDrift(self.detector)
         self.info = self._describe(selection, base_fingerprint)
         self.progress = _Progress()
         self._introduce()
@@ -346,6 +348,8 @@ class _Session:
             "train_ap": train_metrics.ap,
             "metrics": metrics.to_json(),
             "frozen": {"tensors": len(self.proof), "changed": 0},
+            "drift": self.drift.of(self.detector),
+            "peak_memory_mb": round(peak_memory(self.device) / 1e6),
             "precision": self._precision,
             "device": str(self.device),
             "seconds": {**{name: round(value, 2) for name, value in self.seconds.items()}, "total": round(seconds, 2)},

@@ -1,0 +1,44 @@
+"""How far training moved a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fewshot_cli.detectors.chain import Detector
+
+
+def drift(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
+    """1 − |cos(w′, w)| of a layer's parameters, taken together as one vector: 0 where nothing turned, 1 at most.
+
+    Args:
+        before, after: the layer's parameters by name, same names and shapes.
+    """
+    old, new = (
+        torch.cat([tensors[name].detach().flatten().double().cpu() for name in before]) for tensors in (before, after)
+    )
+    # Bit for bit the same is exactly no drift, which rounding would not give.
+    if torch.equal(old, new):
+        return 0.0
+    cosine = torch.nn.functional.cosine_similarity(old, new, dim=0, eps=1e-30)
+    return max(0.0, 1.0 - float(cosine.abs()))
+
+
+class LayerDrift:
+    """Remembers the parameters of a detector's layers, to tell later how far each has moved."""
+
+    def __init__(self, detector: Detector) -> None:
+        # Only what trains can move, so only that is copied.
+        self._before = {
+            layer.name: {name: p.detach().cpu().clone() for name, p in layer.parameters().items() if p.requires_grad}
+            for layer in detector.layers
+        }
+
+    def of(self, detector: Detector) -> dict[str, float]:
+        """Drift by layer name, in chain order; 0 for frozen layers."""
+        return {
+            layer.name: drift(before, layer.parameters()) if (before := self._before[layer.name]) else 0.0
+            for layer in detector.layers
+        }
