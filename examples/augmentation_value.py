@@ -1,9 +1,10 @@
 """What does each augmentation add? mAP with all six, without each in turn, and with none.
 
-    python examples/augmentation_value.py --weights yolox_nano_coco.pth helmet=DATA/helmet fish=DATA/fish
+    python examples/augmentation_value.py --weights yolox_nano_coco.pth --source 'coco:data/{class}/pool' \\
+        --test-source 'coco:data/{class}/test' helmet fish flower raccoon
 
-Same data, cells, resumption and intervals as `compare_policies.py`; the setup is `symmetric 3`. The gain of an
-operation is paired: mAP with all six minus mAP without it, over the same shots and seeds.
+The setup is `symmetric 3`. Each row is a sweep of its own under --out, so a stopped comparison goes on where it was.
+The gain of an operation is paired: mAP with all six minus mAP without it, over the same shots and seeds.
 """
 
 from __future__ import annotations
@@ -12,54 +13,71 @@ import argparse
 import statistics
 from pathlib import Path
 
-from compare_policies import Cell, interval, measure_all
-
 from fewshot_cli.data.augmentation import DEFAULT_OPERATIONS, OPERATIONS
+from fewshot_cli.sweep.engine import open_sweep, run_sweep
+from fewshot_cli.sweep.grid import SweepConfig
+from fewshot_cli.sweep.summary import estimate
 
-SETUP = "symmetric 3"
 ROWS: dict[str, tuple[str, ...]] = {
     "all six": OPERATIONS,
     **{f"without {name}": tuple(op for op in OPERATIONS if op != name) for name in OPERATIONS},
     "none": (),
 }
+Scores = dict[tuple[str, int], float]
+"""mAP by class and seed."""
 
 
-def measure_row(name: str, ops: tuple[str, ...], cells: list[Cell], options: argparse.Namespace) -> dict[Cell, float]:
-    """mAP of every cell with these operations; the shots are shared by all rows."""
-    folder = options.out / name.replace(" ", "-")
-    folder.mkdir(parents=True, exist_ok=True)
-    given = argparse.Namespace(**{**vars(options), "out": folder, "option": [("ops", list(ops))]})
-    print(f"--- {name}", flush=True)
-    return measure_all(cells, given)
+def measure(row: str, options: argparse.Namespace) -> Scores:
+    """mAP of every class and seed with the operations of a row."""
+    config = SweepConfig(
+        classes=tuple(options.classes),
+        source=options.source,
+        test_source=options.test_source,
+        policies=("symmetric",),
+        budgets=(3,),
+        baselines=False,
+        seeds=options.seeds,
+        detectors=(options.detector,),
+        weights=options.weights,
+        eval_every=0,
+        options={"ops": list(ROWS[row])},
+    )
+    sweep = open_sweep(options.out / row.replace(" ", "-"), config)
+    failures = run_sweep(sweep, jobs=options.jobs)
+    if failures:
+        raise SystemExit(f"{failures[0].cell}: {failures[0].message}")
+    found = {(cell.group.class_name, cell.group.seed): float(result["ap"]) for cell, result in sweep.results()}
+    print(f"{row}: {statistics.mean(found.values()):.4f}", flush=True)
+    return found
 
 
-def per_seed(found: dict[Cell, float], seeds: int) -> list[float]:
+def per_seed(found: Scores) -> list[float]:
     """The average over the classes, for each seed."""
-    return [statistics.mean(ap for cell, ap in found.items() if cell.seed == seed) for seed in range(seeds)]
+    seeds = sorted({seed for _, seed in found})
+    return [statistics.mean(ap for (_, of), ap in found.items() if of == seed) for seed in seeds]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", metavar="CLASS=FOLDER|miniature")
+    parser.add_argument("classes", nargs="+")
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--test-source")
     parser.add_argument("--weights", default="default")
     parser.add_argument("--detector", default="yolox_nano")
-    parser.add_argument("--shots", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="fine-tunes at a time")
-    parser.add_argument("--out", type=Path, default=Path("comparison/augmentation"))
+    parser.add_argument("--out", type=Path, default=Path("sweep/augmentation"))
     options = parser.parse_args()
-    sources = dict(entry.split("=", 1) for entry in options.data)
-    cells = [Cell(name, source, SETUP, seed) for seed in range(options.seeds) for name, source in sources.items()]
-    found = {row: measure_row(row, ops, cells, options) for row, ops in ROWS.items()}
+    found = {row: measure(row, options) for row in ROWS}
 
-    print(f"\n| operations | {' | '.join(sources)} | average | all six minus this |")
-    print("| --- |" + " --- |" * (len(sources) + 2))
-    whole = per_seed(found["all six"], options.seeds)
-    for row, results in found.items():
-        columns = [interval([results[cell] for cell in cells if cell.name == name]) for name in sources]
-        average = per_seed(results, options.seeds)
-        gain = interval([a - b for a, b in zip(whole, average, strict=True)]) if row != "all six" else "–"
-        print(f"| {row} | {' | '.join(columns)} | {interval(average)} | {gain} |")
+    print(f"\n| operations | {' | '.join(options.classes)} | average | all six minus this |")
+    print("| --- |" + " --- |" * (len(options.classes) + 2))
+    whole = per_seed(found["all six"])
+    for row, scores in found.items():
+        columns = [estimate([ap for (of, _), ap in scores.items() if of == name]) for name in options.classes]
+        gains = [a - b for a, b in zip(whole, per_seed(scores), strict=True)]
+        gain = estimate(gains) if row != "all six" else "–"
+        print(f"| {row} | {' | '.join(map(str, columns))} | {estimate(per_seed(scores))} | {gain} |")
     print(f"\nThe default set is {', '.join(DEFAULT_OPERATIONS)}.")
 
 

@@ -94,7 +94,8 @@ def test_nothing_is_left_to_be_filled_in(readme: str) -> None:
 def commands_in(text: str) -> list[list[str]]:
     """The `fsod …` lines of the shell blocks, without comments, split as a shell does."""
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    parts = [part.strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    parts = [part.strip() for line in lines for part in line.split("&&")]
     return [shlex.split(part, comments=True) for part in parts if part.startswith("fsod ")]
 
 
