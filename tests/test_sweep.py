@@ -220,7 +220,7 @@ def test_the_command_writes_tables_and_curves(photos: str, tmp_path: Path) -> No
     document = json.loads(result.stdout)
     assert ["none", "last 2", "symmetric 2", "all", "full"] == [row["setup"] for row in document["tables"][0]["rows"]]
     endings = {Path(file).suffix for file in document["files"]}
-    assert {".md", ".tex", ".csv", ".json", ".png"} == endings
+    assert {".html", ".md", ".tex", ".csv", ".json", ".png"} == endings
     for file in document["files"]:
         if file.endswith(".png"):
             with Image.open(file) as image:
@@ -251,3 +251,14 @@ def test_class_and_source_are_needed(tmp_path: Path) -> None:
     assert 2 == fsod("sweep", "--class", "cat").exit_code
     assert 2 == fsod("sweep", "--class", "cat", "--source", "miniature", "--preset", "table2").exit_code
     assert 2 == fsod("sweep", "--class", "cat", "--source", "miniature", "--set", "lr").exit_code
+
+
+def test_the_page_of_a_sweep_holds_all_of_it(photos: str, tmp_path: Path) -> None:
+    """Table, comparison, curves, drift and pictures in one file that needs no other; what is missing is said."""
+    fsod(*argv(photos, tmp_path / "sweep", "--class", "cow"))
+    page = (tmp_path / "sweep" / "report.html").read_text("utf-8")
+    assert not re.search(r"https?://|<script|<link|url\(", page)
+    for text in ("symmetric 2 − last 2, avg", "head.1", "MB at most", "cells are missing", "cow, 2 shots", "full"):
+        assert text in page
+    texts = re.findall(r'<img [^>]*alt="([^"]+)"', page)
+    assert page.count("<img") == len(set(texts)) == 1 + 2 * 5 + 2

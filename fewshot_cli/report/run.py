@@ -52,7 +52,7 @@ def write_run_report(run: Run) -> Path:
         numbers=metrics.numbers,
         per_class=metrics.per_class,
         data=_about(data),
-        shots=[_drawn(data, picture, []) for picture in data.train.pictures[:SHOWN_SHOTS]],
+        shots=[drawn(data, picture, []) for picture in data.train.pictures[:SHOWN_SHOTS]],
         plots=[learning_plot(lines), precision_recall_plot(metrics.curves), drift_plot(result["drift"])],
         best=[_shown(data, found) for found in judged[::-1][:SHOWN_TESTS]],
         worst=[_shown(data, found) for found in judged[:SHOWN_TESTS]],
@@ -116,10 +116,11 @@ def _corners(found: dict[str, Any]) -> tuple[float, float, float, float]:
 
 
 def _shown(data: Dataset, found: Judged) -> dict[str, Any]:
-    return {"picture": _drawn(data, found.picture, found.results), "f1": found.f1, "name": found.picture.path.name}
+    return {"picture": drawn(data, found.picture, found.results), "f1": found.f1, "name": found.picture.path.name}
 
 
-def _drawn(data: Dataset, picture: Picture, results: Sequence[dict[str, Any]]) -> str:
+def drawn(data: Dataset, picture: Picture, results: Sequence[dict[str, Any]]) -> str:
+    """A picture with its ground truth and detections (COCO results), as a data URL."""
     marks = [Mark(tuple(box)) for box in picture.boxes.tolist()]
     names = dict(zip(data.test.category_ids, data.classes, strict=True)) if len(data.classes) > 1 else {}
     for found in sorted(results, key=lambda found: found["score"]):

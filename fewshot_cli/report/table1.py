@@ -68,6 +68,11 @@ def comma_separated(summary: Summary) -> str:
     return file.getvalue()
 
 
+def styled_rows(summary: Summary) -> list[list[tuple[str, bool, bool]]]:
+    """(text, bold, underlined) of every cell, for other renderers."""
+    return [_cells(summary, row, lambda *styled: styled) for row in summary.rows]
+
+
 def to_json(summary: Summary) -> dict[str, Any]:
     """Everything, by name."""
     return {
