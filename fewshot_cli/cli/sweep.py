@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fewshot_cli.sweep.engine import Failure, Sweep
     from fewshot_cli.sweep.grid import SweepConfig
 
+ENGINES = ("local", "ray")
+
 
 def sweep(
     classes: Annotated[
@@ -53,7 +55,11 @@ def sweep(
     ] = None,
     eval_every: Annotated[int, typer.Option(help="Iterations between two points of a curve; 0: only the end.")] = 50,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time, on this machine.")] = 1,
+    engine: Annotated[str, typer.Option(help="local, or ray: the nodes of a cluster that share the folder.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster: auto, or HOST:PORT; default: this machine alone.")
+    ] = None,
     share: Annotated[
         bool, typer.Option("--share/--no-share", help="Cells with the same cut share cached features.")
     ] = True,
@@ -73,6 +79,10 @@ def sweep(
         raise UsageError("no class is named", hint="Give --class NAME, once for each class.")
     if source is None:
         raise UsageError("no source is named", hint="Give --source miniature, or --source 'coco:my/{class}/pool'.")
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}", hint=closest(engine, ENGINES))
+    if address and engine != "ray":
+        raise UsageError("--address is that of a Ray cluster", hint="Add --engine ray.")
     from fewshot_cli.data.sources import default_detector
     from fewshot_cli.sweep.engine import open_sweep, run_sweep
     from fewshot_cli.sweep.grid import SweepConfig
@@ -100,7 +110,9 @@ def sweep(
         return
     opened = open_sweep(out, wanted)
     note_on_interrupt("The same command goes on where it was.")
-    failures = run_sweep(opened, jobs=jobs, share=share, device=device, reporter=console)
+    failures = run_sweep(
+        opened, engine=engine, address=address, jobs=jobs, share=share, device=device, reporter=console
+    )
     _report(console, opened, failures)
     if failures:
         raise typer.Exit(failures[0].exit_code)

@@ -125,12 +125,20 @@ def _with_data_of(sweep: Sweep, group: Group) -> list[Cell]:
 
 
 def run_sweep(
-    sweep: Sweep, *, jobs: int = 1, share: bool = True, device: str = "auto", reporter: Reporter | None = None
+    sweep: Sweep,
+    *,
+    engine: str = "local",
+    address: str | None = None,
+    jobs: int = 1,
+    share: bool = True,
+    device: str = "auto",
+    reporter: Reporter | None = None,
 ) -> list[Failure]:
     """Run every cell that is not finished.
 
     Args:
-        jobs: processes; each takes whole groups, so that it can share features within them.
+        engine: `local`, or `ray`, whose cluster is at `address`.
+        jobs: processes of the local engine; each takes whole groups, so that it can share features within them.
         share: cells with the same shots, detector and cut use the same cached features.
         device: as in FinetuneConfig, for every cell.
 
@@ -140,10 +148,14 @@ def run_sweep(
     reporter = reporter or SilentReporter()
     failures = fetch_data(sweep, reporter)
     total = sum(1 for _ in sweep.config.cells())
-    groups = [group for group in sweep.config.groups() if sweep.data(group).exists() and _unfinished(sweep, group)]
+    groups = [group for group in sweep.config.groups() if sweep.data(group).exists() and unfinished(sweep, group)]
     with reporter.progress("Cells", total) as task:
         task.advance(total - len(sweep.missing()))
-        if jobs == 1:
+        if engine == "ray":
+            from fewshot_cli.sweep.ray_engine import run_on_ray
+
+            failures += run_on_ray(sweep, groups, address=address, share=share, device=device, task=task)
+        elif jobs == 1:
             for group in groups:
                 failures += run_group(sweep, group, share=share, device=device, task=task)
         else:
@@ -151,7 +163,8 @@ def run_sweep(
     return failures
 
 
-def _unfinished(sweep: Sweep, group: Group) -> list[Cell]:
+def unfinished(sweep: Sweep, group: Group) -> list[Cell]:
+    """Cells of a group that are still to be done."""
     return [cell for cell in sweep.config.cells_of(group) if not sweep.run(cell).finished]
 
 
@@ -161,7 +174,7 @@ def run_group(sweep: Sweep, group: Group, *, share: bool, device: str, task: Tas
 
     failures: list[Failure] = []
     store = FeatureStore() if share else None
-    for cell in sorted(_unfinished(sweep, group), key=_by_cut):
+    for cell in sorted(unfinished(sweep, group), key=_by_cut):
         failure = _run_cell(sweep, cell, store, device)
         failures += [failure] if failure else []
         if task:
@@ -224,7 +237,7 @@ def _failures_of(sweep: Sweep, future: Future[list[Failure]], group: Group) -> l
         return future.result()
     except BrokenProcessPool:
         reason = "its process was killed, perhaps for want of memory: fewer --jobs take less"
-        return [Failure(cell, reason, FsodError.exit_code) for cell in _unfinished(sweep, group)]
+        return [Failure(cell, reason, FsodError.exit_code) for cell in unfinished(sweep, group)]
 
 
 def _use_threads(count: int) -> None:
