@@ -112,7 +112,7 @@ def download(
     _check_scheme(job, url)
     make_folder(path.parent)
     existed = path.exists()
-    with _only_writer(path.parent, job.reporter):
+    with only_writer(path.parent, job.reporter):
         if path.exists() and not existed:
             return path  # another process finished it while this one waited
         _try_repeatedly(job, attempts, pause)
@@ -287,7 +287,7 @@ class _WebOnly(HTTPRedirectHandler):
 
 
 @contextmanager
-def _only_writer(folder: Path, reporter: Reporter) -> Iterator[None]:
+def only_writer(folder: Path, reporter: Reporter) -> Iterator[None]:
     """Let one process at a time download into a folder, where the system can lock folders; leaves no lock file."""
     try:
         import fcntl

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fewshot_cli.cli.console import Console
+from fewshot_cli.cli.console import Console, note_on_interrupt
 from fewshot_cli.cli.options import Config, Json, Quiet
 from fewshot_cli.errors import UsageError
 
@@ -19,16 +19,18 @@ def fetch(
     ] = None,
     shots: Annotated[int, typer.Option(help="Training images per class.")] = 10,
     source: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="SOURCE",
-            help="Where pictures come from: coco:DIR, your own COCO data, or miniature, a small drawn world.",
+            help="Where pictures come from: openimages, public photographs; coco:DIR, your own COCO data; "
+            "or miniature, a small drawn world.",
         ),
-    ] = None,
+    ] = "openimages",
     test_source: Annotated[
         str | None,
         typer.Option(
-            metavar="SOURCE", help="Where test pictures come from; default: what the shots leave of the source."
+            metavar="SOURCE",
+            help="Where test pictures come from; default: the source's own test split, or what the shots leave of it.",
         ),
     ] = None,
     test_images: Annotated[int, typer.Option(help="Test images at most.")] = 100,
@@ -39,6 +41,35 @@ def fetch(
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid/--no-skip-invalid", help="Leave faulty records out instead of stopping.")
     ] = False,
+    split: Annotated[
+        str | None,
+        typer.Option(help="openimages: shots come from validation (default), test, or train, whose lists weigh 3 GB."),
+    ] = None,
+    test_split: Annotated[
+        str | None, typer.Option(help="openimages: test pictures come from test (default), validation or train.")
+    ] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MARKS",
+            help="openimages: take pictures whose boxes are occluded, truncated, group-of, depiction, inside, "
+            "unknown or rotated, separated by commas; default: such pictures are left out.",
+        ),
+    ] = None,
+    smallest_box: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="openimages: leave out pictures with a box below this share of their width or height; default 0.",
+        ),
+    ] = None,
+    mirror: Annotated[
+        str | None, typer.Option(metavar="URL", help="openimages: a copy to download from, with the original paths.")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline/--online", help="openimages: use only what was downloaded before.")
+    ] = False,
+    view: Annotated[bool, typer.Option("--view/--no-view", help="Open the data set in the FiftyOne App.")] = False,
     config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -47,13 +78,10 @@ def fetch(
     console = Console(json=json, quiet=quiet)
     if not classes:
         raise UsageError("no class is named", hint="Give --class NAME, e.g. --class helmet.")
-    if source is None:
-        raise UsageError(
-            "no source is named",
-            hint="Give --source coco:DIR, a folder with your own pictures in COCO format, or --source miniature.",
-        )
+    note_on_interrupt("The same command goes on where it was.")
     from fewshot_cli.data.fetch import FetchRequest
     from fewshot_cli.data.fetch import fetch as run_fetch
+    from fewshot_cli.data.sources import SourceOptions
 
     request = FetchRequest(
         source=source,
@@ -66,9 +94,27 @@ def fetch(
         root=root,
         force=force,
         skip_invalid=skip_invalid,
+        options=SourceOptions(
+            split=split,
+            test_split=test_split,
+            allow=_marks(allow),
+            smallest_box=smallest_box,
+            mirror=mirror.rstrip("/") if mirror else None,
+            offline=offline or None,
+        ),
     )
     result = run_fetch(request, console)
     console.result(result.to_dict(), lambda: _summary(result.to_dict()))
+    if view:
+        from fewshot_cli.report.app import view_dataset
+
+        note_on_interrupt(None)
+        view_dataset(result.dataset, console)
+
+
+def _marks(text: str | None) -> tuple[str, ...] | None:
+    """`occluded,truncated` as a tuple; an empty text allows nothing."""
+    return None if text is None else tuple(mark.strip() for mark in text.split(",") if mark.strip())
 
 
 def _summary(document: dict) -> str:

@@ -11,7 +11,15 @@ from fewshot_cli.data.classes import match_classes
 from fewshot_cli.data.coco import Picture, Split
 from fewshot_cli.data.coco_reader import check_pictures
 from fewshot_cli.data.sampling import boxes_per_class, order_test, pictures_per_class, sample_shots, with_pictures
-from fewshot_cli.data.sources import Candidates, Query, Source, default_detector, parse_source
+from fewshot_cli.data.sources import (
+    DEFAULT_OPTIONS,
+    Candidates,
+    Query,
+    Source,
+    SourceOptions,
+    default_detector,
+    parse_source,
+)
 from fewshot_cli.data.store import (
     DEFAULT_ROOT,
     RECORD,
@@ -30,7 +38,7 @@ from fewshot_cli.progress import Reporter, SilentReporter
 class FetchRequest:
     """What `fsod fetch` was asked for; raises UsageError if it cannot be meant."""
 
-    source: str
+    source: str = "openimages"
     """`coco:DIR`, or another name in `sources.SOURCES`."""
     classes: tuple[str, ...]
     """Class names, matched leniently; their order is the label order."""
@@ -50,6 +58,8 @@ class FetchRequest:
     """Replace a data set of that name."""
     skip_invalid: bool = False
     """Leave faulty pictures and boxes out instead of raising."""
+    options: SourceOptions = field(default_factory=SourceOptions)
+    """Of the source, and of the test source if that is one that takes them."""
 
     def __post_init__(self) -> None:
         if not self.classes or not all(name.strip() for name in self.classes):
@@ -122,9 +132,11 @@ def fetch(request: FetchRequest, reporter: Reporter | None = None) -> FetchResul
     Train and test share no image id of the same source and no content.
 
     Raises:
-        UsageError: an unknown source.
+        UsageError: an unknown source, or an option that it does not take.
         DataError: unknown class, too few pictures, or a data set of that name from another request.
         DatasetError: the problems of the source, all at once.
+        NetworkError: the source downloads, and that failed.
+        ConfigError: the source needs a package that is not installed.
         StorageError: the disk refuses.
     """
     reporter = reporter or SilentReporter()
@@ -135,16 +147,29 @@ def fetch(request: FetchRequest, reporter: Reporter | None = None) -> FetchResul
         if not request.force:
             return _reuse(request, asked, reporter)
         _check_replaceable(request.folder)
-    candidates = source.candidates(_query(request, source))
     if test_source:
-        offered = test_source.candidates(_query(request, test_source))
-        candidates = replace(candidates, test=offered.test or offered.pool)
+        pool = source.candidates(_query(request, source, reporter, test_images=0))
+        offered = test_source.candidates(_query(request, test_source, reporter, shots=0))
+        candidates = _joined(pool, offered)
+    else:
+        candidates = source.candidates(_query(request, source, reporter))
     draw = _draw(request, candidates)
     return _write(request, asked, candidates, draw, reporter)
 
 
+def _joined(pool: Candidates, offered: Candidates) -> Candidates:
+    """Shots from one source, test pictures from another."""
+    return replace(
+        pool,
+        test=offered.test or offered.pool,
+        filters=(*pool.filters, *offered.filters),
+        origin={**pool.origin, **({"test_source": offered.origin} if offered.origin else {})},
+        facts={**pool.facts, **offered.facts},
+    )
+
+
 def _asked(request: FetchRequest, source: Source, test_source: Source | None) -> dict[str, Any]:
-    """What makes two requests the same, besides the classes."""
+    """What makes two requests the same, besides the classes; raises UsageError for options that nobody takes."""
     return {
         "source": str(source),
         "test_source": str(test_source) if test_source else None,
@@ -152,17 +177,33 @@ def _asked(request: FetchRequest, source: Source, test_source: Source | None) ->
         "test_images": request.test_images,
         "seed": request.seed,
         "skip_invalid": request.skip_invalid,
+        **_taker(source, test_source).complete(request.options).drawing(),
     }
 
 
-def _query(request: FetchRequest, source: Source) -> Query:
+def _taker(source: Source, test_source: Source | None) -> Source:
+    """Whom the options of the request are for: the source that takes any."""
+    return test_source if test_source and source.name not in DEFAULT_OPTIONS else source
+
+
+def _query(
+    request: FetchRequest,
+    source: Source,
+    reporter: Reporter,
+    *,
+    shots: int | None = None,
+    test_images: int | None = None,
+) -> Query:
+    takes_options = source.name in DEFAULT_OPTIONS
     return Query(
         argument=source.argument,
         classes=request.classes,
-        shots=request.shots,
-        test_images=request.test_images,
+        shots=request.shots if shots is None else shots,
+        test_images=request.test_images if test_images is None else test_images,
         seed=request.seed,
         skip_invalid=request.skip_invalid,
+        options=source.complete(request.options if takes_options else SourceOptions()),
+        reporter=reporter,
     )
 
 
@@ -267,10 +308,13 @@ def _write(
         **asked,
         "filters": list(candidates.filters),
         **({"detector": detector} if (detector := default_detector(request.source)) else {}),
+        **({"origin": dict(candidates.origin)} if candidates.origin else {}),
         "duplicates_left_out": [str(path) for path in draw.duplicates],
         "problems_left_out": [str(problem) for problem in skipped],
     }
-    dataset = save_dataset(request.folder, draw.train, draw.test, record, overwrite=request.force)
+    dataset = save_dataset(
+        request.folder, draw.train, draw.test, record, facts=candidates.facts, overwrite=request.force
+    )
     if draw.duplicates:
         reporter.warn(f"{len(draw.duplicates)} test candidates left out: their content is that of a shot")
     if skipped:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,17 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {5, 6, 7, 8}
+_ON_UPRIGHT: dict[int, Callable[[float, float], tuple[float, float]]] = {
+    1: lambda x, y: (x, y),
+    2: lambda x, y: (1 - x, y),
+    3: lambda x, y: (1 - x, 1 - y),
+    4: lambda x, y: (x, 1 - y),
+    5: lambda x, y: (y, x),
+    6: lambda x, y: (1 - y, x),
+    7: lambda x, y: (1 - y, 1 - x),
+    8: lambda x, y: (y, 1 - x),
+}
+"""Orientation → where a stored point, in shares of width and height, lies on the upright picture."""
 
 
 def open_image(path: Path | str) -> Image.Image:
@@ -90,6 +101,22 @@ def copy_upright(source: Path, target: Path) -> None:
             shutil.copyfile(source, target)
         else:
             open_image(source).save(target, format=format_, quality=95)
+
+
+def upright_corners(path: Path | str, corners: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """A box of the pixels as they are stored, on the upright picture.
+
+    Args:
+        path: the picture.
+        corners: xyxy, as shares of the stored width and height.
+
+    Raises:
+        DataError: like `open_image`.
+    """
+    with _opened(Path(path)) as image:
+        turn = _ON_UPRIGHT[_orientation(image)]
+    (x1, y1), (x2, y2) = turn(*corners[:2]), turn(*corners[2:])
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
 
 @contextmanager

@@ -71,7 +71,14 @@ def order_test(split: Split, classes: Sequence[str], seed: int, *, without: froz
     """
     chosen = restrict(split, classes)
     members = [ids - without for ids in _members(chosen.pictures, len(chosen.classes))]
-    queues = [iter(_ranked(ids, f"{seed}.test")) for ids in members]
+    taken = take_turns([_ranked(ids, f"{seed}.test") for ids in members])
+    by_id = {picture.id: picture for picture in chosen.pictures}
+    return replace(chosen, pictures=tuple(by_id[number] for number in taken))
+
+
+def take_turns(ranked: Sequence[Sequence[int]]) -> list[int]:
+    """All numbers of several queues, each once: the first of each queue, then the second of each, and so on."""
+    queues = [iter(numbers) for numbers in ranked]
     taken: dict[int, None] = {}
     while queues:
         for queue in tuple(queues):
@@ -80,8 +87,7 @@ def order_test(split: Split, classes: Sequence[str], seed: int, *, without: froz
                 queues.remove(queue)
             else:
                 taken[number] = None
-    by_id = {picture.id: picture for picture in chosen.pictures}
-    return replace(chosen, pictures=tuple(by_id[number] for number in taken))
+    return list(taken)
 
 
 def restrict(split: Split, classes: Sequence[str]) -> Split:
@@ -118,6 +124,12 @@ def pictures_per_class(split: Split) -> dict[str, int]:
     """Class name → number of pictures with a box (no crowd) of it: the shots that could be drawn."""
     members = _members(split.pictures, len(split.classes))
     return {name: len(ids) for name, ids in zip(split.classes, members, strict=True)}
+
+
+def rank(number: int, key: str) -> tuple[bytes, int]:
+    """Where a picture stands in the draw: the lowest ranks are taken. The key of the shots is the seed,
+    that of the test set `SEED.test`."""
+    return hashlib.sha256(f"{key}:{number}".encode()).digest(), number
 
 
 def _relabelled(picture: Picture, new_label: dict[int, int]) -> Picture:
@@ -164,4 +176,4 @@ def _surplus(drawn: set[int], members: Sequence[set[int]], shots: int) -> int:
 
 
 def _ranked(ids: set[int], key: str) -> list[int]:
-    return sorted(ids, key=lambda number: (hashlib.sha256(f"{key}:{number}".encode()).digest(), number))
+    return sorted(ids, key=lambda number: rank(number, key))

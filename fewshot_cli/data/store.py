@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -130,13 +131,22 @@ def touch(dataset: Dataset) -> None:
         os.utime(dataset.path / RECORD)
 
 
-def save_dataset(path: Path, train: Split, test: Split, record: dict[str, Any], *, overwrite: bool) -> Dataset:
+def save_dataset(
+    path: Path,
+    train: Split,
+    test: Split,
+    record: dict[str, Any],
+    *,
+    facts: Mapping[Path, Mapping[str, Any]] | None = None,
+    overwrite: bool,
+) -> Dataset:
     """Write a data set, all or nothing.
 
     Args:
         path: its folder.
         train, test: what to copy; both with the same classes.
         record: further keys for dataset.json.
+        facts: further keys for single pictures, by the file that is copied.
         overwrite: replace an existing folder.
 
     Returns:
@@ -152,7 +162,7 @@ def save_dataset(path: Path, train: Split, test: Split, record: dict[str, Any], 
         for name, split in (("train", train), ("test", test)):
             (folder / name).mkdir()
             fill_split(folder / name, split)
-            described[name] = _describe(split, folder / name / "images")
+            described[name] = _describe(split, folder / name / "images", facts or {})
         write_json(folder / RECORD, {**_header(path, train, test), **record, "splits": described})
 
     write_folder(path, fill, overwrite=overwrite)
@@ -170,7 +180,7 @@ def _header(path: Path, train: Split, test: Split) -> dict[str, Any]:
     }
 
 
-def _describe(split: Split, images: Path) -> dict[str, Any]:
+def _describe(split: Split, images: Path, facts: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
     """What dataset.json says about one split; checksums are those of the files in `images`."""
     names = file_names(split.pictures)
     return {
@@ -184,6 +194,7 @@ def _describe(split: Split, images: Path) -> dict[str, Any]:
                 "file_name": names[picture.id],
                 "source_file": picture.path.name,
                 "sha256": sha256_of(images / names[picture.id]),
+                **facts.get(picture.path, {}),
             }
             for picture in split.pictures
         ],

@@ -8,16 +8,19 @@ writes; a source that downloads may use the query to bring only what can be chos
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from fewshot_cli.data.coco import Split
 from fewshot_cli.errors import UsageError, closest
+from fewshot_cli.progress import Reporter, SilentReporter
 
 SOURCES: dict[str, str] = {
     "coco": "fewshot_cli.data.sources.coco:candidates",
     "miniature": "fewshot_cli.data.sources.miniature:candidates",
+    "openimages": "fewshot_cli.data.sources.openimages:candidates",
 }
 """Name → module:function, imported only when used."""
 
@@ -28,16 +31,62 @@ _ARGUMENTS = {"coco": "coco:DIR"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions:
+    """What only some sources can be told; None where nothing was said.
+
+    Attributes:
+        split: where the shots come from.
+        test_split: where the test pictures come from.
+        allow: marks that a picture may have and is left out for otherwise, e.g. `truncated`.
+        smallest_box: a picture with a box of the class below this share of its width or height is left out.
+        mirror: address of a copy of what the source downloads.
+        offline: download nothing.
+    """
+
+    split: str | None = None
+    test_split: str | None = None
+    allow: tuple[str, ...] | None = None
+    smallest_box: float | None = None
+    mirror: str | None = None
+    offline: bool | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that something was said about, by name."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def drawing(self) -> dict[str, Any]:
+        """Those that change what is drawn, as JSON; how it comes here does not."""
+        allow = sorted(self.allow) if self.allow is not None else None
+        return {
+            "split": self.split,
+            "test_split": self.test_split,
+            "allow": allow,
+            "smallest_box": self.smallest_box,
+        }
+
+
+DEFAULT_OPTIONS: dict[str, SourceOptions] = {
+    "openimages": SourceOptions(
+        split="validation", test_split="test", allow=(), smallest_box=0.0, mirror="", offline=False
+    ),
+}
+"""Source → every option that it takes, with its default; a source that is not here takes none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """What will be drawn.
 
     Attributes:
         argument: what follows the colon in `--source NAME:ARGUMENT`.
         classes: names as the user typed them.
-        shots: training pictures per class.
-        test_images: test pictures at most.
+        shots: training pictures per class; 0: the pool will not be drawn from.
+        test_images: test pictures at most; 0: the source's own test split will not be drawn from.
         seed: of the draw.
         skip_invalid: leave faulty records out instead of raising.
+        options: those of the source, all of them set.
+        reporter: sees downloads and remarks.
     """
 
     argument: str
@@ -46,6 +95,8 @@ class Query:
     test_images: int
     seed: int
     skip_invalid: bool
+    options: SourceOptions = field(default_factory=SourceOptions)
+    reporter: Reporter = field(default_factory=SilentReporter, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +107,15 @@ class Candidates:
         pool: shots are drawn from here.
         test: the source's own test split; None: the test set comes from what the shots leave of the pool.
         filters: what the source itself left out, one line each, for the record.
+        origin: what the source knows about itself, for the record: version, splits, checksums.
+        facts: a picture's file → what the source knows about it, for the record: author, licence.
     """
 
     pool: Split
     test: Split | None = None
     filters: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +127,18 @@ class Source:
 
     def __str__(self) -> str:
         return f"{self.name}:{self.argument}" if self.argument else self.name
+
+    def complete(self, options: SourceOptions) -> SourceOptions:
+        """The options with the source's defaults; raises UsageError for one that it does not take."""
+        defaults = DEFAULT_OPTIONS.get(self.name, SourceOptions())
+        for name in options.given():
+            if name not in defaults.given():
+                takers = [source for source, taken in DEFAULT_OPTIONS.items() if name in taken.given()]
+                raise UsageError(
+                    f"--{name.replace('_', '-')} does not go with --source {self.name}",
+                    hint=f"It goes with {', '.join(takers)}.",
+                )
+        return replace(defaults, **options.given())
 
     def candidates(self, query: Query) -> Candidates:
         """Ask the source; raises what its function raises."""
