@@ -33,6 +33,12 @@ def evaluate(
         bool, typer.Option("--best/--last", help="The checkpoint with the best test mAP, or the last one.")
     ] = False,
     predictions: Annotated[Path | None, typer.Option(help="Write the detections here, in COCO results format.")] = None,
+    fiftyone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Store ground truth, predictions and their evaluation as this FiftyOne data set."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
     config: Config = None,
@@ -47,6 +53,10 @@ def evaluate(
         raise UsageError("--detector needs --data", hint="Give a data set or a split in COCO format.")
     if detector is None and image_size is not None:
         raise UsageError("--image-size goes with --detector", hint="A run is measured at the size it was trained at.")
+    if fiftyone is not None:
+        from fewshot_cli.report.fiftyone_sets import check_free
+
+        check_free(fiftyone)
     from fewshot_cli.evaluation.evaluate import evaluate_base, evaluate_run
     from fewshot_cli.files import write_json
 
@@ -73,6 +83,11 @@ def evaluate(
         )
     if predictions is not None:
         write_json(predictions, evaluation.results)
+    if fiftyone is not None:
+        from fewshot_cli.report.fiftyone_sets import store_evaluation
+
+        store_evaluation(fiftyone, measured, evaluation)
+        console.say(f"Stored as FiftyOne data set {fiftyone}. Look at it: fiftyone app launch {fiftyone}")
     _show(console, measured, evaluation)
 
 

