@@ -15,7 +15,7 @@ from typing import Any
 
 from fewshot_cli.errors import DataError, StorageError
 
-_DISK_ERRORS = {
+DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the file system is read-only",
@@ -28,6 +28,7 @@ _DISK_ERRORS = {
     errno.EFBIG: "the file is larger than the disk allows",
     errno.EIO: "the disk reports an input/output error",
 }
+"""What a disk refuses with; other errors of the system are not the disk's."""
 
 
 @contextmanager
@@ -36,10 +37,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in DISK_ERRORS:
             raise
         raise StorageError(
-            f"cannot write {path}: {_DISK_ERRORS[error.errno]}",
+            f"cannot write {path}: {DISK_ERRORS[error.errno]}",
             hint="Free some space or choose another folder; files written earlier are intact.",
         ) from error
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 from PIL import Image, ImageDraw
 
@@ -146,7 +147,8 @@ class Mirror:
         return [path for how, path in self.requests if how == method and part in path]
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = request.path.lstrip("/").partition("?")[0].removeprefix("copy/of/")
+        asked = urlsplit(request.path).path  # a proxy is asked for whole addresses
+        path = asked.lstrip("/").removeprefix("copy/of/")
         with self.lock:
             self.requests.append((request.command, path))
             waiting = self.faults.get(path, [])

@@ -88,12 +88,12 @@ def evaluate(
 
         store_evaluation(fiftyone, measured, evaluation)
         console.say(f"Stored as FiftyOne data set {fiftyone}. Look at it: fiftyone app launch {fiftyone}")
-    _show(console, measured, evaluation)
+    _show(console, measured, evaluation, {"fiftyone": fiftyone} if fiftyone else {})
 
 
-def _show(console: Console, measured: str, evaluation: Evaluation) -> None:
+def _show(console: Console, measured: str, evaluation: Evaluation, more: dict[str, str]) -> None:
     split, metrics = evaluation.split, evaluation.metrics
-    document = {"measured": measured, "data": str(split.annotations), "images": len(split.pictures)}
+    document = {"measured": measured, "data": str(split.annotations), "images": len(split.pictures), **more}
     from fewshot_cli.report.tables import metrics_table, per_class_table
 
     console.result(

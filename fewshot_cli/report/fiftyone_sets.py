@@ -107,7 +107,7 @@ def view_dataset(data: Dataset, reporter: Reporter) -> None:
         dataset = fiftyone.Dataset(persistent=False)
         for tag, split in (("train", data.train), ("test", data.test)):
             dataset.add_samples([_sample(fiftyone, picture, split, tag) for picture in split.pictures], progress=False)
-        session = fiftyone.launch_app(dataset)
+        session = fiftyone.launch_app(dataset, address=fiftyone.config.default_app_address or "localhost")
     reporter.say(f"The FiftyOne App shows {data.name} at {session.url}; close it, or press Ctrl-C, to go on.")
     try:
         session.wait()

@@ -22,7 +22,7 @@ from fewshot_cli.data.openimages.release import VERSION
 from fewshot_cli.data.openimages.zoo import Zoo
 from fewshot_cli.data.voxel import import_fiftyone, quiet
 from fewshot_cli.errors import DataError, NetworkError
-from fewshot_cli.files import make_folder, storage_errors, write_atomically, write_json
+from fewshot_cli.files import DISK_ERRORS, make_folder, storage_errors, write_atomically, write_json
 from fewshot_cli.progress import Task
 
 ATTEMPTS = 4
@@ -197,7 +197,7 @@ class PatientClient:
             fault = self._try(bucket, key, path)
             if fault is None:
                 break
-            if attempt == ATTEMPTS or not fault.again:
+            if attempt == ATTEMPTS or not fault.again or self.disk:
                 self._note(path.stem, f"{key}: {fault.reason}", fault)
                 return
             self.zoo.reporter.say(f"{key}: {fault.reason}; trying again")
@@ -213,12 +213,9 @@ class PatientClient:
             part.replace(path)
         except DataError as error:
             return _Fault(f"the picture is damaged: {error.message.rpartition(': ')[2]}", again=True, picture=True)
-        except OSError as error:
-            if _is_connection(error):
-                return _Fault(str(error), again=True)
-            self.disk = error
-            return _Fault(str(error))
         except Exception as error:  # botocore's, boto3's, s3transfer's and urllib3's have no common root
+            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+                self.disk = error
             return _fault_of(error)
         finally:
             part.unlink(missing_ok=True)
@@ -238,10 +235,6 @@ class _Fault:
     reason: str
     again: bool = False
     picture: bool = False
-
-
-def _is_connection(error: OSError) -> bool:
-    return isinstance(error, (ConnectionError, TimeoutError))
 
 
 def _fault_of(error: Exception) -> _Fault:

@@ -77,7 +77,10 @@ class Zoo:
         record = path.with_name(path.name + ".json")
         known = _known(path, record)
         if known is None:
-            if not (path.is_file() and _passes(check, path)):
+            # A file without a record was put there by hand, or its download was killed after the last step.
+            if record.exists() or not (path.is_file() and _passes(check, path)):
+                with storage_errors(path):
+                    record.unlink(missing_ok=True)
                 self._bring(name, path, check)
             known = {"size": path.stat().st_size, "sha256": sha256_of(path)}
             write_json(record, known)
