@@ -29,6 +29,7 @@ from fewshot_cli.runs.folder import Run
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FSOD_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FSOD_TRACEBACK", raising=False)
 
 
@@ -124,7 +125,10 @@ def test_a_policy_that_needs_a_budget_says_so(shapes: Path) -> None:
         (["augment", "DATA", "--copies", "0"], 2, "--copies", "--help"),
         (["augment", "nowhere"], 3, "nowhere does not exist", "fsod fetch"),
         (["fetch", "--source", "coco:POOL"], 2, "no class is named", "--class"),
-        (["fetch", "--class", "square"], 2, "no source is named", "coco:DIR"),
+        (["fetch", "--class", "square", "--split", "val"], 2, "--split val is not possible", "mean validation?"),
+        (["fetch", "--class", "square", "--allow", "ocluded"], 2, "--allow ocluded", "Did you mean occluded?"),
+        (["fetch", "--class", "square", "--source", "coco:POOL", "--offline"], 2, "--offline does not go", "openimages"),
+        (["fetch", "--class", "square", "--offline"], 7, "--offline forbids to download it", "without --offline"),
         (["fetch", "--class", "square", "--source", "cocoo:POOL"], 2, "unknown source", "Did you mean coco:DIR?"),
         (["fetch", "--class", "sqare", "--source", "coco:POOL"], 3, "unknown class 'sqare'", "Did you mean square?"),
         (["fetch", "--class", "square", "--source", "coco:POOL"], 3, "for 10 shots (square: 4)", "--shots 4"),

@@ -352,19 +352,22 @@ def test_shots_and_test_of_one_split_are_disjoint(mirror: Mirror, tmp_path: Path
     assert (10, 29, set()) == (len(train), len(test), train & test)
 
 
-def test_too_few_pictures_say_why_and_where_there_are_more(mirror: Mirror, tmp_path: Path, pulled: list) -> None:
-    """The error counts what is usable and what was left out, and counts the other splits as far as they are here."""
+def test_too_few_pictures_say_why_and_where_there_are_more(
+    mirror: Mirror, tmp_path: Path, pulled: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error counts what is usable and what was left out, and the other splits as far as their lists can be had."""
     with pytest.raises(DataError) as raised:
         bring(mirror, tmp_path, shots=50)
     assert "validation: 39 usable pictures of 'Helmet' for --shots 50; 58 show it" in raised.value.message
     assert "3 occluded, 3 truncated, 3 group-of, 3 depiction, 3 inside, 3 unknown, 1 rotated" in raised.value.message
-    assert "--split test is not here (about 120 MB of metadata; 3 times as many" in (raised.value.hint or "")
-    bring(mirror, tmp_path)
+    assert "--split test has 140. --split train is not here (about 3 GB of metadata; 42 times" in raised.value.hint
+    assert "--allow occluded,truncated" in raised.value.hint
+    assert [] == mirror.got("train") and [] == pulled
+    mirror.faults[SPLITS["test"].images] = [status(404)]
+    monkeypatch.setenv("FSOD_CACHE", str(tmp_path / "other"))
     with pytest.raises(DataError) as raised:
-        bring(mirror, tmp_path, shots=50, name="more")
-    assert "--split test has 140." in (raised.value.hint or "")
-    assert "--allow occluded,truncated" in (raised.value.hint or "")
-    assert [] == mirror.got("train")
+        bring(mirror, tmp_path, shots=50)
+    assert "--split test is not here (about 120 MB of metadata; 3 times" in raised.value.hint
 
 
 def test_a_small_test_set_is_told(mirror: Mirror, tmp_path: Path, pulled: list) -> None:

@@ -99,7 +99,7 @@ def fetch(
             test_split=test_split,
             allow=_marks(allow),
             smallest_box=smallest_box,
-            mirror=mirror.rstrip("/") if mirror else None,
+            mirror=mirror,
             offline=offline or None,
         ),
     )

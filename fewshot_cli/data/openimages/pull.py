@@ -37,6 +37,9 @@ HINT = (
 )
 
 
+_OVER = "the download is over"
+
+
 def name_of(image: int) -> str:
     """The id of a picture as Open Images writes it: 16 hex digits."""
     return f"{image:016x}"
@@ -140,16 +143,21 @@ def _download(zoo: Zoo, split: str, images: Sequence[int], task: Task) -> Patien
     """Let FiftyOne download; what fails is told by the client that this returns."""
     openimages = import_fiftyone("fiftyone.utils.openimages")
     client = PatientClient(_s3_client(zoo.mirror), zoo, task)
-    with quiet(), _default_client(client):
-        openimages.download_open_images_split(
-            str(zoo.root / split),
-            split,
-            version=VERSION,
-            label_types=["detections"],
-            image_ids=[name_of(image) for image in images],
-            num_workers=WORKERS,
-            # No shuffle and no seed: they would set Python's global generator.
-        )
+    try:
+        with quiet(), _default_client(client):
+            openimages.download_open_images_split(
+                str(zoo.root / split),
+                split,
+                version=VERSION,
+                label_types=["detections"],
+                image_ids=[name_of(image) for image in images],
+                num_workers=WORKERS,
+                # No shuffle and no seed: they would set Python's global generator.
+            )
+    except Exception as error:  # whatever it is, what came is kept and the next call goes on
+        raise NetworkError(f"FiftyOne gave up on Open Images {split}: {error!r}", hint=HINT) from error
+    finally:
+        client.trouble = client.trouble or _OVER  # after Ctrl-C its threads live on
     return client
 
 
@@ -158,7 +166,7 @@ def _failures(zoo: Zoo, split: str, images: Sequence[int], client: PatientClient
         with storage_errors(zoo.root / split / "data"):
             raise client.disk
     arrived = [image for image in images if picture_path(zoo, split, image).is_file()]
-    if client.trouble is not None:
+    if client.trouble != _OVER:
         raise NetworkError(f"{client.trouble}; {len(arrived)} of {len(images)} pictures came and are kept", hint=HINT)
     lost = {image: client.faulty.get(name_of(image), "FiftyOne did not ask for it") for image in images}
     return {image: reason for image, reason in lost.items() if image not in set(arrived)}

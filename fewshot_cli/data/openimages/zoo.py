@@ -78,9 +78,9 @@ class Zoo:
         known = _known(path, record)
         if known is None:
             # A file without a record was put there by hand, or its download was killed after the last step.
-            if record.exists() or not (path.is_file() and _passes(check, path)):
-                with storage_errors(path):
-                    record.unlink(missing_ok=True)
+            if record.exists() or (path.exists() and not _passes(check, path)):
+                _remove(path, record)
+            if not path.exists():
                 self._bring(name, path, check)
             known = {"size": path.stat().st_size, "sha256": sha256_of(path)}
             write_json(record, known)
@@ -88,8 +88,6 @@ class Zoo:
         return path
 
     def _bring(self, name: str, path: Path, check: Callable[[Path], Any]) -> None:
-        with storage_errors(path):
-            path.unlink(missing_ok=True)
         if self.offline:
             raise NetworkError(
                 f"{path} is not here, and --offline forbids to download it",
@@ -100,8 +98,7 @@ class Zoo:
         try:
             check(path)
         except DataError as error:
-            with storage_errors(path):
-                path.unlink(missing_ok=True)
+            _remove(path)
             raise NetworkError(f"{url}: {error.message.removeprefix(f'{path}: ')}", hint=_HINT) from error
 
 
@@ -119,6 +116,12 @@ def _known(path: Path, record: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return dict(known) if same else None
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
 
 
 def _passes(check: Callable[[Path], Any], path: Path) -> bool:

@@ -44,7 +44,7 @@ def candidates(query: Query) -> Candidates:
         StorageError: the disk refuses.
     """
     options = _checked(query)
-    zoo = Zoo(mirror=options.mirror or None, offline=bool(options.offline), reporter=query.reporter)
+    zoo = Zoo(mirror=(options.mirror or "").rstrip("/") or None, offline=bool(options.offline), reporter=query.reporter)
     label_of = zoo.classes()
     names = match_classes(query.classes, tuple(label_of))
     search = _Search(zoo, names, [label_of[name] for name in names], options)
@@ -220,8 +220,9 @@ def _which_would_do(search: _Search, part: _Part, name: str, wanted: int) -> str
     for split, files in SPLITS.items():
         if split == part.name:
             continue
-        if split in search.parts or search.zoo.has_boxes(split):
-            count = len(search.part(split).good[search.names.index(name)])
+        other = _if_at_hand(search, split)
+        if other:
+            count = len(other.good[search.names.index(name)])
             advice.append(f"{option} {split} has {count}{'' if count >= wanted else ', which is not enough'}.")
         else:
             times = files.pictures / SPLITS[part.name].pictures
@@ -229,6 +230,17 @@ def _which_would_do(search: _Search, part: _Part, name: str, wanted: int) -> str
     if marks := [mark for mark in part.reasons if mark in ALLOWABLE]:
         advice.append(f"Or take more with --allow {','.join(marks)}.")
     return " ".join(advice)
+
+
+def _if_at_hand(search: _Search, split: str) -> _Part | None:
+    """A split whose lists are here or would be needed anyway; None otherwise, and where they cannot be had."""
+    needed = (search.options.split, search.options.test_split)
+    if split not in needed and not search.zoo.has_boxes(split):
+        return None
+    try:
+        return search.part(split)
+    except NetworkError:
+        return None
 
 
 # --- phase two: bring them ---
