@@ -125,7 +125,7 @@ def test_a_policy_that_needs_a_budget_says_so(shapes: Path) -> None:
         (["augment", "DATA", "--copies", "0"], 2, "--copies", "--help"),
         (["augment", "nowhere"], 3, "nowhere does not exist", "fsod fetch"),
         (["fetch", "--source", "coco:POOL"], 2, "no class is named", "--class"),
-        (["fetch", "--class", "square", "--split", "val"], 2, "--split val is not possible", "mean validation?"),
+        (["fetch", "--class", "square", "--split", "valid"], 2, "--split valid is not possible", "mean validation?"),
         (["fetch", "--class", "square", "--allow", "ocluded"], 2, "--allow ocluded", "Did you mean occluded?"),
         (["fetch", "--class", "square", "--source", "coco:POOL", "--offline"], 2, "--offline does not go", "openimages"),
         (["fetch", "--class", "square", "--offline"], 7, "--offline forbids to download it", "without --offline"),

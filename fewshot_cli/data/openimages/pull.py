@@ -200,18 +200,23 @@ class PatientClient:
         """Bring one picture to `filename`, whole, or note why not."""
         path = Path(filename)
         for attempt in range(1, ATTEMPTS + 1):
-            if self.trouble or self.disk:
+            fault = None if self.stopped else self._try(bucket, key, path)
+            if self.stopped:
                 return
-            fault = self._try(bucket, key, path)
             if fault is None:
                 break
-            if attempt == ATTEMPTS or not fault.again or self.disk:
+            if attempt == ATTEMPTS or not fault.again:
                 self._note(path.stem, f"{key}: {fault.reason}", fault)
                 return
             self.zoo.reporter.say(f"{key}: {fault.reason}; trying again")
             time.sleep(web.FIRST_PAUSE * 2 ** (attempt - 1))
         with self.lock:
             self.task.advance()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether trouble elsewhere has made further attempts pointless."""
+        return self.trouble is not None or self.disk is not None
 
     def _try(self, bucket: str, key: str, path: Path) -> _Fault | None:
         part = path.with_name(path.name + ".part")
