@@ -371,6 +371,26 @@ def test_a_measurement_is_stored_in_fiftyone(trained: Any, shapes: Path) -> None
     assert 2 == again.exit_code and "fiftyone datasets delete shapes-eval" in again.stderr
 
 
+@needs_mongod
+def test_perfect_predictions_are_perfect_in_fiftyone(shapes: Path) -> None:
+    """Predictions that are the ground truth have mAP 1 by FiftyOne as by pycocotools: boxes arrive where they belong."""
+    from fewshot_cli.data.coco_reader import read_split
+    from fewshot_cli.evaluation.coco_metrics import evaluate
+    from fewshot_cli.evaluation.evaluate import Evaluation
+    from fewshot_cli.report.fiftyone_sets import store_evaluation
+
+    split = read_split(shapes / "test")
+    document = split.to_coco()
+    results = [{**entry, "score": 0.9} for entry in document["annotations"]]
+    metrics = evaluate(document, results)
+    store_evaluation("perfect", "the truth", Evaluation(split, metrics, results))
+    import fiftyone
+
+    stored = fiftyone.load_dataset("perfect")
+    assert (1.0, 1.0) == (pytest.approx(metrics.ap), pytest.approx(stored.load_evaluation_results("eval").mAP()))
+    assert {"tp": len(results)} == stored.count_values("predictions.detections.eval")
+
+
 def test_a_database_that_does_not_answer_is_told(trained: Any, shapes: Path) -> None:
     """With a MongoDB address where nobody listens eval stops before it measures: exit 4 and three ways out."""
     process = start_fsod(

@@ -137,6 +137,10 @@ class _Search:
         if len(turned):
             reasons[ROTATED] = len(turned)
         good = [each.ids[~np.isin(each.ids, bad)] for each in surveys]
+        for name, each, usable in zip(self.names, surveys, good, strict=True):
+            self.zoo.reporter.say(
+                f"Open Images {split}: {len(each.ids)} pictures show {name}, {len(usable)} are usable."
+            )
         return _Part(split, surveys, good, reasons)
 
 
