@@ -312,7 +312,16 @@ def test_a_file_where_a_folder_should_be_is_told(shapes: Path) -> None:
 def test_an_answer_that_cannot_be_written_is_an_error(trained: Run) -> None:
     """stdout on a full disk: exit 3, so a script does not go on with an empty file."""
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        command = [sys.executable, "-m", "fewshot_cli", "finetune", "--resume", str(trained.folder), "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "fewshot_cli",
+            "finetune",
+            "--resume",
+            str(trained.folder),
+            "--json",
+            "--no-report",
+        ]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     assert 3 == done.returncode and "No space left on device" in done.stderr
@@ -324,7 +333,7 @@ def test_an_answer_that_cannot_be_written_is_an_error(trained: Run) -> None:
 def test_config_and_command_line_are_the_same() -> None:
     """Every field of FinetuneConfig is an option of `fsod finetune` of that name with the same default, and back."""
     group: Any = typer.main.get_command(app)
-    own = {"resume", "runs", "name", "config", "json", "quiet", "help"}
+    own = {"resume", "runs", "name", "report", "config", "json", "quiet", "help"}
     options = {p.name: p.default for p in group.commands["finetune"].params if p.name not in own}
     expected = {field.name: field.default for field in fields(FinetuneConfig)}
     # What the data set decides has no default on the command line.
