@@ -129,9 +129,9 @@ def export(detector: Detector, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("pretraining"))
-    parser.add_argument("--pictures", type=int, default=16_000)
+    parser.add_argument("--pictures", type=int, default=24_000)
     parser.add_argument("--held-out", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=7_000)
+    parser.add_argument("--steps", type=int, default=8_000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
