@@ -26,9 +26,9 @@ from fewshot_cli.errors import DataError, UsageError
 CHECKSUMS = {
     ("pretrain", None): "4b78ceac9eeffb9d927ea14cffffead0489f5beb6e6c8e8d8124d57e4110bec9",
     ("held-out", None): "e5c2de15ad241e8046d00c87b19f20fb67fa3269774f63f988f6be9d1185eb6d",
-    ("train", "helmet"): "7fca9337599e98eb03aab4ea069265b7a7192c64c1a89127b6efec1ca79e94a0",
-    ("train", "bird"): "f6cf4b9127ff1d334d1521c89a3ad5c5a28ea67ce5245e48052e383328c7cddf",
-    ("test", "flower"): "79313da1eef627b4ec43caa8bb3de8c5d83a3e5fad43a341e40595994375b300",
+    ("train", "helmet"): "7e1e8a742a1159a05f503d67a17f37d3f2c94c8de074e3515226f70c5669053a",
+    ("train", "bird"): "4a4a3d9a5dc60443c4428c3fd7b9ee3dbe37204969005e96c6b06ec11d04973c",
+    ("test", "flower"): "4f5bd3f7997d425ee038c40fed9423627d2c376c8618cbae5b3bdaf09fbf33af",
 }
 """SHA-256 over the first five scenes: pixels as drawn and boxes, whatever machine drew them."""
 

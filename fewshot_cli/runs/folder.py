@@ -28,6 +28,7 @@ from fewshot_cli.files import make_folder, storage_errors, write_atomically, wri
 from fewshot_cli.runs.config import FinetuneConfig
 
 DEFAULT_ROOT = Path("runs")
+RESULT = "result.json"
 STATE_KEYS = ("iteration", "records", "parameters", "optimizer")
 """What a saved state holds."""
 
@@ -42,7 +43,7 @@ class Run:
         self.checkpoint = folder / "checkpoint.safetensors"
         self.best_checkpoint = folder / "checkpoint-best.safetensors"
         self.predictions_file = folder / "predictions.json"
-        self.result_file = folder / "result.json"
+        self.result_file = folder / RESULT
         self.report_file = folder / "report.html"
         self.state_file = folder / "state.pt"
 
@@ -157,7 +158,7 @@ def open_run(folder: Path) -> Run:
 
 def latest_run(root: Path = DEFAULT_ROOT) -> Run:
     """The run finished last; raises DataError if there is none."""
-    results = list(root.glob("*/result.json"))
+    results = list(root.glob(f"*/{RESULT}"))
     if not results:
         raise DataError(f"no finished run in {root}/", hint="Run `fsod finetune` first, or name a run.")
     return Run(max(results, key=lambda path: path.stat().st_mtime).parent)

@@ -16,10 +16,10 @@ from fewshot_cli.data.fetch import FetchRequest, fetch
 from fewshot_cli.errors import ConfigError, FsodError
 from fewshot_cli.files import make_folder, write_json
 from fewshot_cli.progress import Reporter, SilentReporter, Task
-from fewshot_cli.runs.folder import Run
+from fewshot_cli.runs.folder import RESULT, Run
 from fewshot_cli.sweep.grid import Cell, Group, Setup, SweepConfig
 
-POLL = 1.0
+POLL = 2.0
 """Seconds between two looks at what the other processes have finished."""
 
 
@@ -46,7 +46,9 @@ class Sweep:
 
     def missing(self) -> list[Cell]:
         """Cells that are not finished."""
-        return [cell for cell in self.config.cells() if not self.run(cell).finished]
+        # One look at each folder's name rather than a Run for each cell: this is asked every few seconds.
+        done = {path.parent.name for path in self.folder.glob(f"runs/*/{RESULT}")}
+        return [cell for cell in self.config.cells() if cell.run_name not in done]
 
     def results(self) -> Iterator[tuple[Cell, dict[str, Any]]]:
         """Every finished cell with the content of its result.json."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fewshot_cli.data.miniature import made, nature, novel
+from fewshot_cli.data.miniature import made, nature, novel, strangers
 from fewshot_cli.data.miniature.pen import Pen
 
 
@@ -63,3 +63,6 @@ NOVEL: dict[str, Thing] = {
 """Never in a scene that pretrains."""
 
 CLASSES = {**BASE, **NOVEL}
+
+STRANGER = Thing(strangers.stranger, LIES)
+"""No class: in scenes beside the objects of a class, never annotated."""

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from fewshot_cli.data.miniature.backdrop import backdrop
 from fewshot_cli.data.miniature.camera import photograph
-from fewshot_cli.data.miniature.classes import BASE, CLASSES
+from fewshot_cli.data.miniature.classes import BASE, CLASSES, NOVEL, STRANGER
 from fewshot_cli.data.miniature.pen import Pen, Pose, any_color
 
 VERSION = 1
@@ -29,6 +29,9 @@ SEEN = 0.25
 """An object of which less can be seen has no box."""
 SMALLEST_BOX = 6
 """Pixels; nothing smaller has a box."""
+
+UNNAMED = "stranger"
+"""Stands in a scene for an object of no class."""
 
 Mask = NDArray[np.bool_]
 
@@ -90,10 +93,17 @@ def draw_scene(key: str, focus: str | None = None, *, groups: float = 0.08) -> S
 
 
 def _cast(rng: Random, focus: str | None) -> list[str]:
-    """The classes of a scene's objects, farthest first."""
-    bystanders = rng.choice((0, 1, 1, 2, 2, 3, 4)) if focus else rng.choice((1, 2, 3, 3, 4, 5, 6))
-    names = [rng.choice(tuple(BASE)) for _ in range(bystanders)]
-    if focus:
+    """The classes of a scene's objects, farthest first.
+
+    Beside a focus there are objects of base classes, of novel ones, and strangers: if all that a detector does not know
+    were of the class, telling known from unknown would be enough to find it.
+    """
+    if focus is None:
+        names = [rng.choice(tuple(BASE)) for _ in range(rng.choice((1, 2, 3, 3, 4, 5, 6)))]
+    else:
+        others = [name for name in NOVEL if name != focus]
+        kinds = (tuple(BASE), tuple(BASE), others, (UNNAMED,), (UNNAMED,))
+        names = [rng.choice(rng.choice(kinds)) for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 5)))]
         names += [focus] * rng.choice((1, 1, 1, 2, 2, 3))
     rng.shuffle(names)
     return names
@@ -106,7 +116,7 @@ def _object_size(size: tuple[int, int], rng: Random) -> int:
 
 
 def _sprite(name: str, size: int, rng: Random) -> Image.Image:
-    thing = CLASSES[name]
+    thing = CLASSES.get(name, STRANGER)
     pen = Pen(size, rng, Pose.any(rng, thing.turn))
     thing.draw(pen)
     return pen.cut_out()
@@ -215,7 +225,9 @@ def _hide_behind(image: Image.Image, placed: list[_Placed], rng: Random) -> None
 
 
 def _item(thing: _Placed) -> Item | None:
-    """The annotation; None if there is too little to see."""
+    """The annotation; None if it is a stranger, or there is too little to see."""
+    if thing.name == UNNAMED:
+        return None
     seen = int(thing.visible.sum())
     if seen < max(1, SEEN * thing.area):
         return None
