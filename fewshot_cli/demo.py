@@ -26,7 +26,7 @@ from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.training.finetune import finetune
 
-DETECTOR, NAME, SHOTS, COPIES = "retinanet_mini", "helmet", 10, 24
+DETECTOR, NAME, SHOTS, TESTS, COPIES = "retinanet_mini", "helmet", 10, 100, 24
 SETUPS: dict[str, tuple[str, int | None]] = {
     "symmetric 3": ("symmetric", 3),
     "last 3": ("last", 3),
@@ -47,7 +47,15 @@ class DemoResult:
         return {"page": str(self.page), "rows": self.rows, "commands": self.commands}
 
 
-def run_demo(folder: Path, *, seed: int, reporter: Reporter, iterations: int = FinetuneConfig.iterations) -> DemoResult:
+def run_demo(
+    folder: Path,
+    *,
+    seed: int,
+    reporter: Reporter,
+    iterations: int = FinetuneConfig.iterations,
+    test_images: int = TESTS,
+    copies: int = COPIES,
+) -> DemoResult:
     """Run the demo in a folder; what is there already is used again, and a stopped demo goes on.
 
     Raises:
@@ -56,11 +64,17 @@ def run_demo(folder: Path, *, seed: int, reporter: Reporter, iterations: int = F
     make_folder(folder)
     reporter.say(f"1/4  Fetch {SHOTS} shots of {NAME!r} from the miniature world.")
     request = FetchRequest(
-        source="miniature", classes=(NAME,), shots=SHOTS, seed=seed, root=folder / "data", name=f"{NAME}-seed{seed}"
+        source="miniature",
+        classes=(NAME,),
+        shots=SHOTS,
+        test_images=test_images,
+        seed=seed,
+        root=folder / "data",
+        name=f"{NAME}-seed{seed}",
     )
     shots = fetch(request, reporter).dataset
-    reporter.say(f"2/4  Augment: {COPIES} variants of each shot.")
-    variants = _augmented(shots, seed, reporter)
+    reporter.say(f"2/4  Augment: {copies} variants of each shot.")
+    variants = _augmented(shots, copies, seed, reporter)
     reporter.say(f"3/4  Fine-tune {DETECTOR}: {', '.join(SETUPS)}.")
     runs = {setup: _run(folder, setup, variants, seed, iterations, reporter) for setup in SETUPS}
     reporter.say("4/4  Evaluate and write the page.")
@@ -72,10 +86,10 @@ def run_demo(folder: Path, *, seed: int, reporter: Reporter, iterations: int = F
     return DemoResult(page, rows, commands)
 
 
-def _augmented(shots: Dataset, seed: int, reporter: Reporter) -> Dataset:
+def _augmented(shots: Dataset, copies: int, seed: int, reporter: Reporter) -> Dataset:
     target = shots.path.with_name(f"{shots.name}-augmented")
     return augment(
-        shots.path, target, copies=COPIES, augmentation=Augmentation(), seed=seed, force=True, reporter=reporter
+        shots.path, target, copies=copies, augmentation=Augmentation(), seed=seed, force=True, reporter=reporter
     )
 
 
@@ -116,10 +130,13 @@ def _row(setup: str, result: dict[str, Any], evaluation: Evaluation) -> dict[str
 def _commands(folder: Path, shots: Dataset, variants: Dataset, runs: dict[str, Run], seed: int) -> list[str]:
     """What a person would type in the demo's folder for the same files."""
     drawn = f"--seed {seed} " if seed else ""
+    copies = len(variants.train.pictures) // len(shots.train.pictures)
+    tests = len(shots.test.pictures)
+    measured = f"--test-images {tests} " if tests != TESTS else ""
     lines = [
         f"cd {shlex.quote(str(folder))}",
-        f"fsod fetch --source miniature --class {NAME} --shots {SHOTS} {drawn}--name {shots.name}",
-        f"fsod augment data/{shots.name} {drawn}--copies {COPIES} --out data/{variants.name} --force",
+        f"fsod fetch --source miniature --class {NAME} --shots {SHOTS} {measured}{drawn}--name {shots.name}",
+        f"fsod augment data/{shots.name} {drawn}--copies {copies} --out data/{variants.name} --force",
         f"fsod inspect-layers {DETECTOR} --policy symmetric --budget 3",
     ]
     for setup, run in runs.items():

@@ -385,7 +385,7 @@ def commands_on(shapes: Path, run: Run) -> dict[str, list[Any]]:
         "inspect-layers": ["inspect-layers", "yolox_nano", "--policy", "last", "--budget", 1],
         "inspect-layers of nothing": ["inspect-layers"],
         "inspect-layers of a run": ["inspect-layers", run.folder],
-        "a finished run": ["finetune", "--resume", run.folder],
+        "a finished run": ["finetune", "--resume", run.folder, "--no-report"],
         "an error": ["eval", "nowhere"],
         "a usage error": ["eval", "--bogus"],
     }

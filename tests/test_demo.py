@@ -16,6 +16,9 @@ from PIL import Image
 from fewshot_cli.demo import SETUPS, SHOTS, SHOWN_TESTS, SHOWN_VARIANTS, DemoResult, run_demo
 from fewshot_cli.progress import SilentReporter
 
+SHORT = {"iterations": 2, "test_images": 10, "copies": 3}
+"""Enough to go the whole way."""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> object:
@@ -29,7 +32,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> object:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
     """A demo whose fine-tunes are cut short."""
     folder = tmp_path_factory.mktemp("demo") / "a demo"
-    return run_demo(folder, seed=0, reporter=SilentReporter(), iterations=2)
+    return run_demo(folder, seed=0, reporter=SilentReporter(), **SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def test_a_second_call_uses_what_is_there(demo: DemoResult) -> None:
     """Runs are not trained again; the page is the same."""
     folder = demo.page.parent
     before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/result.json")}
-    again = run_demo(folder, seed=0, reporter=SilentReporter(), iterations=2)
+    again = run_demo(folder, seed=0, reporter=SilentReporter(), **SHORT)
     assert demo == again
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/result.json")}
 

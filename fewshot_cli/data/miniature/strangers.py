@@ -23,10 +23,10 @@ def stranger(pen: Pen) -> None:
     ]
     (pen.blob if rng.random() < 0.6 else pen.poly)(body, any_paint(rng))
     for _ in range(rng.randrange(1, 5)):
-        x, y, size, paint = rng.uniform(0.0, 0.6), rng.uniform(-0.6, 0.6), rng.uniform(0.08, 0.3), any_paint(rng, 0.8)
+        x, y, size, part = rng.uniform(0.0, 0.6), rng.uniform(-0.6, 0.6), rng.uniform(0.08, 0.3), any_paint(rng, 0.8)
         ratio, kind = rng.uniform(0.5, 1.8), rng.random()
         for side in sides:
             if kind < 0.5:
-                pen.oval(side * x, y, size, size * ratio, paint)
+                pen.oval(side * x, y, size, size * ratio, part)
             else:
-                pen.box(side * x - size, y - size * ratio / 2, side * x + size, y + size * ratio / 2, paint)
+                pen.box(side * x - size, y - size * ratio / 2, side * x + size, y + size * ratio / 2, part)
