@@ -7,7 +7,9 @@ node died loses nothing and repeats nothing. A driver that died is started again
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from fewshot_cli.progress import Task
 from fewshot_cli.sweep.engine import POLL, Failure, Sweep, run_group, unfinished
 from fewshot_cli.sweep.grid import Group, SweepConfig
 
+CONNECT = 10.0
+"""Seconds to wait for the cluster's port."""
 RETRIES = 3
 """Times that a task is started again after its node or its process died."""
 
@@ -37,14 +41,22 @@ def run_on_ray(
     except ImportError as error:
         raise ConfigError("Ray is not installed", hint="pip install 'fsod[ray]', or use --engine local.") from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        _check_reachable(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
         hint = "Start one with `ray start --head`, or leave --address out for this machine alone."
         raise NetworkError(f"no Ray cluster at {address}: {error}", hint=hint) from error
     try:
         return _run(ray, sweep, groups, share, device, task)
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise OSError at once where nobody listens: Ray itself would try for minutes."""
+    host, found, port = (address or "").removeprefix("ray://").rpartition(":")
+    if found and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=CONNECT).close()
 
 
 def _run(ray: Any, sweep: Sweep, groups: list[Group], share: bool, device: str, task: Task) -> list[Failure]:
