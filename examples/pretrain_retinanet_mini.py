@@ -11,25 +11,29 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from fewshot_cli.data.augment import load_sample
+from fewshot_cli.data.augment import load_sample, make_variant
+from fewshot_cli.data.augmentation import Augmentation
 from fewshot_cli.data.coco import Split
 from fewshot_cli.data.coco_reader import read_split
 from fewshot_cli.data.miniature.world import HELD_OUT, PRETRAIN, draw_base_split
-from fewshot_cli.detectors.chain import Detector, Target
+from fewshot_cli.detectors.chain import Activations, Detector, Target
 from fewshot_cli.detectors.device import choose_device, computes_in_half
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.evaluation.detect import detect_split, score
 from fewshot_cli.files import write_atomically
-from fewshot_cli.training.loop import make_optimizer
-from fewshot_cli.training.schedule import learning_rate
+from fewshot_cli.training.loop import Batches, StepOptions, make_optimizer, train
+from fewshot_cli.training.schedule import batch_order
 
 DETECTOR = "retinanet_mini"
 SAVE_EVERY, LOG_EVERY = 250, 50
+FLIPS = Augmentation(ops=("flip",))
 
 
 def drawn(folder: Path, part: str, count: int, processes: int) -> Split:
@@ -41,55 +45,58 @@ def drawn(folder: Path, part: str, count: int, processes: int) -> Split:
     return read_split(folder, decode_images=False)
 
 
-def load_batch(detector: Detector, split: Split, step: int, options: argparse.Namespace) -> tuple:
-    """Canvases (B, 3, S, S) uint8 and targets of one step: a pure function of seed and step, so that runs resume."""
-    generator = torch.Generator().manual_seed(options.seed * 10_000_019 + step)
-    numbers = torch.randint(len(split.pictures), (options.batch_size,), generator=generator).tolist()
-    flips = torch.rand(options.batch_size, generator=generator) < 0.5
-    canvases, targets = [], []
-    for number, flip in zip(numbers, flips.tolist(), strict=True):
-        sample = load_sample(split.pictures[number])
-        image, boxes = sample.image, sample.boxes
-        if flip:
-            image = image.flip(-1)
-            boxes = torch.stack(
-                [image.shape[-1] - boxes[:, 2], boxes[:, 1], image.shape[-1] - boxes[:, 0], boxes[:, 3]], 1
-            )
-        canvas = detector.make_canvas(image)
-        canvases.append(canvas.pixels)
-        targets.append(Target(boxes * canvas.scale, sample.labels))
-    return torch.stack(canvases), targets
+def batches_of(detector: Detector, split: Split, order: list[int], seed: int, device: torch.device) -> Batches:
+    """Sample numbers → canvases (B, 3, S, S) uint8 and targets, functions of seed and number: so runs resume."""
+
+    def load(numbers: Sequence[int]) -> tuple[Activations, list[Target]]:
+        canvases, targets = [], []
+        for number in numbers:
+            sample = make_variant(load_sample(split.pictures[order[number]]), FLIPS, (seed, number))
+            canvas = detector.make_canvas(sample.image)
+            canvases.append(canvas.pixels)
+            targets.append(Target((sample.boxes * canvas.scale).to(device), sample.labels.to(device)))
+        return (torch.stack(canvases).to(device),), targets
+
+    return load
 
 
-def train(detector: Detector, split: Split, options: argparse.Namespace) -> None:
+def train_all(detector: Detector, split: Split, options: argparse.Namespace) -> None:
     """Train everything, norm statistics too, from the last saved step."""
     device = choose_device(options.device)
-    half = computes_in_half("auto", device, detector)
     detector.place(device)
     detector.network.train()
     optimizer = make_optimizer("adamw", detector.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     start, spent = resume(detector, optimizer, options.out / "state.pt")
-    began, sums = time.perf_counter(), []
-    for step in range(start, options.steps):
-        rate = learning_rate(step, options.steps, options.lr, 0.03)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        canvases, targets = load_batch(detector, split, step, options)
-        targets = [Target(target.boxes.to(device), target.labels.to(device)) for target in targets]
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            outputs = detector.run((canvases.to(device),), 0)
-        loss = torch.stack(list(detector.loss(tuple(output.float() for output in outputs), targets).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(detector.parameters(), 10.0)
-        optimizer.step()
-        sums.append(float(loss))
+    began = time.perf_counter()
+    losses: list[float] = []
+
+    def after_step(step: int, found: dict[str, float]) -> None:
+        losses.append(found["loss"])
         seconds = spent + time.perf_counter() - began
-        if (step + 1) % LOG_EVERY == 0:
-            log(options.out, step=step + 1, loss=round(sum(sums) / len(sums), 4), lr=rate, seconds=round(seconds))
-            sums.clear()
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == options.steps:
-            save(detector, optimizer, step + 1, seconds, options.out / "state.pt")
+        if step % LOG_EVERY == 0:
+            log(options.out, step=step, loss=round(sum(losses) / len(losses), 4), seconds=round(seconds))
+            losses.clear()
+        if step % SAVE_EVERY == 0 or step == options.steps:
+            save(detector, optimizer, step, seconds, options.out / "state.pt")
+
+    order = list(chain(*batch_order(len(split.pictures), options.batch_size, options.steps, options.seed)))
+    numbers = range(len(order))
+    train(
+        detector,
+        0,
+        batches_of(detector, split, order, options.seed, device),
+        [numbers[i : i + options.batch_size] for i in range(0, len(order), options.batch_size)],
+        optimizer,
+        StepOptions(
+            iterations=options.steps,
+            lr=options.lr,
+            warmup=0.03,
+            clip=10.0,
+            half=computes_in_half("auto", device, detector),
+        ),
+        start=start,
+        after_step=after_step,
+    )
 
 
 def resume(detector: Detector, optimizer: torch.optim.Optimizer, path: Path) -> tuple[int, float]:
@@ -143,7 +150,7 @@ def main() -> None:
 
     held_out = drawn(options.out / HELD_OUT, HELD_OUT, options.held_out, options.processes)
     pictures = drawn(options.out / PRETRAIN, PRETRAIN, options.pictures, options.processes)
-    train(build_detector(DETECTOR, weights="none", seed=options.seed), pictures, options)
+    train_all(build_detector(DETECTOR, weights="none", seed=options.seed), pictures, options)
 
     path = options.out / f"{DETECTOR}.safetensors"
     trained = build_detector(DETECTOR, weights="none")

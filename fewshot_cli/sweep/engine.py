@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fewshot_cli.data.fetch import FetchRequest, fetch
+from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import ConfigError, FsodError
 from fewshot_cli.files import make_folder, write_json
+from fewshot_cli.policies import select
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.folder import RESULT, Run
 from fewshot_cli.sweep.grid import Cell, Group, Setup, SweepConfig
@@ -187,9 +189,6 @@ def run_group(sweep: Sweep, group: Group, *, share: bool, device: str, task: Tas
 
 def _by_cut(cell: Cell) -> tuple[int, bool]:
     """The first head layer that trains: cells with the same one start from the same activations."""
-    from fewshot_cli.detectors.registry import get_spec
-    from fewshot_cli.policies import select
-
     policy, budget = cell.setup
     selection = select(policy, budget, get_spec(cell.group.detector).head_depth)
     return min(selection.head_layers, default=99), selection.neck

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from random import Random
 
 from fewshot_cli.data.classes import match_classes
 from fewshot_cli.data.coco import Picture
 from fewshot_cli.data.miniature.classes import CLASSES
 from fewshot_cli.data.miniature.scene import VERSION, Item
 from fewshot_cli.data.miniature.world import TEST, TRAIN, SceneKey, make_split, save_scene, to_picture
+from fewshot_cli.data.sampling import rank
 from fewshot_cli.data.sources import Candidates, Query
 from fewshot_cli.download import cache_folder
 from fewshot_cli.errors import DataError, UsageError
@@ -54,9 +54,8 @@ def _draw(part: str, names: Sequence[str], count: int, seed: int, left_out: Coun
 def _of_class(
     part: str, name: str, names: Sequence[str], count: int, seed: int, folder: Path, left_out: Counter[str]
 ) -> Iterator[Picture]:
-    order = Random(f"{seed}/{part}/{name}").sample(range(SCENES), SCENES)
     found = 0
-    for number in order:
+    for number in sorted(range(SCENES), key=lambda number: rank(number, f"{seed}.{part}.{name}")):
         if found == count:
             return
         key = SceneKey(part, name, number)
