@@ -7,11 +7,13 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from helpers_data import write_document
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
@@ -22,6 +24,8 @@ from fewshot_cli.cli.app import app
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 REPOSITORY = Path(__file__).parents[1]
 SIDE = 64
 """Pixels of a drawn picture, and of the canvas in most tests."""
@@ -123,3 +127,13 @@ def start_fsod(*arguments: str | Path, **settings: Any) -> subprocess.Popen[str]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings
     )
+
+
+def browse(page: Path, shot: Path, height: int) -> Image.Image:
+    """What headless Chromium shows of the page in a window of that height, without a network."""
+    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    command += [f"--window-size=1000,{height}", f"--screenshot={shot}", page.resolve().as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    with Image.open(shot) as image:
+        assert (1000, height) == image.size
+        return image.convert("RGB")

@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -33,9 +34,10 @@ from helpers_openimages import (
     short,
     slow,
     status,
+    table1_world,
     world,
 )
-from helpers_runs import fsod, start_fsod
+from helpers_runs import REPOSITORY, fsod, start_fsod
 from PIL import Image
 from typer.testing import Result
 
@@ -429,6 +431,23 @@ def test_the_app_shows_the_data_set(mirror: Mirror) -> None:
     assert 0 == process.returncode, log
     assert "The FiftyOne App shows helmet at http://localhost" in log and "data/helmet written" in out
     check_data_set(mirror)
+
+
+@pytest.mark.slow
+def test_the_papers_protocol_runs_from_end_to_end() -> None:
+    """The example of Table I, six classes, all setups, with a random RetinaNet: our means stand beside the paper's."""
+    script = [sys.executable, str(REPOSITORY / "examples" / "openimages_table1.py"), "--weights", "none"]
+    small = ["--seeds", "1", "--image-size", "64", "--iterations", "1", "--test-images", "4", "--eval-every", "0"]
+    with serving(Mirror(table1_world())) as mirror:
+        asked = subprocess.run([*script, *small, "--mirror", mirror.url], capture_output=True, text=True, check=False)
+    print(asked.stdout + asked.stderr)
+    assert 0 == asked.returncode, asked.stderr
+    assert "| 0.157" in asked.stdout and "symmetric 4 − last 4, avg" in asked.stdout
+    table = json.loads(Path("sweep/openimages/table.json").read_text())[0]
+    assert ["coffee cup", "bird", "helmet", "tire", "fish", "flower"] == table["classes"]
+    assert 10 == len(table["rows"])
+    assert all(column["seeds"] == 1 for row in table["rows"] for column in row["columns"].values())
+    assert 6 * 10 == len(list(Path("sweep/openimages/runs").glob("*/result.json")))
 
 
 def test_a_drawn_picture_is_a_picture() -> None:

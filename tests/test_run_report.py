@@ -7,21 +7,18 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers_runs import fsod, metrics_of
+from helpers_runs import browse, fsod, metrics_of, needs_browser
 from PIL import Image
 
 from fewshot_cli.data.coco import Picture
 from fewshot_cli.evaluation.drift import drift
 from fewshot_cli.report.run import f1_of, write_run_report
 from fewshot_cli.runs.folder import Run
-
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -137,15 +134,9 @@ def test_finetune_writes_the_page_unless_told_not_to(shapes: Path, tmp_path: Pat
     assert str(page) in result.stdout
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@needs_browser
 def test_a_browser_shows_the_page(run: Run, tmp_path: Path) -> None:
     """Headless Chromium, without a network, draws it: the picture of the page is neither empty nor cut short."""
-    shot = tmp_path / "page.png"
-    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    command += ["--window-size=1000,1600", f"--screenshot={shot}", run.report_file.resolve().as_uri()]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    with Image.open(shot) as image:
-        pixels = np.asarray(image.convert("L"))
-    assert (1600, 1000) == pixels.shape
+    pixels = np.asarray(browse(run.report_file, tmp_path / "page.png", 1600).convert("L"))
     for top in range(0, 1600, 400):
         assert pixels[top : top + 400].std() > 5, top

@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers_data import draw_coco
-from helpers_runs import fsod
+from helpers_runs import browse, fsod, needs_browser
 from PIL import Image
 
 from fewshot_cli.errors import ConfigError, ModelError
 from fewshot_cli.sweep.engine import Sweep, open_sweep, remaining_seconds, run_sweep
+from fewshot_cli.sweep.forecast import Costs, seconds_of
 from fewshot_cli.sweep.grid import PRESETS, SweepConfig
 
 TINY = {"iterations": 2, "copies": 2, "image_size": 64, "batch_size": 2}
@@ -230,11 +232,25 @@ def test_the_command_writes_tables_and_curves(photos: str, tmp_path: Path) -> No
 
 
 def test_a_dry_run_lists_the_cells_and_runs_none(photos: str, tmp_path: Path) -> None:
-    """Before: all missing, no estimate, no folder; afterwards: all done."""
+    """All are missing, a rehearsal says how long they take, and no folder is made."""
     plan = json.loads(fsod(*argv(photos, tmp_path / "sweep", "--dry-run", "--json")).stdout)
-    assert (10, 10, None) == (len(plan["cells"]), plan["missing"], plan["seconds"])
+    assert (10, 10) == (len(plan["cells"]), plan["missing"])
+    assert 0.1 < plan["seconds"] < 600
     assert not (tmp_path / "sweep").exists()
-    assert "about" not in fsod(*argv(photos, tmp_path / "sweep", "--dry-run")).stdout
+
+
+def test_a_forecast_counts_what_will_be_done() -> None:
+    """Steps, measurements as a share of them, and features once for the cells that share them; a second seed anew."""
+    config = config_of("coco:x", classes=("cat",), seeds=2, options={"iterations": 20, "copies": 3}, eval_every=5)
+    sweep, costs, cached = Sweep(Path("x"), config), Costs(picture=1.0, step=10.0, once=100.0), set()  # type: ignore[var-annotated]
+    seconds = [
+        seconds_of(sweep, cell, costs, cached)
+        for cell in config.cells()
+        if cell.setup.policy in ("last", "symmetric", "all")
+    ]
+    once_and_steps, pictures = 100 + 10 * (20 + 4 * 3 / 8), 2 * 3 + 3
+    first, shared = once_and_steps + pictures, once_and_steps
+    assert [first, first, shared] * 2 == seconds
 
 
 def test_a_failure_is_told_and_leaves_its_exit_code(photos: str, tmp_path: Path) -> None:
@@ -261,4 +277,32 @@ def test_the_page_of_a_sweep_holds_all_of_it(photos: str, tmp_path: Path) -> Non
     for text in ("symmetric 2 − last 2, avg", "head.1", "MB at most", "cells are missing", "cow, 2 shots", "full"):
         assert text in page
     texts = re.findall(r'<img [^>]*alt="([^"]+)"', page)
-    assert page.count("<img") == len(set(texts)) == 1 + 2 * 5 + 2
+    # curves, precision and recall, three test pictures in five setups, two shots
+    assert page.count("<img") == len(set(texts)) == 2 + 3 * 5 + 2
+    assert page.count("F1 0.") + page.count("F1 1.") == 3 * 5
+
+
+@needs_browser
+def test_a_browser_shows_the_page_of_a_sweep(photos: str, tmp_path: Path) -> None:
+    """Headless Chromium, without a network, draws table, curves and pictures: nothing is empty or cut short."""
+    assert 0 == fsod(*argv(photos, tmp_path / "sweep")).exit_code
+    pixels = np.asarray(browse(tmp_path / "sweep" / "report.html", tmp_path / "page.png", 2000).convert("L"))
+    for top in range(0, 2000, 400):
+        assert pixels[top : top + 400].std() > 5, top
+
+
+def test_options_of_fetch_reach_every_data_set(photos: str, tmp_path: Path) -> None:
+    """--fetch-set: what fetch would refuse fails the cells with its reason; what it does not have is refused at once."""
+    result = fsod(*argv(photos, tmp_path / "sweep", "--fetch-set", "split=test"))
+    assert 2 == result.exit_code
+    assert "--split does not go with --source coco" in result.stderr
+    assert 4 == fsod(*argv(photos, tmp_path / "other", "--fetch-set", "splitt=test")).exit_code
+    assert 2 == fsod(*argv(photos, tmp_path / "other", "--fetch-set", "split")).exit_code
+
+
+def test_where_pictures_come_from_may_change_and_what_is_drawn_may_not(photos: str, tmp_path: Path) -> None:
+    """Another mirror goes on with the sweep; another split does not."""
+    open_sweep(tmp_path / "sweep", config_of(photos, fetch_options={"split": "train", "mirror": "http://a"}))
+    open_sweep(tmp_path / "sweep", config_of(photos, fetch_options={"split": "train", "mirror": "http://b"}))
+    with pytest.raises(ConfigError, match="split train .now test."):
+        open_sweep(tmp_path / "sweep", config_of(photos, fetch_options={"split": "test"}))

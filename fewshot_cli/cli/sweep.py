@@ -53,6 +53,10 @@ def sweep(
     options: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of finetune for every cell.")
     ] = None,
+    fetch_options: Annotated[
+        list[str] | None,
+        typer.Option("--fetch-set", metavar="NAME=VALUE", help="An option of fetch for every data set, as mirror=URL."),
+    ] = None,
     eval_every: Annotated[int, typer.Option(help="Iterations between two points of a curve; 0: only the end.")] = 50,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time, on this machine.")] = 1,
@@ -102,11 +106,12 @@ def sweep(
         baselines=baselines,
         test_images=test_images,
         eval_every=eval_every,
-        options=_parsed(options or []),
+        options=_parsed("--set", options or []),
+        fetch_options=_parsed("--fetch-set", fetch_options or []),
         **{**_preset(preset), **{name: value for name, value in given.items() if value is not None}},
     )
     if dry_run:
-        _show_plan(console, out, wanted)
+        _show_plan(console, out, wanted, device)
         return
     opened = open_sweep(out, wanted)
     note_on_interrupt("The same command goes on where it was.")
@@ -128,13 +133,13 @@ def _preset(name: str | None) -> dict[str, Any]:
     return PRESETS[name]
 
 
-def _parsed(options: list[str]) -> dict[str, Any]:
+def _parsed(flag: str, options: list[str]) -> dict[str, Any]:
     """`lr=0.004` by name; a word that is no JSON stands for itself."""
     parsed: dict[str, Any] = {}
     for option in options:
         name, found, value = option.partition("=")
         if not found:
-            raise UsageError(f"--set {option!r} has no value", hint="Write --set lr=0.004.")
+            raise UsageError(f"{flag} {option!r} has no value", hint=f"Write {flag} NAME=VALUE.")
         try:
             parsed[name.replace("-", "_")] = json_module.loads(value)
         except ValueError:
@@ -142,19 +147,21 @@ def _parsed(options: list[str]) -> dict[str, Any]:
     return parsed
 
 
-def _show_plan(console: Console, folder: Path, config: SweepConfig) -> None:
-    """Every cell, done or missing, and how long the missing ones take, as those that are done took."""
+def _show_plan(console: Console, folder: Path, config: SweepConfig, device: str) -> None:
+    """Every cell, done or missing, and how long the missing ones take: as those that are done, else by a rehearsal."""
     from fewshot_cli.sweep.engine import Sweep, remaining_seconds
+    from fewshot_cli.sweep.forecast import forecast
 
     planned = Sweep(folder, config)
     missing = planned.missing()
     cells = [{"cell": str(cell), "done": planned.run(cell).finished} for cell in config.cells()]
     seconds = remaining_seconds(planned)
-    time = "how long is known once some are done" if seconds is None else f"about {seconds / 60:.0f} min in one process"
+    if seconds is None:
+        seconds = forecast(planned, device=device, reporter=console)
     console.result(
         {"cells": cells, "missing": len(missing), "seconds": seconds},
         *(f"{'done   ' if cell['done'] else 'missing'}  {cell['cell']}" for cell in cells),
-        f"{len(cells)} cells, {len(missing)} missing: {time if missing else 'nothing to do'}",
+        f"{len(cells)} cells, {len(missing)} missing: about {seconds / 60:.0f} min in one process",
     )
 
 

@@ -1,14 +1,15 @@
-"""The paper's Fig. 1: mAP on the test set against the iteration, one panel a class, one line a setup."""
+"""Figures of a sweep, a panel a class, a line a setup: mAP against iteration (the paper's Fig. 1), precision–recall."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fewshot_cli.evaluation.coco_metrics import RECALLS
 from fewshot_cli.sweep.grid import Cell, Setup
 from fewshot_cli.sweep.summary import estimate
 
@@ -26,14 +27,28 @@ def draw_curves(points: Mapping[Cell, Sequence[Mapping[str, Any]]]) -> Figure:
         points: the lines of metrics.jsonl (`iteration`, `ap`) of each cell, all of one detector and number of shots.
             Setups without a curve (zero-shot) are drawn as a level line.
     """
-    classes = list(dict.fromkeys(cell.group.class_name for cell in points))
-    setups = list(dict.fromkeys(cell.setup for cell in points))
+    return _panels(points, _draw_learning)
+
+
+def draw_precision_recall(precision: Mapping[Cell, Sequence[float]]) -> Figure:
+    """Precision at each of COCO's recalls, of the cells given: one a class and setup."""
+    return _panels(precision, _draw_precision)
+
+
+Panel = Callable[[Axes, str, Sequence[Setup], Mapping[Cell, Any]], None]
+"""Draws one class: axes, its name, all setups (a setup has one colour in every panel), its cells."""
+
+
+def _panels(values: Mapping[Cell, Any], draw: Panel) -> Figure:
+    classes = list(dict.fromkeys(cell.group.class_name for cell in values))
+    setups = list(dict.fromkeys(cell.setup for cell in values))
     columns = min(COLUMNS, max(1, len(classes)))
     rows = max(1, -(-len(classes) // columns))
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.9), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, name in zip(panels, classes, strict=False):
-        _draw_panel(panel, name, setups, {cell: p for cell, p in points.items() if cell.group.class_name == name})
+        draw(panel, name, setups, {cell: value for cell, value in values.items() if cell.group.class_name == name})
+        panel.grid(alpha=0.25)
     for panel in panels[len(classes) :]:
         panel.set_visible(False)
     if classes:
@@ -42,7 +57,15 @@ def draw_curves(points: Mapping[Cell, Sequence[Mapping[str, Any]]]) -> Figure:
     return figure
 
 
-def _draw_panel(
+def _draw_precision(panel: Axes, name: str, setups: Sequence[Setup], precision: Mapping[Cell, Sequence[float]]) -> None:
+    for cell, values in precision.items():
+        dashes = DASHES.get(cell.setup.policy, "-")
+        color = _color(cell.setup, setups)
+        panel.plot(RECALLS, values, color=color, linestyle=dashes, linewidth=1.4, label=str(cell.setup))
+    panel.set(title=name, xlabel="recall", ylabel="precision at IoU 0.50", xlim=(0, 1), ylim=(0, 1.02))
+
+
+def _draw_learning(
     panel: Axes, name: str, setups: Sequence[Setup], points: Mapping[Cell, Sequence[Mapping[str, Any]]]
 ) -> None:
     longest = max((line["iteration"] for lines in points.values() for line in lines), default=1)
@@ -51,7 +74,6 @@ def _draw_panel(
         if by_seed:
             _draw_setup(panel, setup, by_seed, longest, _color(setup, setups))
     panel.set(title=name, xlabel="iteration", ylabel="mAP on the test set", ylim=(0, None), xlim=(0, longest * 1.03))
-    panel.grid(alpha=0.25)
 
 
 def _draw_setup(

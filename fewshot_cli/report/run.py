@@ -43,7 +43,7 @@ def write_run_report(run: Run) -> Path:
     results = json.loads(run.predictions_file.read_text("utf-8"))
     lines = [json.loads(line) for line in run.metrics_file.read_text("utf-8").splitlines()]
     metrics = evaluate(data.test.to_coco(), results)
-    judged = sorted(_judge(data, results), key=lambda found: found.f1)
+    judged = sorted(judge(data, results), key=lambda found: found.f1)
     write_page(
         run.report_file,
         "run.html",
@@ -75,7 +75,8 @@ def _about(data: Dataset) -> dict[str, Any]:
     }
 
 
-def _judge(data: Dataset, results: Sequence[dict[str, Any]]) -> list[Judged]:
+def judge(data: Dataset, results: Sequence[dict[str, Any]]) -> list[Judged]:
+    """Every test picture with what was found in it, in their order; `results` are COCO's."""
     of_picture: dict[int, list[dict[str, Any]]] = {picture.id: [] for picture in data.test.pictures}
     for found in results:
         if found["score"] >= SCORE:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from fewshot_cli.data.store import open_dataset
+from fewshot_cli.data.store import Dataset, open_dataset
+from fewshot_cli.evaluation.coco_metrics import evaluate
 from fewshot_cli.files import write_atomically, write_json, write_text
-from fewshot_cli.report.curves import draw_curves
+from fewshot_cli.report.curves import draw_curves, draw_precision_recall
 from fewshot_cli.report.page import write_page
-from fewshot_cli.report.run import SCORE, drawn
+from fewshot_cli.report.run import SCORE, Judged, drawn, judge
 from fewshot_cli.report.table1 import (
     LEGEND,
     comma_separated,
@@ -30,7 +32,9 @@ from fewshot_cli.sweep.grid import Cell, Setup
 from fewshot_cli.sweep.summary import Summary
 
 SHOWN_TESTS = 2
-"""Test pictures of each class on the page: the first ones of the first seed."""
+"""Best, and worst, test pictures of each class on the page."""
+CURVE_IOU = 0.5
+"""Overlap of the precision–recall curves."""
 
 
 def write_report(sweep: Sweep, summaries: Sequence[Summary]) -> list[Path]:
@@ -81,16 +85,17 @@ def _write_curves(sweep: Sweep, summary: Summary) -> Path:
 def _section(sweep: Sweep, summary: Summary, figure: Path) -> dict[str, Any]:
     """Everything that the page says of one table."""
     cells = _cells(sweep, summary)
-    pictures = base64.b64encode(figure.read_bytes()).decode()
+    judged = {name: _judged(sweep, cells, name) for name in summary.classes}
     return {
         "title": title(summary),
         "header": header(summary),
         "rows": styled_rows(summary),
         "comparisons": [comparison_text(comparison) for comparison in summary.comparisons],
-        "curves": f"data:image/png;base64,{pictures}",
+        "curves": _as_data_url(figure.read_bytes()),
+        "precision": _precision_recall({cell: one for found in judged.values() for cell, one in found.cells.items()}),
         "costs": [_cost(row.setup, cells) for row in summary.rows],
         "drift": _drift(summary, cells),
-        "pictures": [_pictures(sweep, summary, name) for name in summary.classes],
+        "pictures": [_pictures(name, found) for name, found in judged.items()],
     }
 
 
@@ -117,23 +122,54 @@ def _drift(summary: Summary, cells: dict[Cell, dict[str, Any]]) -> dict[str, lis
     return {layer: values for layer, values in table.items() if any(value is not None for value in values)}
 
 
-def _pictures(sweep: Sweep, summary: Summary, name: str) -> dict[str, Any]:
-    """The first test pictures of a class, with what each setup of the first finished seed found in them."""
-    cells = [cell for cell in _cells(sweep, summary) if cell.group.class_name == name]
-    first = [cell for cell in cells if cell.group.seed == cells[0].group.seed]
-    data = open_dataset(sweep.data(cells[0].group))
-    rows = []
-    for picture in data.test.pictures[:SHOWN_TESTS]:
-        found = {cell: _found(sweep, cell, picture.id) for cell in first}
-        rows.append([drawn(data, picture, results) for results in found.values()])
+class JudgedCell(NamedTuple):
+    """Precision at each recall, and every test picture with what was found in it."""
+
+    precision: Sequence[float]
+    pictures: list[Judged]
+
+
+class JudgedClass(NamedTuple):
+    """The data set of a class in its first finished seed, and each setup's cell on it."""
+
+    data: Dataset
+    cells: dict[Cell, JudgedCell]
+
+
+def _judged(sweep: Sweep, cells: Iterable[Cell], name: str) -> JudgedClass:
+    """Look at what was found in the first finished seed of a class."""
+    of_class = [cell for cell in cells if cell.group.class_name == name]
+    data = open_dataset(sweep.data(of_class[0].group))
+    truth = data.test.to_coco()
+    found = {}
+    for cell in of_class:
+        if cell.group == of_class[0].group:
+            results = json.loads(sweep.run(cell).predictions_file.read_text("utf-8"))
+            curves = evaluate(truth, results).curves
+            precision = next((by_iou[CURVE_IOU] for by_iou in curves.values()), ())
+            found[cell] = JudgedCell(precision, judge(data, results))
+    return JudgedClass(data, found)
+
+
+def _precision_recall(cells: Mapping[Cell, JudgedCell]) -> str:
+    file = io.BytesIO()
+    figure = draw_precision_recall({cell: found.precision for cell, found in cells.items() if found.precision})
+    figure.savefig(file, format="png", dpi=150)
+    return _as_data_url(file.getvalue())
+
+
+def _as_data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _pictures(name: str, found: JudgedClass) -> dict[str, Any]:
+    """The test pictures that went best and worst on average over the setups, with what each setup found."""
+    by_picture = list(zip(*(cell.pictures for cell in found.cells.values()), strict=True))
+    ordered = sorted(by_picture, key=lambda shown: -statistics.mean(one.f1 for one in shown))
+    chosen = ordered[:SHOWN_TESTS] + ordered[SHOWN_TESTS:][-SHOWN_TESTS:]
     return {
         "name": name,
-        "shots": [drawn(data, picture, []) for picture in data.train.pictures],
-        "setups": [str(cell.setup) for cell in first],
-        "rows": rows,
+        "shots": [drawn(found.data, picture, []) for picture in found.data.train.pictures],
+        "setups": [str(cell.setup) for cell in found.cells],
+        "rows": [[(drawn(found.data, one.picture, one.results), one.f1) for one in shown] for shown in chosen],
     }
-
-
-def _found(sweep: Sweep, cell: Cell, image_id: int) -> list[dict[str, Any]]:
-    results = json.loads(sweep.run(cell).predictions_file.read_text("utf-8"))
-    return [found for found in results if found["image_id"] == image_id and found["score"] >= SCORE]

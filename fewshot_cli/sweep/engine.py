@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fewshot_cli.data.fetch import FetchRequest, fetch
+from fewshot_cli.data.fetch import fetch
 from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import ConfigError, FsodError
 from fewshot_cli.files import make_folder, write_json
@@ -82,11 +82,14 @@ def open_sweep(folder: Path, config: SweepConfig) -> Sweep:
     """
     file = folder / "sweep.json"
     fixed = ("source", "test_source", "test_images", "weights", "eval_every", "options")
+    drawn = ("split", "test_split", "allow", "smallest_box", "skip_invalid")
     asked = json.loads(json.dumps(config.to_json()))
     if file.exists():
         try:
             before = json.loads(file.read_text("utf-8"))
             changed = [f"{name} {before[name]} (now {asked[name]})" for name in fixed if before[name] != asked[name]]
+            old, new = before["fetch_options"], asked["fetch_options"]
+            changed += [f"{key} {old.get(key)} (now {new.get(key)})" for key in drawn if old.get(key) != new.get(key)]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{file} cannot be read: {error}", hint="Choose another --out.") from error
         if changed:
@@ -103,25 +106,11 @@ def fetch_data(sweep: Sweep, reporter: Reporter) -> list[Failure]:
     with reporter.progress("Data sets", len(groups)) as task:
         for group in groups.values():
             try:
-                fetch(_request(sweep, group))
+                fetch(sweep.config.fetch_request(group, sweep.folder / "data"))
             except FsodError as error:
                 failures += [Failure(cell, error.message, error.exit_code) for cell in _with_data_of(sweep, group)]
             task.advance()
     return failures
-
-
-def _request(sweep: Sweep, group: Group) -> FetchRequest:
-    config = sweep.config
-    return FetchRequest(
-        source=config.source.replace("{class}", group.class_name),
-        test_source=config.test_source.replace("{class}", group.class_name) if config.test_source else None,
-        classes=(group.class_name,),
-        shots=group.shots,
-        test_images=config.test_images,
-        seed=group.seed,
-        name=group.data_name,
-        root=sweep.folder / "data",
-    )
 
 
 def _with_data_of(sweep: Sweep, group: Group) -> list[Cell]:
@@ -178,7 +167,7 @@ def run_group(sweep: Sweep, group: Group, *, share: bool, device: str, task: Tas
 
     failures: list[Failure] = []
     store = FeatureStore() if share else None
-    for cell in sorted(unfinished(sweep, group), key=_by_cut):
+    for cell in sorted(unfinished(sweep, group), key=by_cut):
         failure = _run_cell(sweep, cell, store, device)
         failures += [failure] if failure else []
         if task:
@@ -187,7 +176,7 @@ def run_group(sweep: Sweep, group: Group, *, share: bool, device: str, task: Tas
     return failures
 
 
-def _by_cut(cell: Cell) -> tuple[int, bool]:
+def by_cut(cell: Cell) -> tuple[int, bool]:
     """The first head layer that trains: cells with the same one start from the same activations."""
     policy, budget = cell.setup
     selection = select(policy, budget, get_spec(cell.group.detector).head_depth)

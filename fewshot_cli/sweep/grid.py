@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from fewshot_cli.data.fetch import FetchRequest
+from fewshot_cli.data.sources import SourceOptions
 from fewshot_cli.detectors.registry import get_spec, head_depths
 from fewshot_cli.errors import ConfigError, PolicyError, closest
 from fewshot_cli.policies import POLICIES, get_policy, select
@@ -96,6 +99,8 @@ class SweepConfig:
     """Iterations between two measurements, for the curves; 0 for the end alone."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further options of `fsod finetune`, the same in every cell."""
+    fetch_options: dict[str, Any] = field(default_factory=dict)
+    """Further options of `fsod fetch`, the same for every data set: those of the source, and `skip_invalid`."""
 
     def __post_init__(self) -> None:
         for name in ("classes", "policies", "budgets", "shots", "detectors"):
@@ -113,6 +118,10 @@ class SweepConfig:
         for name in self.options:
             if name not in known:
                 raise ConfigError(f"unknown option {name!r} of finetune", hint=closest(name, sorted(known)))
+        fetchable = [*(entry.name for entry in fields(SourceOptions)), "skip_invalid"]
+        for name in self.fetch_options:
+            if name not in fetchable:
+                raise ConfigError(f"unknown option {name!r} of fetch", hint=closest(name, fetchable))
         for detector in self.detectors:
             if not self.setups(detector):
                 raise ConfigError(f"no policy can spend any of the budgets on {detector}", hint="Give other budgets.")
@@ -163,6 +172,25 @@ class SweepConfig:
                 "seed": cell.group.seed,
                 "eval_every": self.eval_every,
             }
+        )
+
+    def fetch_request(self, group: Group, root: Path) -> FetchRequest:
+        """The data set of a group, under `root`; raises UsageError."""
+        options = dict(self.fetch_options)
+        skip_invalid = bool(options.pop("skip_invalid", False))
+        if "allow" in options:
+            options["allow"] = tuple(mark for mark in str(options["allow"]).split(",") if mark)
+        return FetchRequest(
+            source=self.source.replace("{class}", group.class_name),
+            test_source=self.test_source.replace("{class}", group.class_name) if self.test_source else None,
+            classes=(group.class_name,),
+            shots=group.shots,
+            test_images=self.test_images,
+            seed=group.seed,
+            name=group.data_name,
+            root=root,
+            skip_invalid=skip_invalid,
+            options=SourceOptions(**options),
         )
 
     def to_json(self) -> dict[str, Any]:
