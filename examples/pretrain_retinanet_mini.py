@@ -4,6 +4,7 @@
 
 Draws the pictures, trains, measures on 500 held-out pictures and writes OUT/retinanet_mini.safetensors (float16).
 Stopped at any moment, the same command goes on from the last saved step; OUT/log.jsonl keeps what was seen.
+`--start FILE` goes on from weights that were made before, when the world has changed.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ def export(detector: Detector, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("pretraining"))
+    parser.add_argument("--start", default="none", help="weights to start from: none (random), default, or a file")
     parser.add_argument("--pictures", type=int, default=24_000)
     parser.add_argument("--held-out", type=int, default=500)
     parser.add_argument("--steps", type=int, default=8_000)
@@ -150,7 +152,7 @@ def main() -> None:
 
     held_out = drawn(options.out / HELD_OUT, HELD_OUT, options.held_out, options.processes)
     pictures = drawn(options.out / PRETRAIN, PRETRAIN, options.pictures, options.processes)
-    train_all(build_detector(DETECTOR, weights="none", seed=options.seed), pictures, options)
+    train_all(build_detector(DETECTOR, weights=options.start, seed=options.seed), pictures, options)
 
     path = options.out / f"{DETECTOR}.safetensors"
     trained = build_detector(DETECTOR, weights="none")

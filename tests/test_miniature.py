@@ -24,8 +24,8 @@ from fewshot_cli.data.miniature.world import HELD_OUT, PRETRAIN, TEST, TRAIN, Sc
 from fewshot_cli.errors import DataError, UsageError
 
 CHECKSUMS = {
-    ("pretrain", None): "4b78ceac9eeffb9d927ea14cffffead0489f5beb6e6c8e8d8124d57e4110bec9",
-    ("held-out", None): "e5c2de15ad241e8046d00c87b19f20fb67fa3269774f63f988f6be9d1185eb6d",
+    ("pretrain", None): "4ec1d03773d9145136bb0ba68e59ea74246961472e5f7f3f3499bbc578bf8b49",
+    ("held-out", None): "af2a72da8d5e25772e075917a576b495a400fdc81e7e9fea9aa4e5b09ec0a608",
     ("train", "helmet"): "7e1e8a742a1159a05f503d67a17f37d3f2c94c8de074e3515226f70c5669053a",
     ("train", "bird"): "4a4a3d9a5dc60443c4428c3fd7b9ee3dbe37204969005e96c6b06ec11d04973c",
     ("test", "flower"): "4f5bd3f7997d425ee038c40fed9423627d2c376c8618cbae5b3bdaf09fbf33af",

@@ -174,6 +174,9 @@ class RetinaNetDetector(Detector):
         # torchvision pads with 0 after normalisation, which is the mean colour before it.
         self.pad_value = [round(255 * mean) for mean in self._transform.image_mean]
         self._anchors_of: dict[tuple[Any, ...], Tensor] = {}
+        for module in network.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.register_forward_pre_hook(_channels_first)
         self.layers = self._chain()
 
     def normalize(self, canvases: Tensor) -> Tensor:
@@ -296,6 +299,11 @@ class RetinaNetDetector(Detector):
         with torch.inference_mode(False):
             maps = [torch.empty(1, 0, *size, device=device) for size in grid]
             return cast(Tensor, self.network.anchor_generator(ImageList(canvas, [self._canvas_size]), maps)[0])
+
+
+def _channels_first(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Group norm's backward pass is up to ten times as fast that way on a CPU; the next convolution turns it back."""
+    return (inputs[0].contiguous(),)
 
 
 def _by_anchor(maps: Tensor, width: int) -> Tensor:

@@ -74,7 +74,8 @@ def draw_scene(key: str, focus: str | None = None, *, groups: float = 0.08) -> S
 
     Args:
         key: any text; with the same focus and groups it is always the same scene.
-        focus: a class that is in the scene; the other objects are of base classes. None: base classes only.
+        focus: a class that is in the scene, among base classes, other novel ones and strangers. None: base classes and
+            strangers.
         groups: share of the scenes with a group of one class, boxed as one.
     """
     rng = Random(f"miniature {VERSION}: {key}")
@@ -95,11 +96,12 @@ def draw_scene(key: str, focus: str | None = None, *, groups: float = 0.08) -> S
 def _cast(rng: Random, focus: str | None) -> list[str]:
     """The classes of a scene's objects, farthest first.
 
-    Beside a focus there are objects of base classes, of novel ones, and strangers: if all that a detector does not know
-    were of the class, telling known from unknown would be enough to find it.
+    Strangers are everywhere, as in photographs: a detector learns not to report what has no box. Beside a focus there
+    are novel classes too: if all that is unknown were of the class, telling known from unknown would find it.
     """
     if focus is None:
-        names = [rng.choice(tuple(BASE)) for _ in range(rng.choice((1, 2, 3, 3, 4, 5, 6)))]
+        names = [rng.choice(tuple(BASE)) for _ in range(rng.choice((1, 2, 3, 3, 4, 5)))]
+        names += [UNNAMED] * rng.choice((0, 1, 1, 2, 3))
     else:
         others = [name for name in NOVEL if name != focus]
         kinds = (tuple(BASE), tuple(BASE), others, (UNNAMED,), (UNNAMED,))
