@@ -13,7 +13,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from fewshot_cli.data.augmentation import DEFAULT_OPERATIONS, OPERATIONS
+from fewshot_cli.data.augmentation import OPERATIONS
 from fewshot_cli.sweep.engine import open_sweep, run_sweep
 from fewshot_cli.sweep.grid import SweepConfig
 from fewshot_cli.sweep.summary import estimate
@@ -78,7 +78,6 @@ def main() -> None:
         gains = [a - b for a, b in zip(whole, per_seed(scores), strict=True)]
         gain = estimate(gains) if row != "all six" else "–"
         print(f"| {row} | {' | '.join(map(str, columns))} | {estimate(per_seed(scores))} | {gain} |")
-    print(f"\nThe default set is {', '.join(DEFAULT_OPERATIONS)}.")
 
 
 if __name__ == "__main__":

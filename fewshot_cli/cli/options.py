@@ -49,7 +49,7 @@ Config = Annotated[
 Ops = Annotated[str, typer.Option(help=f"Augmentations, separated by commas: {', '.join(OPERATIONS)}; empty for none.")]
 Positive = Annotated[float, typer.Option(help="Share of the variants that are crops around an instance, 0 to 1.")]
 Flip = Annotated[float, typer.Option(help="Share of the variants that are mirrored, 0 to 1.")]
-Rotate = Annotated[float, typer.Option(help="Degrees to either side; with rotate among --ops.")]
+Rotate = Annotated[float, typer.Option(help="Largest turn to either side, degrees.")]
 Stretch = Annotated[float, typer.Option(help="Largest change of width over height, a factor from 1.")]
 Scale = Annotated[tuple[float, float], typer.Option(help="Smallest and largest zoom, two numbers.")]
 Color = Annotated[float, typer.Option(help="Change of brightness, contrast and saturation, 0 to 1.")]

@@ -10,7 +10,6 @@ from fewshot_cli.errors import ConfigError, closest
 
 OPERATIONS = ("positive", "flip", "rotate", "stretch", "scale", "color")
 """In the order they are applied; positive extraction first, while every pixel is there."""
-DEFAULT_OPERATIONS = ("positive", "flip", "stretch", "scale", "color")
 STEEPEST = 180.0
 """Degrees of rotation at most."""
 
@@ -23,7 +22,7 @@ class Augmentation:
         ConfigError: listing every field that cannot work.
     """
 
-    ops: tuple[str, ...] = DEFAULT_OPERATIONS
+    ops: tuple[str, ...] = OPERATIONS
     """Names in OPERATIONS, in any order."""
     positive: float = 0.5
     """Share of the variants that are crops around an instance; at 1 no variant shows a picture's negatives at large."""

@@ -58,7 +58,7 @@ class FinetuneConfig:
     flip: float = Augmentation.flip
     """Share of the variants that are mirrored."""
     rotate: float = Augmentation.rotate
-    """Degrees to either side; only with `rotate` among the ops."""
+    """Largest turn to either side, degrees."""
     stretch: float = Augmentation.stretch
     """Largest change of width over height, a factor."""
     scale: tuple[float, float] = Augmentation.scale
