@@ -16,6 +16,7 @@ from helpers_runs import browse, fsod, metrics_of, needs_browser
 from PIL import Image
 
 from fewshot_cli.data.coco import Picture
+from fewshot_cli.detectors.device import forget_peak_memory, peak_memory
 from fewshot_cli.evaluation.drift import drift
 from fewshot_cli.report.run import f1_of, write_run_report
 from fewshot_cli.runs.folder import Run
@@ -70,6 +71,17 @@ def test_layers_that_trained_have_moved_and_frozen_ones_have_not(run: Run) -> No
     for layer, value in result["drift"].items():
         assert (value > 0) == (layer in result["trained_layers"]), layer
     assert 0 < result["peak_memory_mb"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux only")
+def test_the_peak_of_one_run_is_not_that_of_another() -> None:
+    """What was used and given back before does not count."""
+    cpu = torch.device("cpu")
+    block = bytearray(b"x") * 400_000_000
+    before = peak_memory(cpu)
+    del block
+    forget_peak_memory(cpu)
+    assert peak_memory(cpu) < before - 200_000_000
 
 
 def test_drift_is_one_minus_the_cosine() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -38,8 +40,19 @@ def computes_in_half(precision: str, device: torch.device, detector: Detector) -
     return detector.fast_in_bf16 and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` count from now on, where the system can (CUDA, Linux)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak resident set size
+
+
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process had in use: on the GPU if it computed there, else in main memory."""
+    """The most bytes that this process had in use: on the GPU if it computed there, else in main memory.
+
+    Since `forget_peak_memory`, or since the process started.
+    """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:

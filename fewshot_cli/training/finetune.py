@@ -14,7 +14,7 @@ from fewshot_cli.data.classes import class_key
 from fewshot_cli.data.coco import Split
 from fewshot_cli.data.store import Dataset, open_dataset
 from fewshot_cli.detectors.chain import Activations, Detections, Target
-from fewshot_cli.detectors.device import choose_device, computes_in_half, peak_memory
+from fewshot_cli.detectors.device import choose_device, computes_in_half, forget_peak_memory, peak_memory
 from fewshot_cli.detectors.registry import build_detector, get_spec, head_depths
 from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
 from fewshot_cli.errors import DataError, DivergedError, FsodError
@@ -95,6 +95,7 @@ class _Session:
         self.seconds: dict[str, float] = {}
         selection = select_layers(config)
         self.device = choose_device(config.device)
+        forget_peak_memory(self.device)
         self.data = _open(config)
         self.detector = build_detector(
             config.detector,
