@@ -232,8 +232,7 @@ def _announced_size(job: _Job, response: http.client.HTTPResponse, have: int) ->
 def _copy(job: _Job, response: http.client.HTTPResponse, have: int, total: int | None) -> int:
     """Append the body to the part (or begin it anew when `have` is 0); returns the part's length."""
     with storage_errors(job.part), job.part.open("ab" if have else "wb") as stream:
-        with job.reporter.progress(f"Downloading {job.part.stem}", total) as task:
-            task.advance(have)
+        with job.reporter.progress(f"Downloading {job.part.stem}", total, have) as task:
             got = have
             while piece := _read(job, response):
                 stream.write(piece)

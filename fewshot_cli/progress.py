@@ -26,8 +26,8 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Something a person must know, even when quiet."""
 
-    def progress(self, description: str, total: float | None) -> AbstractContextManager[Task]:
-        """Work of `total` steps (None: unknown) that begins now and ends with the context."""
+    def progress(self, description: str, total: float | None, done: float = 0) -> AbstractContextManager[Task]:
+        """Work of `total` steps (None: unknown), `done` of them before, that goes on now and ends with the context."""
 
 
 class SilentTask:
@@ -50,5 +50,5 @@ class SilentReporter:
         pass
 
     @contextmanager
-    def progress(self, description: str, total: float | None) -> Iterator[Task]:
+    def progress(self, description: str, total: float | None, done: float = 0) -> Iterator[Task]:
         yield SilentTask()

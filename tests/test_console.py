@@ -119,6 +119,18 @@ def test_a_log_gets_a_line_a_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     assert 11 == len(lines)
 
 
+def test_what_was_done_before_does_not_count_as_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A task that goes on at 150 of 200 and makes a step a second has 40 s left after ten."""
+    clock = Clock()
+    task = PlainTask("training", 200, done=150, clock=clock)
+    for _ in range(10):
+        clock.now += 1
+        task.advance()
+    lines = capsys.readouterr().err.splitlines()
+
+    assert ["training: 150 of 200", "training: 160 of 200 (80 %), 10 s, about 40 s left"] == lines
+
+
 def test_a_quick_task_takes_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """A task of a second does not fill a log."""
     run_task(1000, steps=1000, seconds=1)

@@ -352,8 +352,8 @@ def test_progress_counts_every_byte_once(tmp_path: Path) -> None:
     """The last bar goes from the bytes kept to the bytes of the whole file."""
 
     class Steps(SilentTask):
-        def __init__(self) -> None:
-            self.done = 0.0
+        def __init__(self, done: float) -> None:
+            self.done = done
 
         def advance(self, steps: float = 1) -> None:
             self.done += steps
@@ -363,8 +363,8 @@ def test_progress_counts_every_byte_once(tmp_path: Path) -> None:
             self.bars: list[tuple[float | None, Steps]] = []
 
         @contextmanager
-        def progress(self, description: str, total: float | None) -> Iterator[SilentTask]:
-            self.bars.append((total, Steps()))
+        def progress(self, description: str, total: float | None, done: float = 0) -> Iterator[SilentTask]:
+            self.bars.append((total, Steps(done)))
             yield self.bars[-1][1]
 
     reporter = Counter()

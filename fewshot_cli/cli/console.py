@@ -146,24 +146,26 @@ class Console:
             _render(renderable() if callable(renderable) else renderable)
 
     @contextmanager
-    def progress(self, description: str, total: float | None) -> Iterator[Task]:
+    def progress(self, description: str, total: float | None, done: float = 0) -> Iterator[Task]:
         """Show work of `total` steps (None: unknown) on stderr while the context lasts.
+
+        `done` steps were done before: they count as progress, and not for the speed that the remaining time comes from.
 
         Tasks may be nested; an inner one leaves no trace when it ends.
         """
         if self.quiet:
             yield SilentTask()
         elif _is_terminal(sys.stderr):
-            with self._bar(description, total) as bar:
+            with self._bar(description, total, done) as bar:
                 yield bar
         else:
-            with self._lines(description, total) as lines:
+            with self._lines(description, total, done) as lines:
                 yield lines
 
     @contextmanager
-    def _bar(self, description: str, total: float | None) -> Iterator[Task]:
+    def _bar(self, description: str, total: float | None, done: float) -> Iterator[Task]:
         if self._bars is not None:
-            bar = _Bar(self._bars, description, total)
+            bar = _Bar(self._bars, description, total, done)
             try:
                 yield bar
             finally:
@@ -171,13 +173,13 @@ class Console:
             return
         with _new_bars() as self._bars:
             try:
-                yield _Bar(self._bars, description, total)
+                yield _Bar(self._bars, description, total, done)
             finally:
                 self._bars = None
 
     @contextmanager
-    def _lines(self, description: str, total: float | None) -> Iterator[Task]:
-        task = PlainTask(description, total, nested=self._plain_tasks > 0)
+    def _lines(self, description: str, total: float | None, done: float) -> Iterator[Task]:
+        task = PlainTask(description, total, done=done, nested=self._plain_tasks > 0)
         self._plain_tasks += 1
         try:
             yield task
@@ -203,9 +205,9 @@ def _render(renderable: object) -> None:
 class _Bar:
     """A Rich task behind the library's `Task`."""
 
-    def __init__(self, bars: Progress, description: str, total: float | None) -> None:
+    def __init__(self, bars: Progress, description: str, total: float | None, done: float) -> None:
         self._bars = bars
-        self.number: TaskID = bars.add_task(description, total=total, remark="")
+        self.number: TaskID = bars.add_task(description, total=total, completed=done, remark="")
 
     def advance(self, steps: float = 1) -> None:
         self._bars.advance(self.number, steps)
@@ -259,6 +261,7 @@ class PlainTask:
         description: str,
         total: float | None,
         *,
+        done: float = 0,
         nested: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -266,13 +269,13 @@ class PlainTask:
         self._total = total = total or None  # nothing to do has no tenths either
         self._nested = nested
         self._clock = clock
-        self._done = 0.0
-        self._tenth = 0
+        self._done = self._before = done
+        self._tenth = int(10 * done / total) if total else 0
         self._remark = ""
         self._gap = self.LONG if nested or total is None else self.GAP
         self._started = self._spoke = clock()
         if not nested:
-            self._print(f"0 of {_count(total)}" if total else "started")
+            self._print(self._amount() if total else "started")
 
     def advance(self, steps: float = 1) -> None:
         self._done += steps
@@ -308,7 +311,7 @@ class PlainTask:
         elapsed = self._clock() - self._started
         if not self._total:
             return f"{self._amount()}, {_duration(elapsed)}"
-        left = elapsed * (self._total - self._done) / self._done
+        left = elapsed * (self._total - self._done) / (self._done - self._before)
         percent = 100 * self._done / self._total
         return f"{self._amount()} ({percent:.0f} %), {_duration(elapsed)}, about {_duration(left)} left"
 

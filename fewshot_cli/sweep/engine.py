@@ -142,8 +142,7 @@ def run_sweep(
     failures = fetch_data(sweep, reporter)
     total = sum(1 for _ in sweep.config.cells())
     groups = [group for group in sweep.config.groups() if sweep.data(group).exists() and unfinished(sweep, group)]
-    with reporter.progress("Cells", total) as task:
-        task.advance(total - len(sweep.missing()))
+    with reporter.progress("Cells", total, total - len(sweep.missing())) as task:
         if engine == "ray":
             from fewshot_cli.sweep.ray_engine import run_on_ray
 

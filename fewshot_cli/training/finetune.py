@@ -227,8 +227,7 @@ class _Session:
         options = StepOptions(
             iterations=config.iterations, lr=config.lr, warmup=config.warmup, clip=config.clip, half=self.half
         )
-        with self.reporter.progress("Training", config.iterations) as task:
-            task.advance(self.progress.iteration)
+        with self.reporter.progress("Training", config.iterations, self.progress.iteration) as task:
             train(
                 self.detector,
                 self.split.cut,
