@@ -20,6 +20,7 @@ from fewshot_cli.detectors.chain import Activations, Canvas, Detections, Target,
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.weights import tensor_fingerprints
 from fewshot_cli.detectors.yolox import SIZES, Yolox, base_classes
+from fewshot_cli.detectors.yolox_network import ConvBlock
 from fewshot_cli.errors import CheckpointError
 from fewshot_cli.evaluation.detect import detect_split, score
 from fewshot_cli.policies import select
@@ -462,3 +463,19 @@ def test_the_real_weights_score_what_they_should(real: Path) -> None:
     split = read_split(real / "data" / "coco_val128" / "test", decode_images=False)
     metrics, _ = score(detect_split(detector, split, device=torch.device("cpu")), split, detector.classes)
     assert 0.340 == pytest.approx(metrics.ap, abs=0.005)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_held_norm_is_multiplied_into_its_convolution(groups: int) -> None:
+    """Output and gradients are those of convolution, batch norm and SiLU one after the other; in training mode too."""
+    generator = torch.Generator().manual_seed(0)
+    block = ConvBlock(4, 8, 3, stride=2, groups=groups).double().eval()
+    for tensor in (*block.parameters(), block.bn.running_mean, block.bn.running_var):
+        tensor.data = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.1
+    x = torch.randn(2, 4, 9, 7, generator=generator, dtype=torch.float64)
+    for training in (False, True):
+        block.train(training)
+        found = torch.autograd.grad(block(x).square().sum(), list(block.parameters()))
+        wanted = torch.autograd.grad(block.act(block.bn(block.conv(x))).square().sum(), list(block.parameters()))
+        for ours, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours, theirs)

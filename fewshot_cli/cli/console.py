@@ -207,7 +207,7 @@ class _Bar:
 
     def __init__(self, bars: Progress, description: str, total: float | None, done: float) -> None:
         self._bars = bars
-        self.number: TaskID = bars.add_task(description, total=total, completed=done, remark="")
+        self.number: TaskID = bars.add_task(description, total=total, completed=int(done), remark="")
 
     def advance(self, steps: float = 1) -> None:
         self._bars.advance(self.number, steps)

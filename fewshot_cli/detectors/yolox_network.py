@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 STRIDES = (8, 16, 32)
 """Pixels of the canvas per cell of the three feature maps."""
@@ -48,9 +49,13 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.bn.training:
             return self.act(self.bn(self.conv(x)))
-        scale = self.bn.weight * (self.bn.running_var + self.bn.eps).rsqrt()
+        mean, variance = self.bn.running_mean, self.bn.running_var
+        assert mean is not None and variance is not None  # only a norm without statistics has none
+        scale = self.bn.weight * (variance + self.bn.eps).rsqrt()
         weight = self.conv.weight * scale[:, None, None, None]
-        return self.act(self.conv._conv_forward(x, weight, self.bn.bias - self.bn.running_mean * scale))
+        bias = self.bn.bias - mean * scale
+        conv = self.conv
+        return self.act(F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups))
 
 
 class SeparableBlock(nn.Module):
