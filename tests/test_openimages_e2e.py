@@ -433,25 +433,14 @@ def test_the_app_shows_the_data_set(mirror: Mirror) -> None:
     check_data_set(mirror)
 
 
-def tame_retinanet() -> str:
-    """A file of random weights whose residual branches begin small: with frozen norms they explode otherwise."""
-    from safetensors.torch import save_file
-
-    from fewshot_cli.detectors.registry import build_detector
-
-    state = build_detector("retinanet_resnet50_fpn", weights="none", image_size=64).network.state_dict()
-    for name in state:
-        if name.endswith("bn3.weight"):
-            state[name] = state[name] * 0.1
-    save_file(state, "tame.safetensors")
-    return "tame.safetensors"
-
-
 @pytest.mark.slow
 def test_the_papers_protocol_runs_from_end_to_end() -> None:
-    """The example of Table I, six classes, all setups, with a random RetinaNet: our means stand beside the paper's."""
-    script = [sys.executable, str(REPOSITORY / "examples" / "openimages_table1.py"), "--weights", tame_retinanet()]
-    small = ["--seeds", "1", "--image-size", "64", "--iterations", "1", "--test-images", "4", "--eval-every", "0"]
+    """The example of Table I, six classes, all setups, with a random RetinaNet: our means stand beside the paper's.
+
+    On 64 pixels a map of one pixel is left, for which torch's bf16 gradients were garbage on a CPU with AMX.
+    """
+    script = [sys.executable, str(REPOSITORY / "examples" / "openimages_table1.py"), "--weights", "none"]
+    small = ["--seeds", "1", "--image-size", "128", "--iterations", "1", "--test-images", "4", "--eval-every", "0"]
     with serving(Mirror(table1_world())) as mirror:
         asked = subprocess.run([*script, *small, "--mirror", mirror.url], capture_output=True, text=True, check=False)
     print(asked.stdout + asked.stderr)
