@@ -38,7 +38,7 @@ def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot:
             handles=[*panel.lines, *other.lines], loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2, frameon=False
         )
     last = f"The last test mAP is {scores[-1]:.3f}." if scores else ""
-    return Plot("Learning", _picture(figure), f"Test mAP and training loss against the iteration. {last}")
+    return Plot("Learning", figure_url(figure), f"Test mAP and training loss against the iteration. {last}")
 
 
 def precision_recall_plot(curves: Mapping[str, Mapping[float, Sequence[float]]]) -> Plot:
@@ -52,7 +52,7 @@ def precision_recall_plot(curves: Mapping[str, Mapping[float, Sequence[float]]])
     panel.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     if 0 < len(curves) <= 6:
         panel.legend(frameon=False, fontsize=8)
-    return Plot("Precision and recall", _picture(figure), "Precision against recall, by class, at IoU 0.50 and 0.75.")
+    return Plot("Precision and recall", figure_url(figure), "Precision against recall, by class, at IoU 0.50 and 0.75.")
 
 
 def drift_plot(drift: Mapping[str, float]) -> Plot:
@@ -64,10 +64,11 @@ def drift_plot(drift: Mapping[str, float]) -> Plot:
     panel.invert_yaxis()
     panel.set(xlabel="drift, 1 − |cos(w′, w)|")
     moved = ", ".join(f"{name} {value:.2g}" for name, value in drift.items() if value > 0)
-    return Plot("Drift of each layer", _picture(figure), f"Drift of each layer: {moved or 'none has moved'}.")
+    return Plot("Drift of each layer", figure_url(figure), f"Drift of each layer: {moved or 'none has moved'}.")
 
 
-def _picture(figure: Figure) -> str:
+def figure_url(figure: Figure) -> str:
+    """The figure as a data URL, for a page."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=130)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

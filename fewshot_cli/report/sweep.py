@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from fewshot_cli.evaluation.coco_metrics import evaluate
 from fewshot_cli.files import write_atomically, write_json, write_text
 from fewshot_cli.report.curves import draw_curves, draw_precision_recall
 from fewshot_cli.report.page import write_page
+from fewshot_cli.report.plots import figure_url
 from fewshot_cli.report.run import SCORE, Judged, drawn, judge
 from fewshot_cli.report.table1 import (
     LEGEND,
@@ -91,7 +91,7 @@ def _section(sweep: Sweep, summary: Summary, figure: Path) -> dict[str, Any]:
         "header": header(summary),
         "rows": styled_rows(summary),
         "comparisons": [comparison_text(comparison) for comparison in summary.comparisons],
-        "curves": _as_data_url(figure.read_bytes()),
+        "curves": f"data:image/png;base64,{base64.b64encode(figure.read_bytes()).decode()}",
         "precision": _precision_recall({cell: one for found in judged.values() for cell, one in found.cells.items()}),
         "costs": [_cost(row.setup, cells) for row in summary.rows],
         "drift": _drift(summary, cells),
@@ -152,14 +152,9 @@ def _judged(sweep: Sweep, cells: Iterable[Cell], name: str) -> JudgedClass:
 
 
 def _precision_recall(cells: Mapping[Cell, JudgedCell]) -> str:
-    file = io.BytesIO()
-    figure = draw_precision_recall({cell: found.precision for cell, found in cells.items() if found.precision})
-    figure.savefig(file, format="png", dpi=150)
-    return _as_data_url(file.getvalue())
-
-
-def _as_data_url(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return figure_url(
+        draw_precision_recall({cell: found.precision for cell, found in cells.items() if found.precision})
+    )
 
 
 def _pictures(name: str, found: JudgedClass) -> dict[str, Any]:

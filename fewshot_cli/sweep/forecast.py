@@ -31,7 +31,7 @@ class Costs(NamedTuple):
 def forecast(sweep: Sweep, *, device: str = "auto", reporter: Reporter | None = None) -> float:
     """Seconds that the missing cells take in one process, with shared features. Nothing is downloaded.
 
-    The rehearsal has random weights and small pictures: its answer is good to a factor of about 1.5.
+    The rehearsal has random weights and small pictures, so the answer is a rough one.
 
     Raises:
         StorageError: no room for the rehearsal.
