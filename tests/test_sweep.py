@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers_data import draw_coco
-from helpers_runs import browse, fsod, needs_browser
+from helpers_runs import browse, fsod, needs_browser, start_fsod
 from PIL import Image
 
 from fewshot_cli.errors import ConfigError, ModelError
@@ -181,6 +184,48 @@ def test_cells_with_the_same_cut_share_their_features(
     # none, last 2, last 3, the three that begin at the first layer, full
     assert 5 == sum("variants" in description for description in filled)
     assert 5 == sum("test" in description for description in filled)
+
+
+def children(process: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()}
+
+
+def is_alive(process: int) -> bool:
+    """Whether it runs; one that has ended and that nobody has asked about does not."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+    return "\nState:\tZ" not in status
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} seconds"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes under /proc")
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_stopped_sweep_leaves_no_process_behind(sign: signal.Signals, code: int, photos: str, tmp_path: Path) -> None:
+    """Its workers end with it, or they would go on beside the call that takes over."""
+    process = start_fsod(
+        "sweep", "--class", "cat", "--class", "dog", "--source", photos, "--policy", "last", "--budget", "1", "--seeds",
+        "1", "--shots", "2", "--no-baselines", "--weights", "none", "--jobs", "2", "--eval-every", "0",
+        *(part for name, value in {**TINY, "iterations": 10**5}.items() for part in ("--set", f"{name}={value}")),
+        "--out", tmp_path / "sweep",
+    )  # fmt: skip
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("sweep/runs/*/state.pt"))) == 2, 90)
+        workers = children(process.pid)
+        assert len(workers) >= 2
+        process.send_signal(sign)
+        process.communicate(timeout=20)
+        assert code == process.returncode
+        wait_until(lambda: not any(map(is_alive, workers)), 10)
+    finally:
+        process.kill()
 
 
 def test_a_failed_cell_stops_no_other(photos: str, tmp_path: Path) -> None:

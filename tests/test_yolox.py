@@ -19,7 +19,7 @@ from fewshot_cli.detectors import simota
 from fewshot_cli.detectors.chain import Activations, Canvas, Detections, Target, to_image
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.weights import tensor_fingerprints
-from fewshot_cli.detectors.yolox import SIZES, Yolox, base_classes
+from fewshot_cli.detectors.yolox import PIXEL_SCALE, SIZES, Yolox, base_classes
 from fewshot_cli.detectors.yolox_network import ConvBlock
 from fewshot_cli.errors import CheckpointError
 from fewshot_cli.evaluation.detect import detect_split, score
@@ -31,6 +31,7 @@ CELLS = ((8, 8), (16, 4), (32, 2))
 """(stride, side of the map) of the three levels of a 64-pixel canvas."""
 CLASSES = ("cat", "dog", "owl")
 LAYERS = ["backbone.stem", *(f"backbone.dark{i}" for i in range(2, 6)), "neck", *(f"head.{i}" for i in range(1, 5))]
+STEM = "backbone.backbone.stem.conv.conv.weight"
 TARGETS = [
     Target(torch.tensor([[4.0, 6.0, 30.0, 40.0], [20.0, 10.0, 60.0, 60.0]]), torch.tensor([2, 0])),
     Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),
@@ -61,6 +62,12 @@ def detector() -> Yolox:
 
 def canvases(count: int = 2) -> Tensor:
     return torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+
+
+def as_released(detector: Yolox) -> dict[str, Tensor]:
+    """Its tensors as the authors publish them: the first convolution takes pixels of 0 to 255."""
+    state = detector.network.state_dict()
+    return state | {STEM: state[STEM] / PIXEL_SCALE}
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
@@ -165,9 +172,21 @@ def test_a_copy_runs_its_own_modules(detector: Yolox) -> None:
 
 
 def test_pixels_go_in_as_bgr(detector: Yolox) -> None:
-    """The network was trained on blue, green, red from 0 to 255."""
-    pixels = torch.tensor([10, 20, 30], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 2, 2)
-    assert [30.0, 20.0, 10.0] == detector.normalize(pixels)[0, :, 0, 0].tolist()
+    """The network was trained on blue, green, red."""
+    pixels = torch.tensor([64, 128, 192], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 2, 2)
+    assert [0.75, 0.5, 0.25] == detector.normalize(pixels)[0, :, 0, 0].tolist()
+
+
+@torch.no_grad()
+def test_released_weights_see_pixels_as_in_their_pretraining(tmp_path: Path, detector: Yolox) -> None:
+    """The first convolution gives, to the last bit, what the file's weights give on pixels of 0 to 255."""
+    torch.save({"model": as_released(detector)}, tmp_path / "base.pth")
+    loaded = build_detector("yolox_nano", weights=tmp_path / "base.pth", image_size=SIZE)
+    published = copy.deepcopy(loaded)
+    published.network.load_state_dict(as_released(detector))
+    expected = published.layers[0].forward((canvases().flip(1).float(),))
+    found = loaded.run((canvases(),), 0, 1)
+    assert torch.equal(expected[0], found[0])
 
 
 @torch.no_grad()
@@ -176,6 +195,7 @@ def test_new_classes_take_the_weights_they_are_given(detector: Yolox) -> None:
     changed = copy.deepcopy(detector)
     before = changed.run((canvases(),), 0)
     fingerprints = tensor_fingerprints(changed.network)
+    torch.manual_seed(0)
     changed.replace_classes(["helmet", "owl again", "pet"], [(), (2,), (0, 1)])
     after = changed.run((canvases(),), 0)
     assert changed.classes == ("helmet", "owl again", "pet")
@@ -430,7 +450,7 @@ def test_coco_names_are_in_cocos_order() -> None:
 
 def test_a_file_gives_back_the_detector_that_it_was_saved_from(tmp_path: Path, detector: Yolox) -> None:
     """Every tensor comes back bit for bit; classes that are not COCO's are named by number."""
-    torch.save({"model": detector.network.state_dict()}, tmp_path / "base.pth")
+    torch.save({"model": as_released(detector)}, tmp_path / "base.pth")
     loaded = build_detector("yolox_nano", weights=tmp_path / "base.pth", image_size=SIZE)
     assert tensor_fingerprints(detector) == tensor_fingerprints(loaded)
     assert ("class 0", "class 1", "class 2") == loaded.classes
@@ -449,7 +469,7 @@ def test_the_real_weights_load(real: Path) -> None:
     """The authors' checkpoint has our names and shapes, all of them, and COCO's 80 classes."""
     detector = build_detector("yolox_nano", weights=real / "weights" / "yolox_nano_coco.pth")
     theirs = torch.load(real / "weights" / "yolox_nano_coco.pth", weights_only=True)["model"]
-    ours = detector.network.state_dict()
+    ours = as_released(detector)
     assert {name for name in ours if not name.endswith("num_batches_tracked")} <= set(theirs)
     assert set(theirs) <= set(ours)
     assert all(torch.equal(tensor, ours[name]) for name, tensor in theirs.items())

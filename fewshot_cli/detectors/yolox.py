@@ -26,6 +26,13 @@ SIZES = {
     "yolox_tiny": Size(depth=0.33, width=0.375),
     "yolox_s": Size(depth=0.33, width=0.5),
 }
+PIXEL_SCALE = 256.0
+"""The first convolution gets pixels of 0 … 1, not of 0 … 255 as in its pretraining, and its weights are so much larger.
+
+A step of Adam is about as large as the rate, whatever the weight: on pixels of 0 … 255 it would change the sums of that
+convolution hundreds of times as much as the others', and its gradient would fill the norm that is clipped. A power of
+two, so that no bit of the outputs changes.
+"""
 BOX_LOSS_WEIGHT = 5.0
 PRIOR = 0.01
 """A fresh class starts with this score everywhere (RetinaNet paper, section 4.1)."""
@@ -67,6 +74,8 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Yo
     count = COCO_CLASSES if predictor is None else max(1, predictor.numel())
     detector = Yolox(name, base_classes(count), image_size)
     load_exactly(detector.network, state, what=f"{name} from {path}")
+    with torch.no_grad():
+        detector.network.backbone.backbone.stem.conv.conv.weight.mul_(PIXEL_SCALE)
     return detector
 
 
@@ -101,7 +110,7 @@ class Predictions(NamedTuple):
 
 
 class Yolox(Detector):
-    """A YOLOX detector; pixels go in as BGR 0 … 255, as in its pretraining."""
+    """A YOLOX detector; pixels go in as BGR, as in its pretraining, but see PIXEL_SCALE."""
 
     network: YoloxNetwork
     pad_value = 114
@@ -160,7 +169,7 @@ class Yolox(Detector):
         return (*_each(head.cls_preds, classes), *_each(head.reg_preds, boxes), *_each(head.obj_preds, boxes))
 
     def normalize(self, canvases: Tensor) -> Tensor:
-        return canvases.flip(1).float()
+        return canvases.flip(1).float() / PIXEL_SCALE
 
     def predictions(self, outputs: Activations) -> Predictions:
         """Maps of the three levels → one list of cells with boxes in canvas pixels."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 from fewshot_cli.data.fetch import fetch
@@ -210,14 +211,20 @@ def _run_in_processes(
     threads = max(1, (os.cpu_count() or 1) // jobs)
     # Spawned, not forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_use_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker, initargs=(threads,)) as pool:
         waiting = {pool.submit(run_group, sweep, group, share=share, device=device): group for group in groups}
         left = len(sweep.missing())
-        while waiting:
-            done, _ = wait(waiting, timeout=POLL, return_when=FIRST_COMPLETED)
-            failures += [failure for future in done for failure in _failures_of(sweep, future, waiting.pop(future))]
-            before, left = left, len(sweep.missing())
-            task.advance(before - left)
+        try:
+            while waiting:
+                done, _ = wait(waiting, timeout=POLL, return_when=FIRST_COMPLETED)
+                failures += [failure for future in done for failure in _failures_of(sweep, future, waiting.pop(future))]
+                before, left = left, len(sweep.missing())
+                task.advance(before - left)
+        except BaseException:
+            # Or the pool would wait until all that was submitted is done. The next call goes on from what they saved.
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
     return failures
 
 
@@ -229,8 +236,17 @@ def _failures_of(sweep: Sweep, future: Future[list[Failure]], group: Group) -> l
         return [Failure(cell, reason, FsodError.exit_code) for cell in unfinished(sweep, group)]
 
 
-def _use_threads(count: int) -> None:
+def _prepare_worker(threads: int) -> None:
     """Several processes with all cores each would only wait for each other."""
     import torch
 
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without this a worker whose sweep was killed would go on, beside the sweep that takes over."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
