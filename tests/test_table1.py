@@ -173,3 +173,15 @@ def test_the_figure_has_a_panel_a_class_and_a_line_a_setup() -> None:
         mean = np.mean([score(panel.get_title(), SETUPS[1], seed) for seed in range(SEEDS)])
         assert mean == pytest.approx(named["last 2"].get_ydata()[-1])
         assert 3 == sum(line.get_marker() == "*" for line in panel.lines)
+
+
+@pytest.mark.parametrize(
+    ("classes", "grid"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (6, (2, 3)), (7, (3, 3))]
+)
+def test_the_panels_fill_their_rows_evenly(classes: int, grid: tuple[int, int]) -> None:
+    """Four panels stand two by two, not three and one."""
+    group = next(iter(cells())).group
+    points = {
+        Cell(group._replace(class_name=f"class {n}"), SETUPS[1]): [{"iteration": 50, "ap": 0.1}] for n in range(classes)
+    }
+    assert grid == draw_curves(points).axes[0].get_gridspec().get_geometry()

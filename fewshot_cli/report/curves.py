@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,9 +16,9 @@ from fewshot_cli.sweep.summary import estimate
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers tell apart."""
-DASHES = {"last": "--", "symmetric": "-", "first": "-.", "all": ":", "full": (0, (1, 1))}
+DASHES = {"none": ":", "last": "--", "symmetric": "-", "first": "-.", "all": ":", "full": (0, (1, 1))}
 """A policy has a line of its own, so that the figure can be read without colour; a budget has a colour."""
-COLUMNS = 3
+MOST_COLUMNS = 3
 
 
 def draw_curves(points: Mapping[Cell, Sequence[Mapping[str, Any]]]) -> Figure:
@@ -42,8 +43,8 @@ Panel = Callable[[Axes, str, Sequence[Setup], Mapping[Cell, Any]], None]
 def _panels(values: Mapping[Cell, Any], draw: Panel) -> Figure:
     classes = list(dict.fromkeys(cell.group.class_name for cell in values))
     setups = list(dict.fromkeys(cell.setup for cell in values))
-    columns = min(COLUMNS, max(1, len(classes)))
-    rows = max(1, -(-len(classes) // columns))
+    rows = max(1, math.ceil(len(classes) / MOST_COLUMNS))
+    columns = max(1, math.ceil(len(classes) / rows))
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.9), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, name in zip(panels, classes, strict=False):
@@ -59,8 +60,7 @@ def _panels(values: Mapping[Cell, Any], draw: Panel) -> Figure:
 
 def _draw_precision(panel: Axes, name: str, setups: Sequence[Setup], precision: Mapping[Cell, Sequence[float]]) -> None:
     for cell, values in precision.items():
-        dashes = DASHES.get(cell.setup.policy, "-")
-        color = _color(cell.setup, setups)
+        color, dashes = _color(cell.setup, setups), DASHES.get(cell.setup.policy, "-")
         panel.plot(RECALLS, values, color=color, linestyle=dashes, linewidth=1.4, label=str(cell.setup))
     panel.set(title=name, xlabel="recall", ylabel="precision at IoU 0.50", xlim=(0, 1), ylim=(0, 1.02))
 
@@ -84,12 +84,11 @@ def _draw_setup(
     values = [[line["ap"] for lines in by_seed for line in lines if line["iteration"] == i] for i in shared]
     means = [statistics.mean(at) for at in values]
     if shared == [0]:
-        panel.axhline(means[0], color=color, linestyle=":", linewidth=1, label=str(setup))
+        panel.axhline(means[0], color=color, linestyle=DASHES.get(setup.policy, "-"), linewidth=1, label=str(setup))
         return
     halves = [(found.half or 0.0) if (found := estimate(at)) else 0.0 for at in values]
     low, high = ([m + sign * h for m, h in zip(means, halves, strict=True)] for sign in (-1, 1))
-    dashes = DASHES.get(setup.policy, "-")
-    panel.plot(shared, means, color=color, linestyle=dashes, linewidth=1.6, label=str(setup))
+    panel.plot(shared, means, color=color, linestyle=DASHES.get(setup.policy, "-"), linewidth=1.6, label=str(setup))
     panel.fill_between(shared, low, high, color=color, alpha=0.10, linewidth=0)
     best = max(range(len(means)), key=means.__getitem__)
     panel.plot(shared[best], means[best], marker="*", markersize=9, color=color)
@@ -97,6 +96,8 @@ def _draw_setup(
 
 
 def _color(setup: Setup, setups: Sequence[Setup]) -> str:
-    """One for each budget, and one for each setup without."""
+    """One for each budget, and one for each setup without; `full` is black, the darkest in print."""
+    if setup.policy == "full":
+        return PALETTE[-1]
     kinds = list(dict.fromkeys(other.budget or other.policy for other in setups))
-    return PALETTE[kinds.index(setup.budget or setup.policy) % len(PALETTE)]
+    return PALETTE[kinds.index(setup.budget or setup.policy) % (len(PALETTE) - 1)]
