@@ -18,7 +18,7 @@ from rich.table import Table
 from fewshot_cli.cli.console import Console
 from fewshot_cli.errors import FsodError
 from fewshot_cli.report.sweep import write_report
-from fewshot_cli.report.table1 import LEGEND, comparison_text, rich_table
+from fewshot_cli.report.table1 import LEGEND, rich_differences, rich_table
 from fewshot_cli.sweep.engine import open_sweep, run_sweep
 from fewshot_cli.sweep.grid import PRESETS, Setup, SweepConfig
 from fewshot_cli.sweep.summary import Summary, summarize
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         {"files": [str(file) for file in files]},
         *(rich_table(summary) for summary in summaries),
         LEGEND,
-        *(comparison_text(comparison) for summary in summaries for comparison in summary.comparisons),
+        *(rich_differences(summary) for summary in summaries if summary.comparisons),
         *(beside_the_paper(summary) for summary in summaries),
         f"Written: {', '.join(str(file) for file in files)}",
     )

@@ -14,9 +14,9 @@ from rich.console import Console
 from scipy import stats
 
 from fewshot_cli.report.curves import draw_curves
-from fewshot_cli.report.table1 import comma_separated, comparison_text, latex, markdown, rich_table, to_json
+from fewshot_cli.report.table1 import comma_separated, latex, markdown, rich_differences, rich_table, to_json
 from fewshot_cli.sweep.grid import Cell, Group, Setup
-from fewshot_cli.sweep.summary import Estimate, Summary, estimate, summarize
+from fewshot_cli.sweep.summary import Difference, Estimate, Summary, estimate, summarize
 
 SETUPS = [Setup("none", None), Setup("last", 2), Setup("symmetric", 2), Setup("full", None)]
 CLASSES = {"bird": True, "fish": False, "tire": False}
@@ -88,13 +88,31 @@ def test_symmetric_is_compared_with_last_in_pairs(summary: Summary) -> None:
     """Difference, interval and wins over the same class and seed."""
     first, second = SETUPS[2], SETUPS[1]
     gains = np.array([[score(n, first, s) - score(n, second, s) for n in CLASSES] for s in range(SEEDS)])
-    overall = next(comparison for comparison in summary.comparisons if comparison.column == "avg")
-    assert (first, second) == (overall.first, overall.second)
-    assert gains.mean() == pytest.approx(overall.difference.mean)
-    assert stats.t.ppf(0.975, SEEDS - 1) * stats.sem(gains.mean(axis=1)) == pytest.approx(overall.difference.half)
+    comparison = summary.comparisons[0]
+    assert (first, second) == (comparison.first, comparison.second)
+    overall = comparison.columns["avg"]
+    assert overall is not None and overall.estimate.half is not None
+    assert gains.mean() == pytest.approx(overall.estimate.mean)
+    assert stats.t.ppf(0.975, SEEDS - 1) * stats.sem(gains.mean(axis=1)) == pytest.approx(overall.estimate.half)
     assert ((gains > 0).sum(), (gains < 0).sum()) == (overall.wins, overall.losses)
-    assert comparison_text(overall).startswith("symmetric 2 − last 2, avg: ")
-    assert ["avg", "avg (in-domain)", "avg (out-of-domain)"] == [c.column for c in summary.comparisons]
+    for place, name in enumerate(CLASSES):
+        alone = comparison.columns[name]
+        assert alone is not None and gains[:, place].mean() == pytest.approx(alone.estimate.mean)
+        assert SEEDS == alone.wins + alone.losses
+
+
+def test_every_setup_that_trains_is_compared_with_full(summary: Summary) -> None:
+    """Zero-shot is not, nor `full` with itself; where no pair is whole, nothing is said."""
+    assert ["symmetric 2 − last 2", "last 2 − full", "symmetric 2 − full"] == [str(c) for c in summary.comparisons]
+    (part,) = summarize((c, result(c)) for c in cells() if c.setup.policy != "full" or c.group.class_name != "fish")
+    against = part.comparisons[1].columns
+    assert against["bird"] is not None and against["fish"] is None and against["avg"] is None
+
+
+def test_a_difference_is_printed_with_its_pairs() -> None:
+    """Signed, with the interval where there are seeds for one."""
+    assert "+0.016 ± 0.014 (11 : 1)" == str(Difference(Estimate(0.0162, 0.0138, 3), 11, 1))
+    assert "−0.040 (0 : 1)" == str(Difference(Estimate(-0.04, None, 1), 0, 1))
 
 
 def test_the_best_of_a_budget_and_of_all_are_marked(summary: Summary) -> None:
@@ -127,13 +145,16 @@ def test_each_number_of_shots_has_a_table() -> None:
 def test_all_formats_say_the_same(summary: Summary) -> None:
     """Rich, Markdown and LaTeX hold the same texts; CSV and JSON the same numbers."""
     console = Console(width=400, file=io.StringIO())
-    console.print(rich_table(summary))
+    console.print(rich_table(summary), rich_differences(summary))
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     for row in summary.rows:
         for found in row.columns.values():
             assert str(found) in printed
             assert str(found) in markdown(summary)
             assert str(found).replace("±", r"$\pm$") in latex(summary)
+    for comparison in summary.comparisons:
+        assert f"| {comparison} | {comparison.columns['bird']} |" in markdown(summary)
+        assert str(comparison.columns["avg"]) in printed
     lines = {(line["setup"], line["column"]): line for line in csv.DictReader(io.StringIO(comma_separated(summary)))}
     document = json.loads(json.dumps(to_json(summary)))
     for row in document["rows"]:

@@ -167,7 +167,7 @@ def _show_plan(console: Console, folder: Path, config: SweepConfig, device: str)
 
 def _report(console: Console, opened: Sweep, failures: list[Failure]) -> None:
     from fewshot_cli.report.sweep import write_report
-    from fewshot_cli.report.table1 import LEGEND, comparison_text, rich_table, to_json
+    from fewshot_cli.report.table1 import LEGEND, rich_differences, rich_table, to_json
     from fewshot_cli.sweep.summary import summarize
 
     for failure in failures:
@@ -183,6 +183,6 @@ def _report(console: Console, opened: Sweep, failures: list[Failure]) -> None:
         },
         *(rich_table(summary) for summary in summaries),
         LEGEND if summaries else "No cell is finished.",
-        *(comparison_text(comparison) for summary in summaries for comparison in summary.comparisons),
+        *(rich_differences(summary) for summary in summaries if summary.comparisons),
         f"Written: {', '.join(str(file) for file in files)}",
     )

@@ -18,8 +18,9 @@ from fewshot_cli.report.plots import figure_url
 from fewshot_cli.report.run import SCORE, Judged, drawn, judge
 from fewshot_cli.report.table1 import (
     LEGEND,
+    PAIRED,
     comma_separated,
-    comparison_text,
+    differences,
     header,
     latex,
     markdown,
@@ -55,6 +56,7 @@ def write_report(sweep: Sweep, summaries: Sequence[Summary]) -> list[Path]:
         "sweep.html",
         options=sweep.config.to_json(),
         legend=LEGEND,
+        paired=PAIRED,
         tables=[_section(sweep, *pair) for pair in zip(summaries, figures, strict=True)],
         missing=[str(cell) for cell in sweep.missing()],
         score=SCORE,
@@ -89,8 +91,9 @@ def _section(sweep: Sweep, summary: Summary, figure: Path) -> dict[str, Any]:
     return {
         "title": title(summary),
         "header": header(summary),
+        "columns": summary.columns,
         "rows": styled_rows(summary),
-        "comparisons": [comparison_text(comparison) for comparison in summary.comparisons],
+        "differences": differences(summary, summary.columns),
         "curves": f"data:image/png;base64,{base64.b64encode(figure.read_bytes()).decode()}",
         "precision": _precision_recall({cell: one for found in judged.values() for cell, one in found.cells.items()}),
         "costs": [_cost(row.setup, cells) for row in summary.rows],

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fewshot_cli.sweep.summary import Comparison, Estimate, Row, Summary
+from fewshot_cli.sweep.summary import Estimate, Row, Summary
 
 LEGEND = "mAP@[.50:.95] after the last iteration, mean ± half the 95 % confidence interval over seeds; "
 LEGEND += "bold: best of its budget, underlined: best of all."
+PAIRED = "Paired differences over the same shots and seeds; in brackets the pairs (class and seed) won : lost."
 
 
 def title(summary: Summary) -> str:
@@ -23,7 +24,7 @@ def title(summary: Summary) -> str:
 
 def header(summary: Summary) -> list[str]:
     """Names of the columns."""
-    return ["setup", "layers", "parameters", *summary.classes, *summary.averages]
+    return ["setup", "layers", "parameters", *summary.columns]
 
 
 def rich_table(summary: Summary) -> Table:
@@ -36,12 +37,35 @@ def rich_table(summary: Summary) -> Table:
     return table
 
 
+def rich_differences(summary: Summary) -> Table:
+    """For a terminal, which has room for the averages alone."""
+    table = Table(box=box.SIMPLE_HEAD, title=PAIRED, title_justify="left")
+    table.add_column("difference")
+    for name in summary.averages:
+        table.add_column(name, justify="right")
+    for row in differences(summary, summary.averages):
+        table.add_row(*row)
+    return table
+
+
+def differences(summary: Summary, columns: Iterable[str]) -> list[list[str]]:
+    """A line a comparison: its name and the paired difference in each column."""
+    return [
+        [str(comparison), *(str(comparison.columns[name] or "–") for name in columns)]
+        for comparison in summary.comparisons
+    ]
+
+
 def markdown(summary: Summary) -> str:
     """A Markdown table with its legend and comparisons; Markdown has no underline, so `<u>` stands for it."""
     names = header(summary)
     lines = [f"**{title(summary)}**", "", _piped(names), _piped("---" for _ in names)]
     lines += [_piped(_cells(summary, row, _markdown)) for row in summary.rows]
-    lines += ["", LEGEND, "", *(f"- {comparison_text(comparison)}" for comparison in summary.comparisons)]
+    lines += ["", LEGEND]
+    if summary.comparisons:
+        names = ["difference", *summary.columns]
+        lines += ["", PAIRED, "", _piped(names), _piped("---" for _ in names)]
+        lines += [_piped(row) for row in differences(summary, summary.columns)]
     return "\n".join(lines) + "\n"
 
 
@@ -92,24 +116,16 @@ def to_json(summary: Summary) -> dict[str, Any]:
         ],
         "comparisons": [
             {
-                **comparison._asdict(),
                 "first": str(comparison.first),
                 "second": str(comparison.second),
-                "difference": comparison.difference._asdict(),
+                "columns": {
+                    name: {**found._asdict(), "estimate": found.estimate._asdict()} if found else None
+                    for name, found in comparison.columns.items()
+                },
             }
             for comparison in summary.comparisons
         ],
     }
-
-
-def comparison_text(comparison: Comparison) -> str:
-    """`symmetric 3 − last 3, avg: +0.016 ± 0.014; 11 wins : 1 loss`."""
-    mean, half, _ = comparison.difference
-    interval = "" if half is None else f" ± {half:.3f}"
-    return (
-        f"{comparison.first} − {comparison.second}, {comparison.column}: {mean:+.3f}{interval}; "
-        f"{comparison.wins} wins : {comparison.losses} losses"
-    )
 
 
 Style = Callable[[str, bool, bool], Any]

@@ -27,19 +27,32 @@ class Estimate(NamedTuple):
         return f"{self.mean:.3f}" if self.half is None else f"{self.mean:.3f} ± {self.half:.3f}"
 
 
-class Comparison(NamedTuple):
-    """One policy minus another at the same budget, over the same shots and seeds.
+class Difference(NamedTuple):
+    """How much better one setup is than another over the same shots and seeds.
 
-    column: classes averaged over; difference: mean over seeds of the difference of averages; wins, losses: single
-    pairs (class and seed) in which the first was better, worse.
+    estimate: of the mean over seeds, of a class or of an average; wins, losses: single pairs (class and seed) in which
+    the first was better, worse.
     """
+
+    estimate: Estimate
+    wins: int
+    losses: int
+
+    def __str__(self) -> str:
+        mean, half, _ = self.estimate
+        interval = "" if half is None else f" ± {half:.3f}"
+        return f"{mean:+.3f}".replace("-", "−") + f"{interval} ({self.wins} : {self.losses})"
+
+
+class Comparison(NamedTuple):
+    """One setup minus another, per column of the table (None: not a single pair)."""
 
     first: Setup
     second: Setup
-    column: str
-    difference: Estimate
-    wins: int
-    losses: int
+    columns: dict[str, Difference | None]
+
+    def __str__(self) -> str:
+        return f"{self.first} − {self.second}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +73,7 @@ class Summary:
     Attributes:
         classes: in the order asked; averages: the further columns and what each is over.
         rows: in the order of the grid.
-        comparisons: every policy against `last` at each budget, for each average.
+        comparisons: every policy against `last` at the same budget, then every setup that trains against `full`.
     """
 
     detector: str
@@ -69,6 +82,11 @@ class Summary:
     averages: dict[str, tuple[str, ...]]
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the figures: classes, then averages."""
+        return (*self.classes, *self.averages)
 
     def best_of_budget(self, row: Row, column: str) -> bool:
         """Whether no other setup of the same budget has a higher mean; false where there is no other."""
@@ -151,18 +169,25 @@ def _means(scores: Mapping[str, Mapping[int, float]], names: Sequence[str]) -> d
 
 
 def _comparisons(scores: Scores, averages: Mapping[str, Sequence[str]]) -> Iterable[Comparison]:
-    for first in scores:
-        second = Setup("last", first.budget)
-        if first.budget is None or first == second or second not in scores:
-            continue
-        for column, names in averages.items():
-            gains = {
-                (name, seed): scores[first][name][seed] - scores[second][name][seed]
-                for name in names
-                for seed in scores[first][name].keys() & scores[second][name].keys()
-            }
-            both = {name: {s: g for (n, s), g in gains.items() if n == name} for name in names}
-            difference = estimate(list(_means(both, names).values()))
-            if difference:
-                wins, losses = (sum(sign * gain > 0 for gain in gains.values()) for sign in (1, -1))
-                yield Comparison(first, second, column, difference, wins, losses)
+    last = [(setup, Setup("last", setup.budget)) for setup in scores if setup.budget]
+    full = [(setup, Setup("full", None)) for setup in scores if setup.policy != "none"]
+    for first, second in (*last, *full):
+        if first != second and second in scores:
+            columns = {name: (name,) for name in scores[first]} | dict(averages)
+            differences = {name: _difference(scores[first], scores[second], over) for name, over in columns.items()}
+            yield Comparison(first, second, differences)
+
+
+def _difference(
+    first: Mapping[str, Mapping[int, float]], second: Mapping[str, Mapping[int, float]], names: Sequence[str]
+) -> Difference | None:
+    """Over the pairs that both setups have."""
+    gains = {
+        name: {seed: first[name][seed] - second[name][seed] for seed in first[name].keys() & second[name].keys()}
+        for name in names
+    }
+    found = estimate(list(_means(gains, names).values()))
+    if found is None:
+        return None
+    wins, losses = (sum(sign * gain > 0 for by_seed in gains.values() for gain in by_seed.values()) for sign in (1, -1))
+    return Difference(found, wins, losses)
