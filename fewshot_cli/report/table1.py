@@ -39,7 +39,7 @@ def rich_table(summary: Summary) -> Table:
 
 def rich_differences(summary: Summary) -> Table:
     """For a terminal, which has room for the averages alone."""
-    table = Table(box=box.SIMPLE_HEAD, title=PAIRED, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title=f"{title(summary)}, paired (won : lost)", title_justify="left")
     table.add_column("difference")
     for name in summary.averages:
         table.add_column(name, justify="right")
