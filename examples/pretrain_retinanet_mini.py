@@ -31,6 +31,7 @@ from fewshot_cli.evaluation.detect import detect_split, score
 from fewshot_cli.files import write_atomically
 from fewshot_cli.training.loop import Batches, StepOptions, make_optimizer, train
 from fewshot_cli.training.schedule import batch_order
+from fewshot_cli.training.selection import learning_rates
 
 DETECTOR = "retinanet_mini"
 SAVE_EVERY, LOG_EVERY = 250, 50
@@ -66,7 +67,7 @@ def train_all(detector: Detector, split: Split, options: argparse.Namespace) -> 
     device = choose_device(options.device)
     detector.place(device)
     detector.network.train()
-    optimizer = make_optimizer("adamw", detector.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    optimizer = make_optimizer("adamw", learning_rates(detector), lr=options.lr, weight_decay=options.weight_decay)
     start, spent = resume(detector, optimizer, options.out / "state.pt")
     began = time.perf_counter()
     losses: list[float] = []

@@ -27,7 +27,7 @@ from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.policies import select
 from fewshot_cli.training.cache import FeatureCache
 from fewshot_cli.training.loop import make_optimizer
-from fewshot_cli.training.selection import LayerSplit, freeze, trained_parameters
+from fewshot_cli.training.selection import LayerSplit, freeze, learning_rates, trained_parameters
 
 NAME = "retinanet_resnet50_fpn"
 SETUPS = {"last 1": ("last", 1), "symmetric 3": ("symmetric", 3), "all": ("all", None)}
@@ -80,7 +80,7 @@ def ours(policy: str, budget: int | None, options: argparse.Namespace, half: boo
     started = time.perf_counter()
     cache.fill()
     filling = (time.perf_counter() - started) / options.batch
-    optimizer = make_optimizer("sgd", trained_parameters(detector).values(), lr=1e-4, weight_decay=0.0)
+    optimizer = make_optimizer("sgd", learning_rates(detector), lr=1e-4, weight_decay=0.0)
     on_device = [Target(target.boxes.to(device), target.labels.to(device)) for target in targets]
 
     def step() -> torch.Tensor:

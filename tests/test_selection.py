@@ -13,7 +13,7 @@ from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.errors import FsodError, PolicyError
 from fewshot_cli.policies import POLICIES, Selection, select
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
-from fewshot_cli.training.selection import FrozenProof, freeze, split_chain, trained_parameters
+from fewshot_cli.training.selection import FrozenProof, freeze, learning_rates, split_chain, trained_parameters
 
 CASES = [(name, policy) for name in DETECTORS for policy in POLICIES]
 
@@ -126,9 +126,23 @@ def canvases_and_targets(items: object) -> tuple[tuple[torch.Tensor, ...], list[
 
 
 def train_two_steps(detector: Detector) -> None:
-    optimizer = make_optimizer("adamw", trained_parameters(detector).values(), lr=0.01, weight_decay=0.0)
+    optimizer = make_optimizer("adamw", learning_rates(detector), lr=0.01, weight_decay=0.0)
     options = StepOptions(iterations=2, lr=0.01, warmup=0.0, clip=10.0, half=False)
     train(detector, 0, canvases_and_targets, [[0, 1]] * 2, optimizer, options, after_step=lambda done, losses: None)
+
+
+def test_yolox_trains_its_finest_stem_twice_as_fast_and_retinanet_its_whole_head_alike() -> None:
+    """Shares of the rate by parameter: the body's as told, the head's as the detector says."""
+    yolox = tiny()
+    freeze(yolox, selection_in("yolox_nano", "full"))
+    names = {id(parameter): name for name, parameter in yolox.network.named_parameters()}
+    shares = {names[id(parameter)]: share for parameter, share in learning_rates(yolox, body_lr=0.02)}
+    assert shares.keys() == set(names.values())
+    for name, share in shares.items():
+        assert share == (0.02 if name.startswith("backbone.") else 2.0 if name.startswith("head.stems.0.") else 1.0)
+    retinanet = weightless("retinanet_mini")
+    freeze(retinanet, selection_in("retinanet_mini", "all"))
+    assert {share for _, share in learning_rates(retinanet)} == {1.0}
 
 
 def test_norm_statistics_do_not_move_in_layers_that_train() -> None:

@@ -141,6 +141,10 @@ class Detector(nn.Module, ABC):
         """Put every module in eval: norm layers keep the statistics they were pretrained with."""
         self.eval()
 
+    def rate_share(self, parameter: str) -> float:
+        """How fast a parameter of the head learns, by its qualified name: its share of the learning rate."""
+        return 1.0
+
     @abstractmethod
     def normalize(self, canvases: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 RGB → what the first layer was trained on."""

@@ -32,7 +32,7 @@ from fewshot_cli.training.examples import Example, Examples
 from fewshot_cli.training.features import FeatureStore
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.schedule import batch_order
-from fewshot_cli.training.selection import FrozenProof, freeze, parameters_of, trained_parameters
+from fewshot_cli.training.selection import FrozenProof, freeze, learning_rates, trained_parameters
 
 GIB = 1 << 30
 SAVE_EVERY = 50
@@ -216,11 +216,9 @@ class _Session:
         config = self.config
         optimizer = make_optimizer(
             config.optimizer,
-            parameters_of(self.detector, parts=("head",)),
-            parameters_of(self.detector, parts=("neck", "backbone")),
+            learning_rates(self.detector, config.body_lr),
             lr=config.lr,
             weight_decay=config.weight_decay,
-            body_lr=config.body_lr,
         )
         self._resume(optimizer)
         order = batch_order(len(self.train_features), config.batch_size, config.iterations, config.seed)

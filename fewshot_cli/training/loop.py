@@ -33,27 +33,23 @@ class StepOptions:
 
 def make_optimizer(
     name: str,
-    head: Iterable[nn.Parameter],
-    body: Iterable[nn.Parameter] = (),
+    parameters: Iterable[tuple[nn.Parameter, float]],
     *,
     lr: float,
     weight_decay: float,
-    body_lr: float = 1.0,
 ) -> torch.optim.Optimizer:
     """AdamW or SGD with momentum 0.9; biases and norms are not decayed.
 
     Args:
         name: `adamw` or `sgd`.
-        head, body: what trains in the head, and in neck and backbone.
-        lr: peak rate; body_lr: the body's, as a share of it.
+        parameters: what trains, each with its share of `lr`.
+        lr: peak rate.
         weight_decay: see above.
     """
-    groups = [
-        {"params": [p for p in parameters if (p.ndim > 1) == decayed], "weight_decay": decay, "share": share}
-        for parameters, share in ((list(head), 1.0), (list(body), body_lr))
-        for decayed, decay in ((True, weight_decay), (False, 0.0))
-    ]
-    groups = [group for group in groups if group["params"]]
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, share in parameters:
+        members.setdefault((share, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    groups = [{"params": params, "share": share, "weight_decay": decay} for (share, decay), params in members.items()]
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=lr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import nn
@@ -69,10 +68,20 @@ def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
 
 
-def parameters_of(detector: Detector, parts: Collection[str]) -> list[nn.Parameter]:
-    """The parameters that train in these parts of the chain, in chain order."""
-    layers = [layer for layer in detector.layers if layer.part in parts]
-    return [parameter for layer in layers for parameter in layer.parameters().values() if parameter.requires_grad]
+def learning_rates(detector: Detector, body_lr: float = 1.0) -> list[tuple[nn.Parameter, float]]:
+    """What trains, each with its share of the learning rate; the head first.
+
+    Args:
+        body_lr: share of neck and backbone; in the head the detector says (Detector.rate_share).
+    """
+    head = [layer for layer in detector.layers if layer.part == "head"]
+    body = [layer for layer in detector.layers if layer.part != "head"]
+    return [
+        (parameter, detector.rate_share(name) if layer.part == "head" else body_lr)
+        for layer in (*head, *body)
+        for name, parameter in layer.parameters().items()
+        if parameter.requires_grad
+    ]
 
 
 def _check_coverage(detector: Detector) -> None:
