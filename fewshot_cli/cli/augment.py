@@ -10,6 +10,7 @@ import typer
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Color, Config, Flip, Json, Ops, Positive, Quiet, Rotate, Scale, Stretch
 from fewshot_cli.data.augmentation import Augmentation, parse_ops
+from fewshot_cli.runs.config import LARGEST_COUNTS
 from fewshot_cli.runs.config import FinetuneConfig as Defaults
 
 
@@ -17,7 +18,9 @@ def augment(
     data: Annotated[
         Path | None, typer.Argument(help="Data set folder; default: the most recently fetched one under ./data.")
     ] = None,
-    copies: Annotated[int, typer.Option(min=1, help="Pictures per shot, the original included.")] = Defaults.copies,
+    copies: Annotated[
+        int, typer.Option(min=1, max=LARGEST_COUNTS["copies"], help="Pictures per shot, the original included.")
+    ] = Defaults.copies,
     ops: Ops = ",".join(Defaults.ops),
     positive: Positive = Defaults.positive,
     flip: Flip = Defaults.flip,

@@ -15,6 +15,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 CACHE_TYPES = ("auto", "fp32", "bf16")
 LARGEST_RATE = 1e30
 """Optimizers multiply and divide rates in float32, which ends at 3e38."""
+LARGEST_COUNTS = {"iterations": 1_000_000, "batch_size": 1024, "copies": 10_000}
+"""More is a slip of the finger: it would fill the memory with the order of the batches, or never end."""
 LARGEST_SEED = 2**63 - 1
 """What torch's generators take."""
 
@@ -115,8 +117,8 @@ class FinetuneConfig:
                 for name, valid in choices.items()
             ),
             *(
-                (getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: give at least 1")
-                for name in ("iterations", "batch_size", "copies")
+                (1 <= getattr(self, name) <= most, f"{name} is {getattr(self, name)}: give 1 to {most:,}")
+                for name, most in LARGEST_COUNTS.items()
             ),
             *(
                 (0 <= getattr(self, name) < math.inf, f"{name} is {getattr(self, name)}: give 0 or more")
