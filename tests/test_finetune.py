@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 from helpers_data import write_document
-from helpers_runs import LEARNING, TINY, argv_of, config_of, draw_shapes, fine_tune, fsod, metrics_of, score
+from helpers_runs import LEARNING, SIDE, TINY, argv_of, config_of, draw_shapes, fine_tune, fsod, metrics_of, score
 from safetensors.torch import load_file
 
+from fewshot_cli.data.store import open_dataset
+from fewshot_cli.detectors.chain import Detections
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.errors import DataError, DivergedError, ModelError
 from fewshot_cli.runs.checkpoint import read_checkpoint, restore
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.training import cache as cache_module
+from fewshot_cli.training import classes as classes_module
 from fewshot_cli.training.cache import FeatureCache
-from fewshot_cli.training.classes import choose_origins
+from fewshot_cli.training.classes import choose_origins, similar_classes
 
 RETINANET = {**TINY, "detector": "retinanet_resnet50_fpn", "iterations": 3, "eval_every": 0}
 NOWHERE, ON_DISK = {"cache_memory": 0.0, "cache_disk": 0.0}, {"cache_memory": 0.0, "cache_disk": 1.0}
@@ -278,6 +281,55 @@ def test_auto_finds_the_base_class_of_the_same_name() -> None:
     with pytest.raises(ModelError, match="no base class 'cats'") as caught:
         choose_origins(["a"], known, "cats")
     assert str(caught.value.hint).startswith("Did you mean cat?") and "N/A" not in str(caught.value.hint)
+
+
+def test_similar_asks_how_the_detector_sees_the_shots_only_where_the_name_is_unknown() -> None:
+    """A known name keeps its class; where nothing fires, and for random weights, it is as with auto."""
+    known = ["__background__", "cat", "N/A", "coffee cup", "dog"]
+    fired = [(4, 1), (4,), ()]
+    assert [(1,), (4,), (1, 3, 4)] == choose_origins(["cat", "fox", "helmet"], known, "similar", lambda: fired)
+    assert [(1,), (4,)] == choose_origins(["cat", "dog"], known, "similar", lambda: pytest.fail("asked in vain"))
+    assert [()] == choose_origins(["cat"], [], "similar", lambda: pytest.fail("asked in vain"))
+
+
+def test_similar_classes_are_those_that_fire_most_on_the_boxes(
+    shapes: Path, base_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Per class of the data the three base classes with the largest sums of best score × IoU, box by box."""
+    shots = open_dataset(shapes).train
+    detector = build_detector("yolox_nano", weights=str(base_weights), image_size=SIDE)
+    chance = torch.Generator().manual_seed(0)
+
+    def seen(count: int) -> Detections:
+        corners = torch.rand(count, 2, generator=chance) * SIDE
+        boxes = torch.cat([corners, corners + torch.rand(count, 2, generator=chance) * SIDE], dim=1)
+        labels = torch.randint(0, 6, (count,), generator=chance)
+        return Detections(boxes, torch.rand(count, generator=chance), labels)
+
+    found = [seen(40) for _ in shots.pictures]
+    monkeypatch.setattr(classes_module, "detect_split", lambda *_, **__: found)
+    sums = [dict.fromkeys(range(80), 0.0) for _ in shots.classes]
+    for picture, detections in zip(shots.pictures, found, strict=True):
+        for box, label in zip(picture.boxes, picture.labels, strict=True):
+            for base in set(detections.labels.tolist()):
+                rows = [row for row, other in enumerate(detections.labels) if other == base]
+                sums[label][base] += max(
+                    iou_of(box.tolist(), detections.boxes[row].tolist()) * float(detections.scores[row]) for row in rows
+                )
+    assert any(sum(value > 0 for value in fired.values()) > 3 for fired in sums)
+    wanted = [tuple(sorted((b for b in fired if fired[b] > 0), key=lambda b: -fired[b])[:3]) for fired in sums]
+    assert wanted == similar_classes(detector, shots)
+    monkeypatch.setattr(classes_module, "detect_split", lambda *_, **__: [seen(0) for _ in shots.pictures])
+    assert [()] * len(shots.classes) == similar_classes(detector, shots)
+
+
+def iou_of(first: list[float], second: list[float]) -> float:
+    """IoU of two xyxy boxes, by hand."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    shared = max(0.0, width) * max(0.0, height)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    return shared / (sum(areas) - shared)
 
 
 def test_an_augmented_data_set_is_used_as_it_is(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,3 +67,18 @@ def test_a_few_real_steps(real: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "Class 'flower' starts from the mean of the 80 base classes." in done.stderr
     result = json.loads(done.stdout)
     assert 0.0 < result["ap"] and 0 == result["frozen"]["changed"]
+
+
+def test_a_raccoon_starts_from_the_animals_it_is_taken_for(
+    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --init-class similar the base classes are those that the real detector finds on the shots."""
+    monkeypatch.chdir(tmp_path)
+    source = f"coco:{real / 'data' / 'raccoon' / 'pool'}"
+    assert 0 == fsod("fetch", "--source", source, "--class", "raccoon", "--shots", 10, "--test-images", 2).exit_code
+    weights = real / "weights" / "yolox_nano_coco.pth"
+    done = fsod("finetune", "--weights", weights, "--policy", "none", "--init-class", "similar")
+    assert 0 == done.exit_code, done.stderr
+    said = "Class 'raccoon' starts from the mean of the base classes "
+    _, _, rest = done.stderr.partition(said)
+    assert {"bear", "cat", "dog"} == set(rest.partition(".")[0].split(", ")), done.stderr

@@ -47,7 +47,11 @@ def finetune(
         int, typer.Option(help="Backbone stages that train, 0 to 5, counted from the output side.")
     ] = Defaults.backbone_stages,
     init_class: Annotated[
-        str, typer.Option(help="Start of a class's predictor: auto (base class of that name), a base class, or none.")
+        str,
+        typer.Option(
+            help="Start of a class's predictor: auto (base class of that name, else the mean of all), similar "
+            "(else the mean of those that fire most on the shots), a base class, or none."
+        ),
     ] = Defaults.init_class,
     image_size: Annotated[
         int | None, typer.Option(help="Side of the square canvas in pixels; default: the detector's own.")

@@ -44,7 +44,8 @@ class FinetuneConfig:
     backbone_stages: int = 0
     """Backbone stages that train, counted from the output side, 0 … 5."""
     init_class: str = "auto"
-    """A class's predictor starts from: `auto` (the base class of the same name, if any), a base class, or `none`."""
+    """A class's predictor starts from: `auto` (the base class of the same name, else the mean of all), `similar` (else
+    the mean of those that fire most on the shots), a base class, or `none`."""
     image_size: int | None = None
     """Side of the square canvas in pixels, a multiple of 32; the detector's own by default."""
     iterations: int = 200

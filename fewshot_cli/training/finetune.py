@@ -27,7 +27,7 @@ from fewshot_cli.runs.checkpoint import CheckpointInfo, load_tensors, save_check
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.training.cache import FeatureCache
-from fewshot_cli.training.classes import choose_origins, describe_origin
+from fewshot_cli.training.classes import choose_origins, describe_origin, similar_classes
 from fewshot_cli.training.examples import Example, Examples
 from fewshot_cli.training.features import FeatureStore
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
@@ -144,7 +144,9 @@ class _Session:
         classes = self.data.train.classes
         known = self.detector.classes if self.detector.pretrained else ()
         self.known_classes = [name for name in classes if class_key(name) in map(class_key, known)]
-        origins = choose_origins(classes, known, self.config.init_class)
+        origins = choose_origins(
+            classes, known, self.config.init_class, lambda: similar_classes(self.detector, self.data.train)
+        )
         for name, bases in zip(classes, origins, strict=True):
             self.reporter.say(f"Class {name!r} starts from {describe_origin(bases, known)}.")
         with torch.random.fork_rng(devices=[]):
