@@ -68,6 +68,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"lr": "1e39"}, 4, "lr is 1e+39: give a positive number", "--help"),
         ({"lr": 0}, 4, "lr is 0.0: give a positive number", "--help"),
         ({"body_lr": 0}, 4, "body_lr is 0.0: give a positive share of lr", "--help"),
+        ({"fine_lr": -1}, 4, "fine_lr is -1.0: give a positive share of lr", "--help"),
         ({"weight_decay": "inf"}, 4, "weight_decay is inf: give 0 or more", "--help"),
         ({"clip": "nan"}, 4, "clip is nan: give 0 or more", "--help"),
         ({"cache_memory": "inf"}, 4, "cache_memory is inf: give 0 or more", "--help"),

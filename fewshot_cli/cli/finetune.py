@@ -73,6 +73,10 @@ def finetune(
     body_lr: Annotated[
         float, typer.Option(help="Rate of neck and backbone layers that train, as a share of --lr.")
     ] = Defaults.body_lr,
+    fine_lr: Annotated[
+        float,
+        typer.Option(help="YOLOX: rate of the head's finest level, as a share of --lr; 2 helps small objects."),
+    ] = Defaults.fine_lr,
     weight_decay: Annotated[float, typer.Option(help="Not on biases and norms.")] = Defaults.weight_decay,
     warmup: Annotated[float, typer.Option(help="Share of the iterations in which the rate rises.")] = Defaults.warmup,
     clip: Annotated[float, typer.Option(help="Largest gradient norm; 0 for no limit.")] = Defaults.clip,

@@ -141,9 +141,9 @@ class Detector(nn.Module, ABC):
         """Put every module in eval: norm layers keep the statistics they were pretrained with."""
         self.eval()
 
-    def rate_share(self, parameter: str) -> float:
-        """How fast a parameter of the head learns, by its qualified name: its share of the learning rate."""
-        return 1.0
+    def is_finest(self, parameter: str) -> bool:
+        """Whether a parameter of the head, by its qualified name, is the finest level's own; levels may share all."""
+        return False
 
     @abstractmethod
     def normalize(self, canvases: Tensor) -> Tensor:

@@ -33,12 +33,6 @@ A step of Adam is about as large as the rate, whatever the weight: on pixels of 
 convolution hundreds of times as much as the others', and its gradient would fill the norm that is clipped. A power of
 two, so that no bit of the outputs changes.
 """
-FINE_STEM_RATE = 2.0
-"""Share of the learning rate at which the head's stem at stride 8 trains, the only one that small objects pass.
-
-Its weights are three times as large as those of the stem at stride 32, so that the same step of Adam changes it three
-times less. Found on held-out pictures (README, "How the defaults were chosen").
-"""
 BOX_LOSS_WEIGHT = 5.0
 PRIOR = 0.01
 """A fresh class starts with this score everywhere (RetinaNet paper, section 4.1)."""
@@ -174,8 +168,9 @@ class Yolox(Detector):
         head, classes, boxes = self.network.head, x[:LEVELS], x[LEVELS:]
         return (*_each(head.cls_preds, classes), *_each(head.reg_preds, boxes), *_each(head.obj_preds, boxes))
 
-    def rate_share(self, parameter: str) -> float:
-        return FINE_STEM_RATE if parameter.startswith("head.stems.0.") else 1.0
+    def is_finest(self, parameter: str) -> bool:
+        """Each level has a head of its own: `head.stems.0`, `head.cls_convs.0` and so on are those of stride 8."""
+        return parameter.split(".")[2] == "0"
 
     def normalize(self, canvases: Tensor) -> Tensor:
         return canvases.flip(1).float() / PIXEL_SCALE

@@ -74,6 +74,8 @@ class FinetuneConfig:
     """Peak learning rate."""
     body_lr: float = 0.02
     """Rate of neck and backbone layers that train, as a share of `lr`: they know more than ten pictures can teach."""
+    fine_lr: float = 1.0
+    """Rate of the head's finest level, as a share of `lr`, where levels have heads of their own: for small objects."""
     weight_decay: float = 0.01
     """Decoupled for AdamW, L2 for SGD; not on biases and norms."""
     warmup: float = 0.05
@@ -129,6 +131,7 @@ class FinetuneConfig:
             (0 <= self.weight_decay <= LARGEST_RATE, f"weight_decay is {self.weight_decay}: give 0 or more"),
             (0 < self.lr <= LARGEST_RATE, f"lr is {self.lr}: give a positive number"),
             (0 < self.body_lr <= LARGEST_RATE, f"body_lr is {self.body_lr}: give a positive share of lr"),
+            (0 < self.fine_lr <= LARGEST_RATE, f"fine_lr is {self.fine_lr}: give a positive share of lr"),
             (0 <= self.warmup < 1, f"warmup is {self.warmup}: give a share of the run, from 0 to below 1"),
         ]
 

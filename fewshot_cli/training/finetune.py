@@ -218,7 +218,7 @@ class _Session:
         config = self.config
         optimizer = make_optimizer(
             config.optimizer,
-            learning_rates(self.detector, config.body_lr),
+            learning_rates(self.detector, config.body_lr, config.fine_lr),
             lr=config.lr,
             weight_decay=config.weight_decay,
         )

@@ -68,20 +68,21 @@ def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
 
 
-def learning_rates(detector: Detector, body_lr: float = 1.0) -> list[tuple[nn.Parameter, float]]:
+def learning_rates(detector: Detector, body_lr: float = 1.0, fine_lr: float = 1.0) -> list[tuple[nn.Parameter, float]]:
     """What trains, each with its share of the learning rate; the head first.
 
     Args:
-        body_lr: share of neck and backbone; in the head the detector says (Detector.rate_share).
+        body_lr: share of neck and backbone.
+        fine_lr: share of the finest level of the head (Detector.is_finest); the rest of the head has 1.
     """
-    head = [layer for layer in detector.layers if layer.part == "head"]
-    body = [layer for layer in detector.layers if layer.part != "head"]
-    return [
-        (parameter, detector.rate_share(name) if layer.part == "head" else body_lr)
-        for layer in (*head, *body)
+    head, body = ([layer for layer in detector.layers if (layer.part == "head") == wanted] for wanted in (True, False))
+    shares = [
+        (parameter, fine_lr if detector.is_finest(name) else 1.0)
+        for layer in head
         for name, parameter in layer.parameters().items()
-        if parameter.requires_grad
     ]
+    shares += [(parameter, body_lr) for layer in body for parameter in layer.parameters().values()]
+    return [(parameter, share) for parameter, share in shares if parameter.requires_grad]
 
 
 def _check_coverage(detector: Detector) -> None:
