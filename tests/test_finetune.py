@@ -237,8 +237,14 @@ def test_full_trains_everything(shapes: Path, tmp_path: Path) -> None:
     assert {name for name, _ in network.named_parameters()} == set(load_file(run.checkpoint))
 
 
-def test_neck_and_backbone_train_at_their_share_of_the_rate(shapes: Path, tmp_path: Path) -> None:
-    """One SGD step of `full` with --body-lr 0.1 moves the head as with 1.0, and all else a tenth as far."""
+@pytest.mark.parametrize(
+    ("option", "slower", "others"),
+    [("body_lr", "backbone.", "head.obj_preds."), ("fine_lr", "head.reg_convs.0.", "head.reg_convs.1.")],
+)
+def test_a_share_of_the_rate_concerns_its_part_alone(
+    option: str, slower: str, others: str, shapes: Path, tmp_path: Path
+) -> None:
+    """One SGD step of `full` with a tenth moves neck and backbone, or the finest level, a tenth as far, and nothing else."""
     base = {
         **TINY,
         "policy": "full",
@@ -249,9 +255,9 @@ def test_neck_and_backbone_train_at_their_share_of_the_rate(shapes: Path, tmp_pa
         "warmup": 0.0,
     }
     start = build_detector("yolox_nano", weights="none").network.state_dict()
-    ends = [fine_tune(tmp_path / f"{n}", config_of(shapes, base, body_lr=n)).checkpoint for n in (1.0, 0.1)]
+    ends = [fine_tune(tmp_path / f"{n}", config_of(shapes, base, **{option: n})).checkpoint for n in (1.0, 0.1)]
     whole, tenth = (load_file(path) for path in ends)
-    for part, share in (("head.obj_preds.", 1.0), ("backbone.", 0.1)):
+    for part, share in ((others, 1.0), (slower, 0.1)):
         names = [name for name in whole if name.startswith(part)]
         moved, less = (torch.cat([(end[name] - start[name]).flatten() for name in names]) for end in (whole, tenth))
         assert moved.norm() > 1e-2 and (share * moved - less).norm() < 0.01 * less.norm(), part
