@@ -49,8 +49,8 @@ def finetune(
     init_class: Annotated[
         str,
         typer.Option(
-            help="Start of a class's predictor: auto (base class of that name, else the mean of all), similar "
-            "(else the mean of those that fire most on the shots), a base class, or none."
+            help="Start of a class's predictor: auto (base class of that name, else those the detector takes the "
+            "shots' objects for, else the mean of all), mean (without looking at the shots), a base class, or none."
         ),
     ] = Defaults.init_class,
     image_size: Annotated[
@@ -74,8 +74,11 @@ def finetune(
         float, typer.Option(help="Rate of neck and backbone layers that train, as a share of --lr.")
     ] = Defaults.body_lr,
     fine_lr: Annotated[
-        float,
-        typer.Option(help="YOLOX: rate of the head's finest level, as a share of --lr; 2 helps small objects."),
+        float | None,
+        typer.Option(
+            help="YOLOX: rate of the head's finest level, as a share of --lr; default: 2 if small objects are the "
+            "rule in the shots, else 1."
+        ),
     ] = Defaults.fine_lr,
     weight_decay: Annotated[float, typer.Option(help="Not on biases and norms.")] = Defaults.weight_decay,
     warmup: Annotated[float, typer.Option(help="Share of the iterations in which the rate rises.")] = Defaults.warmup,

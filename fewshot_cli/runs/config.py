@@ -44,8 +44,8 @@ class FinetuneConfig:
     backbone_stages: int = 0
     """Backbone stages that train, counted from the output side, 0 … 5."""
     init_class: str = "auto"
-    """A class's predictor starts from: `auto` (the base class of the same name, else the mean of all), `similar` (else
-    the mean of those that fire most on the shots), a base class, or `none`."""
+    """A class's predictor starts from: `auto` (the base class of the same name, else those that the detector takes
+    the shots' objects for, else the mean of all), `mean` (without looking at the shots), a base class, or `none`."""
     image_size: int | None = None
     """Side of the square canvas in pixels, a multiple of 32; the detector's own by default."""
     iterations: int = 200
@@ -74,8 +74,9 @@ class FinetuneConfig:
     """Peak learning rate."""
     body_lr: float = 0.02
     """Rate of neck and backbone layers that train, as a share of `lr`: they know more than ten pictures can teach."""
-    fine_lr: float = 1.0
-    """Rate of the head's finest level, as a share of `lr`, where levels have heads of their own: for small objects."""
+    fine_lr: float | None = None
+    """Rate of the head's finest level, as a share of `lr`, where levels have heads of their own; by default 2 if small
+    objects are the rule, else 1."""
     weight_decay: float = 0.01
     """Decoupled for AdamW, L2 for SGD; not on biases and norms."""
     warmup: float = 0.05
@@ -131,7 +132,10 @@ class FinetuneConfig:
             (0 <= self.weight_decay <= LARGEST_RATE, f"weight_decay is {self.weight_decay}: give 0 or more"),
             (0 < self.lr <= LARGEST_RATE, f"lr is {self.lr}: give a positive number"),
             (0 < self.body_lr <= LARGEST_RATE, f"body_lr is {self.body_lr}: give a positive share of lr"),
-            (0 < self.fine_lr <= LARGEST_RATE, f"fine_lr is {self.fine_lr}: give a positive share of lr"),
+            (
+                self.fine_lr is None or 0 < self.fine_lr <= LARGEST_RATE,
+                f"fine_lr is {self.fine_lr}: give a positive share of lr",
+            ),
             (0 <= self.warmup < 1, f"warmup is {self.warmup}: give a share of the run, from 0 to below 1"),
         ]
 

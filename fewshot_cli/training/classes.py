@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from fewshot_cli.data.coco import Split
-from fewshot_cli.detectors.chain import Detector, Origin
+from fewshot_cli.detectors.chain import Detections, Detector, Origin
 from fewshot_cli.errors import ModelError, closest
 from fewshot_cli.evaluation.detect import detect_split
+from fewshot_cli.progress import Reporter
 
 SIMILAR = 3
-"""Base classes that a class starts from when they are chosen by how they fire on its shots."""
+"""Base classes, at most, that a class starts from if the detector takes its objects for those."""
+HIT_IOU, HIT_SCORE = 0.5, 0.05
+"""A detection hits a box with this overlap, as in AP50, and this score, from which on RetinaNet (arXiv 1708.02002,
+section 4.1) counts detections at all."""
 _NO_CLASS = ("__background__", "N/A")
 """Places that torchvision keeps in its list of classes and that no object has."""
 
@@ -22,20 +27,19 @@ def choose_origins(
     classes: Sequence[str],
     base_classes: Sequence[str],
     init_class: str,
-    similar: Callable[[], Sequence[Origin]] | None = None,
+    similar: Callable[[], Sequence[Origin]],
 ) -> list[Origin]:
     """For each class, the base classes whose mean its predictor starts from; none for fresh weights.
 
-    The mean of all base classes helped on two of the four data sets it was measured on and cost on the other
-    two: on average a tie with fresh weights (README, "How the defaults were chosen").
+    What each start was worth: README, "How the defaults were chosen".
 
     Args:
         classes: the data set's.
         base_classes: those the pretrained detector knows; empty if its predictor is random.
-        init_class: `auto` (the base class of the same name regardless of case and punctuation, else the mean of
-            all), `similar` (the same, but for an unknown class the base classes that fire most on its shots), the
-            name of a base class, or `none` (fresh).
-        similar: those base classes for each class; asked only where it matters.
+        init_class: `auto` (the base class of the same name regardless of case and punctuation, else the similar
+            ones, else the mean of all), `mean` (the same without the similar ones), the name of a base class, or
+            `none` (fresh).
+        similar: the similar base classes of each class; asked only where it matters.
 
     Raises:
         ModelError: a base class that this detector does not know.
@@ -43,10 +47,10 @@ def choose_origins(
     rows = {_fold(name): row for row, name in enumerate(base_classes) if name not in _NO_CLASS}
     if init_class == "none":
         return [()] * len(classes)
-    if init_class in ("auto", "similar"):
+    if init_class in ("auto", "mean"):
         same = [rows.get(_fold(name)) for name in classes]
         unknown: Sequence[Origin] = [()] * len(classes)
-        if init_class == "similar" and similar and rows and None in same:
+        if init_class == "auto" and rows and None in same:
             unknown = similar()
         everything = tuple(rows.values())
         return [others or everything if row is None else (row,) for row, others in zip(same, unknown, strict=True)]
@@ -56,28 +60,40 @@ def choose_origins(
     return [(rows[_fold(init_class)],)] * len(classes)
 
 
-def similar_classes(detector: Detector, shots: Split) -> list[Origin]:
-    """For each class of the shots, the base classes that fire most on its boxes; empty if none does.
+def similar_classes(detector: Detector, shots: Split, reporter: Reporter | None = None) -> list[Origin]:
+    """For each class of the shots, the base classes that the detector takes its objects for; empty if for none.
 
-    A base class gets, from each box, the largest product of score and IoU among its detections.
+    It takes them for something it knows if its detections hit more than half of the average picture's objects of that
+    class. Fewer hits are chance, and a start from a person's weights, say, costs helmets more than it gives.
 
     Args:
-        detector: with its base classes.
+        detector: with its base classes, on the CPU, so that every machine starts alike.
         shots: training pictures.
     """
     detector.hold_statistics()
-    fired = torch.zeros(len(shots.classes), len(detector.classes))
-    for picture, found in zip(shots.pictures, detect_split(detector, shots, device=torch.device("cpu")), strict=True):
-        strength = box_iou(torch.from_numpy(picture.boxes).float(), found.boxes) * found.scores
-        columns = found.labels.expand(len(strength), -1)
-        best = strength.new_zeros(len(strength), fired.shape[1]).scatter_reduce_(1, columns, strength, "amax")
-        fired.index_add_(0, torch.from_numpy(picture.labels), best)
-    return [_strongest(row) for row in fired]
+    found = detect_split(detector, shots, device=torch.device("cpu"), reporter=reporter)
+    hits = [
+        (torch.from_numpy(picture.labels), _hits(torch.from_numpy(picture.boxes).float(), detections, detector))
+        for picture, detections in zip(shots.pictures, found, strict=True)
+    ]
+    return [_strongest([scores[labels == label] for labels, scores in hits]) for label in range(len(shots.classes))]
 
 
-def _strongest(fired: torch.Tensor) -> Origin:
-    strongest = fired.topk(min(SIMILAR, len(fired))).indices
-    return tuple(int(row) for row in strongest if fired[row] > 0)
+def _hits(boxes: Tensor, detections: Detections, detector: Detector) -> Tensor:
+    """(N, base classes) highest score with which each class hits each of N boxes; 0 for a miss."""
+    hits = (box_iou(boxes, detections.boxes) >= HIT_IOU) & (detections.scores >= HIT_SCORE)
+    best = torch.zeros(len(boxes), len(detector.classes))
+    return best.scatter_reduce_(1, detections.labels.expand(hits.shape), hits * detections.scores, "amax")
+
+
+def _strongest(pictures: list[Tensor]) -> Origin:
+    """Of the hits on one class's boxes, picture by picture."""
+    pictures = [scores for scores in pictures if len(scores)]
+    seen = [(scores.amax(dim=1) > 0).float().mean() for scores in pictures]
+    if sum(seen) <= len(seen) / 2:
+        return ()
+    strongest = torch.cat(pictures).sum(dim=0).topk(min(SIMILAR, pictures[0].shape[1]))
+    return tuple(row for strength, row in zip(*map(Tensor.tolist, strongest), strict=True) if strength > 0)
 
 
 def describe_origin(origin: Origin, base_classes: Sequence[str]) -> str:

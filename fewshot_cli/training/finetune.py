@@ -32,7 +32,7 @@ from fewshot_cli.training.examples import Example, Examples
 from fewshot_cli.training.features import FeatureStore
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.schedule import batch_order
-from fewshot_cli.training.selection import FrozenProof, freeze, learning_rates, trained_parameters
+from fewshot_cli.training.selection import FrozenProof, fine_share, freeze, learning_rates, trained_parameters
 
 GIB = 1 << 30
 SAVE_EVERY = 50
@@ -109,6 +109,7 @@ class _Session:
         base_fingerprint = state_fingerprint(self.detector.network)
         base = tensor_fingerprints(self.detector.network)
         self._give_classes()
+        self.fine_lr = config.fine_lr or fine_share(self.detector, self.data.train)
         self.half = computes_in_half(config.precision, self.device, self.detector)
         self.split = freeze(self.detector, selection)
         self.kept = tensors_to_keep(self.detector, base, tensor_fingerprints(self.detector.network))
@@ -127,6 +128,8 @@ class _Session:
         self.reporter.say(
             f"Shots: {len(shots)} images with {boxes} boxes; test: {len(self.data.test.pictures)} images."
         )
+        if self.fine_lr != 1 and self.config.fine_lr is None and self.config.policy != "none":
+            self.reporter.say(f"Most objects are small: the head's finest level learns {self.fine_lr:g} times as fast.")
         self.reporter.say(
             f"Training {layers}: {trained:,} of {total:,} parameters, in {self._precision} on {self.device}."
         )
@@ -145,7 +148,10 @@ class _Session:
         known = self.detector.classes if self.detector.pretrained else ()
         self.known_classes = [name for name in classes if class_key(name) in map(class_key, known)]
         origins = choose_origins(
-            classes, known, self.config.init_class, lambda: similar_classes(self.detector, self.data.train)
+            classes,
+            known,
+            self.config.init_class,
+            lambda: similar_classes(self.detector, self.data.train, self.reporter),
         )
         for name, bases in zip(classes, origins, strict=True):
             self.reporter.say(f"Class {name!r} starts from {describe_origin(bases, known)}.")
@@ -218,7 +224,7 @@ class _Session:
         config = self.config
         optimizer = make_optimizer(
             config.optimizer,
-            learning_rates(self.detector, config.body_lr, config.fine_lr),
+            learning_rates(self.detector, config.body_lr, self.fine_lr),
             lr=config.lr,
             weight_decay=config.weight_decay,
         )
@@ -343,6 +349,7 @@ class _Session:
             "images": {"train": len(self.data.train.pictures), "test": len(self.data.test.pictures)},
             "iterations": self.progress.iteration,
             "seed": self.config.seed,
+            "fine_lr": self.fine_lr,
             "ap": metrics.ap,
             "best": {"ap": best["ap"], "iteration": best["iteration"]},
             "train_ap": train_metrics.ap,

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 from torch import nn
 
+from fewshot_cli.data.coco import Picture, Split
 from fewshot_cli.detectors.chain import Detector, Layer
 from fewshot_cli.detectors.weights import tensor_fingerprints
 from fewshot_cli.errors import FsodError, PolicyError
 from fewshot_cli.policies import Selection
+
+SMALL = 64
+"""Side in canvas pixels of the largest object that a level of stride 8 is for (FCOS, arXiv 1904.01355, section 3.2)."""
+FASTER = 2.0
+"""Share of the rate that the finest level gets for small objects (README, "How the defaults were chosen")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,26 @@ def freeze(detector: Detector, selection: Selection) -> LayerSplit:
 def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:
     """The parameters that train, by qualified name."""
     return {name: parameter for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
+
+
+def fine_share(detector: Detector, shots: Split) -> float:
+    """Share of the learning rate for the finest level of the head: FASTER where small objects are the rule, else 1.
+
+    Where levels have heads of their own, what small objects teach is learned in the finest alone. They are the rule if
+    they make up more than half of the average shot's objects: an average over pictures, as training sees them,
+    because one crowded picture can hold most objects of all ten.
+    """
+    heads = [layer for layer in detector.layers if layer.part == "head"]
+    if not any(detector.is_finest(name) for layer in heads for name in layer.parameters()):
+        return 1.0
+    small = [(_sides(picture, detector.image_size) <= SMALL).mean() for picture in shots.pictures if len(picture.boxes)]
+    return FASTER if sum(small) > len(small) / 2 else 1.0
+
+
+def _sides(picture: Picture, image_size: int) -> np.ndarray:
+    """Of squares as large as the picture's boxes, in canvas pixels."""
+    extents = picture.boxes[:, 2:] - picture.boxes[:, :2]
+    return np.sqrt(extents.prod(axis=1)) * image_size / max(picture.width, picture.height)
 
 
 def learning_rates(detector: Detector, body_lr: float = 1.0, fine_lr: float = 1.0) -> list[tuple[nn.Parameter, float]]:
