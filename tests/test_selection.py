@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers_runs import SIDE
 
+from fewshot_cli.data.coco import Picture, Split
 from fewshot_cli.detectors.chain import Detector, Target
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.errors import FsodError, PolicyError
 from fewshot_cli.policies import POLICIES, Selection, select
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
-from fewshot_cli.training.selection import FrozenProof, freeze, learning_rates, split_chain, trained_parameters
+from fewshot_cli.training.selection import (
+    FrozenProof,
+    fine_share,
+    freeze,
+    learning_rates,
+    split_chain,
+    trained_parameters,
+)
 
 CASES = [(name, policy) for name in DETECTORS for policy in POLICIES]
 
 
 @cache
-def weightless(name: str) -> Detector:
+def weightless(name: str, image_size: int = SIDE) -> Detector:
     """The real chain of a detector without memory for its weights; freezing never looks at them."""
     with torch.device("meta"):
-        return build_detector(name, weights="none", image_size=SIDE)
+        return build_detector(name, weights="none", image_size=image_size)
 
 
 def selection_in(name: str, policy: str, budget: int = 3, **more: int) -> Selection:
@@ -144,6 +155,45 @@ def test_each_parameter_has_its_share_of_the_rate() -> None:
     retinanet = weightless("retinanet_mini")
     freeze(retinanet, selection_in("retinanet_mini", "all"))
     assert {1.0} == {share for _, share in learning_rates(retinanet, fine_lr=2.0)}
+
+
+def shots_with(*pictures: Sequence[float], crowd: int = 0) -> Split:
+    """Pictures of 640 × 320 with square boxes of these sides, the first of them crowds."""
+    return Split(
+        annotations=Path("nowhere.json"),
+        classes=("thing",),
+        pictures=tuple(
+            Picture(
+                id=number,
+                path=Path("nowhere.jpg"),
+                width=640,
+                height=320,
+                boxes=np.array([[1, 2, 1 + side, 2 + side] for side in sides], dtype=np.float32).reshape(-1, 4),
+                labels=np.zeros(len(sides), dtype=np.int64),
+                crowd=np.arange(len(sides)) < crowd,
+            )
+            for number, sides in enumerate(pictures)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("shots", "share"),
+    [
+        (shots_with([120], [128], [300]), 2.0),  # a canvas of 320 halves them: two of three are 64 pixels or less
+        (shots_with([120], [132], [300]), 1.0),
+        (shots_with([120], [300]), 1.0),
+        (shots_with([10] * 50, [300], [300]), 1.0),  # one crowded picture is one picture
+        (shots_with([10, 10, 300], [10, 10, 300], []), 2.0),
+        (shots_with([300, 10], [300, 10], crowd=1), 2.0),
+        (shots_with([10, 300], [10, 300], crowd=1), 1.0),
+    ],
+)
+def test_the_finest_level_learns_faster_where_small_objects_are_the_rule(shots: Split, share: float) -> None:
+    """Twice as fast if more than half of the average picture's objects are at most 64 canvas pixels wide and high."""
+    yolox, retinanet = (weightless(name, 320) for name in ("yolox_nano", "retinanet_mini"))
+    assert share == fine_share(yolox, shots)
+    assert 1.0 == fine_share(retinanet, shots), "its levels share their weights"
 
 
 def test_norm_statistics_do_not_move_in_layers_that_train() -> None:

@@ -41,9 +41,8 @@ class Sample(NamedTuple):
 
 
 def load_sample(picture: Picture) -> Sample:
-    """Decode a picture. A crowd box stands for many objects and is no target of its own; raises DataError."""
-    single = ~picture.crowd
-    boxes, labels = torch.from_numpy(picture.boxes[single]), torch.from_numpy(picture.labels[single])
+    """Decode a picture, with its single objects; raises DataError."""
+    boxes, labels = map(torch.from_numpy, picture.objects())
     return Sample(read_image(picture.path), boxes, labels)
 
 

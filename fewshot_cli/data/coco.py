@@ -33,6 +33,11 @@ class Picture:
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
 
+    def objects(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Boxes and labels without crowds: a crowd box stands for many objects and is no target of its own."""
+        single = ~self.crowd
+        return self.boxes[single], self.labels[single]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:

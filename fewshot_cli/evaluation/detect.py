@@ -17,12 +17,18 @@ BATCH = 8
 
 
 def detect_split(
-    detector: Detector, split: Split, *, device: torch.device, half: bool = False, reporter: Reporter | None = None
+    detector: Detector,
+    split: Split,
+    *,
+    device: torch.device,
+    half: bool = False,
+    reporter: Reporter | None = None,
+    description: str = "Detecting",
 ) -> list[Detections]:
     """Detections in every picture of a split, in its order; boxes in pixels of the pictures."""
     reporter = reporter or SilentReporter()
     found: list[Detections] = []
-    with reporter.progress("Detecting", len(split.pictures)) as task:
+    with reporter.progress(description, len(split.pictures)) as task:
         for pictures in _batches(split.pictures, BATCH):
             canvases = [detector.make_canvas(read_image(picture.path)) for picture in pictures]
             batch = torch.stack([canvas.pixels for canvas in canvases]).to(device)

@@ -16,9 +16,8 @@ from fewshot_cli.progress import Reporter
 
 SIMILAR = 3
 """Base classes, at most, that a class starts from if the detector takes its objects for those."""
-HIT_IOU, HIT_SCORE = 0.5, 0.05
-"""A detection hits a box with this overlap, as in AP50, and this score, from which on RetinaNet (arXiv 1708.02002,
-section 4.1) counts detections at all."""
+HIT_IOU, HIT_SCORE = 0.5, 0.3
+"""A detection hits a box with this overlap, as in AP50, and this score, at which detections are commonly drawn."""
 _NO_CLASS = ("__background__", "N/A")
 """Places that torchvision keeps in its list of classes and that no object has."""
 
@@ -71,12 +70,16 @@ def similar_classes(detector: Detector, shots: Split, reporter: Reporter | None 
         shots: training pictures.
     """
     detector.hold_statistics()
-    found = detect_split(detector, shots, device=torch.device("cpu"), reporter=reporter)
-    hits = [
-        (torch.from_numpy(picture.labels), _hits(torch.from_numpy(picture.boxes).float(), detections, detector))
-        for picture, detections in zip(shots.pictures, found, strict=True)
-    ]
-    return [_strongest([scores[labels == label] for labels, scores in hits]) for label in range(len(shots.classes))]
+    found = detect_split(
+        detector, shots, device=torch.device("cpu"), reporter=reporter, description="Known classes in the shots"
+    )
+    hits: list[list[Tensor]] = [[] for _ in shots.classes]
+    for picture, detections in zip(shots.pictures, found, strict=True):
+        boxes, labels = map(torch.from_numpy, picture.objects())
+        scores = _hits(boxes, detections, detector)
+        for label in labels.unique():
+            hits[label].append(scores[labels == label])
+    return [_strongest(pictures) for pictures in hits]
 
 
 def _hits(boxes: Tensor, detections: Detections, detector: Detector) -> Tensor:
@@ -87,8 +90,7 @@ def _hits(boxes: Tensor, detections: Detections, detector: Detector) -> Tensor:
 
 
 def _strongest(pictures: list[Tensor]) -> Origin:
-    """Of the hits on one class's boxes, picture by picture."""
-    pictures = [scores for scores in pictures if len(scores)]
+    """Of the hits on one class's objects, a tensor a picture."""
     seen = [(scores.amax(dim=1) > 0).float().mean() for scores in pictures]
     if sum(seen) <= len(seen) / 2:
         return ()

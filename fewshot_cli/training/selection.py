@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from fewshot_cli.data.coco import Picture, Split
@@ -85,14 +86,16 @@ def fine_share(detector: Detector, shots: Split) -> float:
     heads = [layer for layer in detector.layers if layer.part == "head"]
     if not any(detector.is_finest(name) for layer in heads for name in layer.parameters()):
         return 1.0
-    small = [(_sides(picture, detector.image_size) <= SMALL).mean() for picture in shots.pictures if len(picture.boxes)]
+    sides = [_sides(picture, detector.image_size) for picture in shots.pictures]
+    small = [(of <= SMALL).mean() for of in sides if len(of)]
     return FASTER if sum(small) > len(small) / 2 else 1.0
 
 
-def _sides(picture: Picture, image_size: int) -> np.ndarray:
-    """Of squares as large as the picture's boxes, in canvas pixels."""
-    extents = picture.boxes[:, 2:] - picture.boxes[:, :2]
-    return np.sqrt(extents.prod(axis=1)) * image_size / max(picture.width, picture.height)
+def _sides(picture: Picture, image_size: int) -> NDArray[np.float32]:
+    """Of squares as large as the picture's objects, in canvas pixels."""
+    boxes, _ = picture.objects()
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return np.sqrt(areas) * image_size / max(picture.width, picture.height)
 
 
 def learning_rates(detector: Detector, body_lr: float = 1.0, fine_lr: float = 1.0) -> list[tuple[nn.Parameter, float]]:
