@@ -10,6 +10,7 @@ The gain of an operation is paired: mAP with all six minus mAP without it, over 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def measure(row: str, options: argparse.Namespace) -> Scores:
         detectors=(options.detector,),
         weights=options.weights,
         eval_every=0,
-        options={"ops": list(ROWS[row])},
+        options={**options.options, "ops": list(ROWS[row])},
     )
     sweep = open_sweep(options.out / row.replace(" ", "-"), config)
     failures = run_sweep(sweep, jobs=options.jobs)
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--detector", default="yolox_nano")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="fine-tunes at a time")
+    parser.add_argument("--options", type=json.loads, default={}, help="options of every fine-tune, as JSON")
     parser.add_argument("--out", type=Path, default=Path("sweep/augmentation"))
     options = parser.parse_args()
     found = {row: measure(row, options) for row in ROWS}
