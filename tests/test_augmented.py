@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,15 @@ def test_originals_come_first_unchanged_and_variants_follow(cats: Dataset) -> No
         assert before.path.read_bytes() == after.path.read_bytes()
         np.testing.assert_array_equal(before.boxes, after.boxes)
     assert [p.path.read_bytes() for p in cats.test.pictures] == [p.path.read_bytes() for p in made.test.pictures]
+    assert [p.path for p in made.train.pictures[:3]] == [p.path for p in open_dataset(made.path).shots.pictures]
+    assert cats.train is cats.shots
+
+
+@pytest.mark.parametrize("augmentation", [None, [], {}, {"copies": "4"}, {"copies": 0}, {"copies": 100}])
+def test_a_strange_record_never_loses_all_shots(augmentation: object, cats: Dataset) -> None:
+    """Without a number of copies that makes sense every training picture is a shot; at least one always is."""
+    strange = replace(cats, record={"augmentation": augmentation})
+    assert (1 if augmentation == {"copies": 100} else 3) == len(strange.shots.pictures)
 
 
 def test_the_same_seed_writes_the_same_pictures(cats: Dataset, tmp_path: Path) -> None:

@@ -362,7 +362,7 @@ def iou_of(first: list[float], second: list[float]) -> float:
 
 
 def test_an_augmented_data_set_is_used_as_it_is(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `fsod augment` wrote is not varied again: --copies changes nothing, and every variant is a shot."""
+    """What `fsod augment` wrote is not varied again: --copies changes nothing, and every variant is trained on."""
     monkeypatch.chdir(tmp_path)
     assert 0 == fsod("augment", shapes, "--copies", 2, "--out", "written").exit_code
     runs = [fine_tune(tmp_path / f"{n}", config_of(tmp_path / "written", copies=n, eval_every=1)) for n in (1, 5)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,15 @@ class Dataset:
     @property
     def name(self) -> str:
         return self.path.resolve().name
+
+    @property
+    def shots(self) -> Split:
+        """The training pictures themselves, without the variants that `fsod augment` wrote behind them."""
+        augmentation = self.record.get("augmentation")
+        copies = augmentation.get("copies") if isinstance(augmentation, dict) else None
+        if not isinstance(copies, int) or copies < 2:
+            return self.train
+        return replace(self.train, pictures=self.train.pictures[: max(1, len(self.train.pictures) // copies)])
 
     @property
     def detector(self) -> str | None:

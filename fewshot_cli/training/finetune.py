@@ -109,7 +109,7 @@ class _Session:
         base_fingerprint = state_fingerprint(self.detector.network)
         base = tensor_fingerprints(self.detector.network)
         self._give_classes()
-        self.fine_lr = config.fine_lr or fine_share(self.detector, self.data.train)
+        self.fine_lr = config.fine_lr or fine_share(self.detector, self.data.shots)
         self.half = computes_in_half(config.precision, self.device, self.detector)
         self.split = freeze(self.detector, selection)
         self.kept = tensors_to_keep(self.detector, base, tensor_fingerprints(self.detector.network))
@@ -151,7 +151,7 @@ class _Session:
             classes,
             known,
             self.config.init_class,
-            lambda: similar_classes(self.detector, self.data.train, self.reporter),
+            lambda: similar_classes(self.detector, self.data.shots, self.reporter),
         )
         for name, bases in zip(classes, origins, strict=True):
             self.reporter.say(f"Class {name!r} starts from {describe_origin(bases, known)}.")
