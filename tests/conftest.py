@@ -18,6 +18,14 @@ settings.load_profile("fsod")
 REAL = Path(__file__).parents[1].parent / "shared" / "real"
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test draws the same random weights, alone or after others."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of squares and discs: 4 shots and 6 test pictures of 64 × 64 pixels."""
