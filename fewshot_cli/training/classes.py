@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from fewshot_cli.data.classes import class_key
 from fewshot_cli.data.coco import Split
 from fewshot_cli.detectors.chain import Detections, Detector, Origin
 from fewshot_cli.errors import ModelError, closest
@@ -35,7 +36,7 @@ def choose_origins(
     Args:
         classes: the data set's.
         base_classes: those the pretrained detector knows; empty if its predictor is random.
-        init_class: `auto` (the base class of the same name regardless of case and punctuation, else the similar
+        init_class: `auto` (the base class of the same name regardless of case, spaces and hyphens, else the similar
             ones, else the mean of all), `mean` (the same without the similar ones), the name of a base class, or
             `none` (fresh).
         similar: the similar base classes of each class; asked only where it matters.
@@ -43,20 +44,20 @@ def choose_origins(
     Raises:
         ModelError: a base class that this detector does not know.
     """
-    rows = {_fold(name): row for row, name in enumerate(base_classes) if name not in _NO_CLASS}
+    rows = {class_key(name): row for row, name in enumerate(base_classes) if name not in _NO_CLASS}
     if init_class == "none":
         return [()] * len(classes)
     if init_class in ("auto", "mean"):
-        same = [rows.get(_fold(name)) for name in classes]
+        same = [rows.get(class_key(name)) for name in classes]
         unknown: Sequence[Origin] = [()] * len(classes)
         if init_class == "auto" and rows and None in same:
             unknown = similar()
         everything = tuple(rows.values())
         return [others or everything if row is None else (row,) for row, others in zip(same, unknown, strict=True)]
-    if _fold(init_class) not in rows:
+    if class_key(init_class) not in rows:
         known = [name for name in base_classes if name not in _NO_CLASS]
         raise ModelError(f"no base class {init_class!r} to start from", hint=closest(init_class, known))
-    return [(rows[_fold(init_class)],)] * len(classes)
+    return [(rows[class_key(init_class)],)] * len(classes)
 
 
 def similar_classes(detector: Detector, shots: Split, reporter: Reporter | None = None) -> list[Origin]:
@@ -107,7 +108,3 @@ def describe_origin(origin: Origin, base_classes: Sequence[str]) -> str:
     if len(origin) <= SIMILAR:
         return f"the mean of the base classes {', '.join(base_classes[row] for row in origin)}"
     return f"the mean of the {len(origin)} base classes"
-
-
-def _fold(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
