@@ -125,6 +125,37 @@ def test_no_operations_change_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(sample, make_variant(sample, Augmentation(ops=()), (0,)), strict=True))
 
 
+@pytest.mark.parametrize(("operations", "longest"), [((), 40), (("flip", "color"), 40), (("scale",), 72)])
+def test_a_photograph_is_shrunk_to_what_its_canvas_can_show(operations: tuple[str, ...], longest: int) -> None:
+    """To the canvas's side, or 1.8 times that where a zoom of 1.8 may come; a box shrinks along."""
+    photograph = painted(120, 160, [(0, 0, 160, 120)])
+    everything = {"positive": 0.0, "flip": 1.0}
+    image, boxes, _ = make_variant(photograph, Augmentation(ops=operations, **everything), (3,), canvas=40)
+    assert (3, longest * 3 // 4, longest) == tuple(image.shape)
+    if "scale" not in operations:
+        torch.testing.assert_close(boxes, torch.tensor([[0.0, 0.0, 40.0, 30.0]]))
+    if not operations:
+        assert torch.equal(F.resize(photograph.image, [30, 40], antialias=True), image)
+
+
+@examples
+@given(sample=samples(), key=st.tuples(st.integers(), st.integers()))
+def test_a_picture_that_its_canvas_can_show_is_not_shrunk(sample: Sample, key: tuple[int, int]) -> None:
+    """Up to 1.8 times the canvas's side, by default, the variant is the same to the last bit."""
+    kept, shown = make_variant(sample, Augmentation(), key), make_variant(sample, Augmentation(), key, canvas=50)
+    assert all(torch.equal(a, b) for a, b in zip(kept, shown, strict=True))
+
+
+def test_a_positive_crop_is_taken_from_every_pixel() -> None:
+    """What is shrunk is the crop, not the picture: a small instance of a photograph keeps its pixels."""
+    photograph = painted(1200, 1600, [(700, 500, 740, 530)])
+    only = Augmentation(ops=("positive",), positive=1.0)
+    for key in range(10):
+        image, boxes, _ = make_variant(photograph, only, (key,), canvas=416)
+        assert max(image.shape) <= 416
+        torch.testing.assert_close(boxes[:, 2:] - boxes[:, :2], torch.tensor([[40.0, 30.0]]))
+
+
 def test_the_order_of_the_names_does_not_matter() -> None:
     """Operations run in one fixed order, however they are listed."""
     sample = painted(60, 80, [(10, 10, 50, 40)])

@@ -168,10 +168,17 @@ def _color_jitter(strength: float) -> v2.Transform:
     return v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength, hue=strength / 20)
 
 
-def make_variant(sample: Sample, augmentation: Augmentation, key: tuple[Any, ...]) -> Sample:
+def make_variant(
+    sample: Sample, augmentation: Augmentation, key: tuple[Any, ...], *, canvas: int | None = None
+) -> Sample:
     """The variant of a sample that belongs to `key`, e.g. (seed, image id, copy).
 
     The global random state is left as it was. Boxes are clipped to the image; those that lost too much are dropped.
+
+    Args:
+        canvas: side in pixels of the square that will show the variant. A larger picture is shrunk, after positive
+            extraction, to what the largest zoom can show: a photograph's millions of pixels would take a second a
+            variant. None keeps them all.
     """
     image, boxes, visible = sample.image, sample.boxes, torch.ones(len(sample.boxes))
     # v2 draws from torch's global generator only, so that generator is borrowed.
@@ -183,6 +190,9 @@ def make_variant(sample: Sample, augmentation: Augmentation, key: tuple[Any, ...
                 # Clipped at once: what a crop cut off is grey, not object, where a later zoom out would show it.
                 boxes = _clip(moved, image)
                 visible = visible * _area(boxes) / _area(moved).clamp(min=1e-6)
+            if name == "positive" and canvas:
+                zoom = augmentation.scale[1] if "scale" in augmentation.ops else 1.0
+                image, boxes = _shrink(image, boxes, round(canvas * max(zoom, 1.0)))
     kept = (visible >= MIN_VISIBLE) & ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) >= MIN_SIDE)
     return Sample(image, boxes[kept], sample.labels[kept])
 
@@ -192,6 +202,13 @@ def _apply(operation: v2.Transform, image: Tensor, boxes: Tensor) -> tuple[Tenso
     framed = BoundingBoxes(boxes, format="XYXY", canvas_size=image.shape[-2:], clamping_mode=None)
     moved_image, moved_boxes = operation(Image(image), framed)
     return moved_image.as_subclass(Tensor), moved_boxes.as_subclass(Tensor)
+
+
+def _shrink(image: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The longer side becomes `side` pixels, if it is more."""
+    if max(image.shape[-2:]) <= side:
+        return image, boxes
+    return _apply(v2.Resize(None, max_size=side), image, boxes)
 
 
 def _clip(boxes: Tensor, image: Tensor) -> Tensor:

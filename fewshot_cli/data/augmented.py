@@ -62,8 +62,9 @@ def augment(
         next_id = max(picture.id for picture in pictures) + 1
         with reporter.progress("Variants", len(data.train.pictures) * (copies - 1)) as task:
             for picture in data.train.pictures:
+                sample = load_sample(picture)
                 for copy in range(1, copies):
-                    variant = make_variant(load_sample(picture), augmentation, (seed, picture.id, copy))
+                    variant = make_variant(sample, augmentation, (seed, picture.id, copy))
                     pictures.append(_write(variant, Path(folder), picture, copy, next_id))
                     next_id += 1
                     task.advance()

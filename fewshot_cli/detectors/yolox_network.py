@@ -44,18 +44,22 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
-        self.act = nn.SiLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bn.training:
-            return self.act(self.bn(self.conv(x)))
+            return _silu(self.bn(self.conv(x)))
         mean, variance = self.bn.running_mean, self.bn.running_var
         assert mean is not None and variance is not None  # only a norm without statistics has none
         scale = self.bn.weight * (variance + self.bn.eps).rsqrt()
         weight = self.conv.weight * scale[:, None, None, None]
         bias = self.bn.bias - mean * scale
         conv = self.conv
-        return self.act(F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups))
+        return _silu(F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups))
+
+
+def _silu(x: Tensor) -> Tensor:
+    # The gradient needs the input: in place, it would have to be copied first.
+    return F.silu(x, inplace=not x.requires_grad)
 
 
 class SeparableBlock(nn.Module):

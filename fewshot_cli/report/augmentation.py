@@ -16,6 +16,8 @@ from fewshot_cli.report.pictures import Mark, marked, sheet
 
 SHOTS, VARIANTS, SIDE = 10, 7, 160
 """Shots on a sheet at most, variants of each, and pixels of a picture."""
+CANVAS = 640
+"""Pixels that the variants are made for: a large canvas. More would be lost on the sheet."""
 
 
 def write_contact_sheet(path: Path, data: Dataset, augmentation: Augmentation, seed: int) -> Path:
@@ -33,7 +35,8 @@ def write_contact_sheet(path: Path, data: Dataset, augmentation: Augmentation, s
 
 def _row(picture: Picture, augmentation: Augmentation, seed: int) -> tuple[str, list[Image.Image]]:
     sample = load_sample(picture)
-    variants = [make_variant(sample, augmentation, (seed, picture.id, copy)) for copy in range(1, VARIANTS + 1)]
+    keys = [(seed, picture.id, copy) for copy in range(1, VARIANTS + 1)]
+    variants = [make_variant(sample, augmentation, key, canvas=CANVAS) for key in keys]
     return f"{picture.path.name}: as it is, then variants", [_drawn(shown) for shown in (sample, *variants)]
 
 

@@ -101,10 +101,10 @@ class FeatureCache(Generic[Note]):
         rows = [self._row(item) if item < stored else fresh[item][0] for item in items]
         rows = [tuple(tensor.to(self._device) for tensor in row) for row in rows]
         notes = [self._notes[item] if item < stored else fresh[item][1] for item in items]
-        return tuple(self._wanted(torch.stack(parts)) for parts in zip(*rows, strict=True)), notes
+        return tuple(_channels_second(self._wanted(torch.stack(parts))) for parts in zip(*rows, strict=True)), notes
 
     def _reserve(self, example: Activations) -> None:
-        shapes = [(tensor.shape[1:], self._storage_type(tensor)) for tensor in example]
+        shapes = [(_channels_last(tensor).shape[1:], self._storage_type(tensor)) for tensor in example]
         self.bytes_per_item = sum(shape.numel() * dtype.itemsize for shape, dtype in shapes)
         self.in_memory = min(self._count, self._budget["memory"] // self.bytes_per_item)
         self._blocks = tuple(
@@ -134,7 +134,7 @@ class FeatureCache(Generic[Note]):
     def _store(self, items: range, activations: Activations, notes: list[Note]) -> None:
         for offset, item in enumerate(items[: max(0, self.in_memory + self.on_disk - items.start)]):
             for target, tensor in zip(self._row(item), activations, strict=True):
-                target.copy_(tensor[offset])
+                target.copy_(_channels_last(tensor)[offset])
             self._notes.append(notes[offset])
 
     def _row(self, item: int) -> tuple[Tensor, ...]:
@@ -144,17 +144,24 @@ class FeatureCache(Generic[Note]):
 
     def _rounded(self, items: list[int]) -> dict[int, tuple[tuple[Tensor, ...], Note]]:
         activations, notes = self._compute(items)
-        typed = [tensor.to(self._storage_type(tensor)) for tensor in activations]
+        typed = [_channels_last(tensor).to(self._storage_type(tensor)) for tensor in activations]
         return {item: (tuple(t[i] for t in typed), notes[i]) for i, item in enumerate(items)}
 
     def _storage_type(self, tensor: Tensor) -> torch.dtype:
         return self._dtype if tensor.is_floating_point() else tensor.dtype
 
     def _wanted(self, tensor: Tensor) -> Tensor:
-        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-        # As the detector: see Detector.place.
-        layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
-        return tensor.to(self._device, dtype, memory_format=layout)
+        return tensor.to(self._device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """Maps (B, C, H, W) as (B, H, W, C), the order in which they are stored: the detector's (Detector.place)."""
+    return tensor.movedim(1, -1) if tensor.ndim == 4 else tensor
+
+
+def _channels_second(tensor: Tensor) -> Tensor:
+    """The other way round; the memory stays as it is."""
+    return tensor.movedim(-1, 1) if tensor.ndim == 4 else tensor
 
 
 def _carve(whole: Tensor, count: int, shapes: list[tuple[torch.Size, torch.dtype]]) -> tuple[Tensor, ...]:

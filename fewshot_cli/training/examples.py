@@ -45,7 +45,7 @@ class Examples:
         self._copies = copies
         self._augmentation = augmentation or Augmentation()
         self._seed = seed
-        self._decoded = lru_cache(maxsize=DECODED)(_decoded)
+        self._decoded = lru_cache(maxsize=DECODED if copies > 1 else 0)(_decoded)
 
     def __len__(self) -> int:
         return len(self._pictures) * self._copies
@@ -55,7 +55,8 @@ class Examples:
         number, copy = divmod(item, self._copies)
         sample = self._decoded(_Hashed(self._pictures[number]))
         if copy:
-            sample = make_variant(sample, self._augmentation, (self._seed, self._pictures[number].id, copy))
+            key = (self._seed, self._pictures[number].id, copy)
+            sample = make_variant(sample, self._augmentation, key, canvas=self._detector.image_size)
         canvas = self._detector.make_canvas(sample.image)
         target = Target(sample.boxes * canvas.scale, sample.labels)
         return canvas.pixels, Example(canvas._replace(pixels=torch.empty(0)), target)
