@@ -1,4 +1,4 @@
-"""What shrinking saves on photographs: variants of a 12-megapixel picture for a canvas, and with every pixel kept.
+"""What shrinking saves on photographs: variants of a large picture for a canvas, and with every pixel kept.
 
     python examples/photograph_variants.py data/helmet
 

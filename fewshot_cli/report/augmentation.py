@@ -17,11 +17,11 @@ from fewshot_cli.report.pictures import Mark, marked, sheet
 SHOTS, VARIANTS, SIDE = 10, 7, 160
 """Shots on a sheet at most, variants of each, and pixels of a picture."""
 CANVAS = 640
-"""Pixels that the variants are made for: a large canvas. More would be lost on the sheet."""
+"""Pixels that the variants of a sheet are made for: a large canvas. More would be lost on it."""
 
 
 def write_contact_sheet(path: Path, data: Dataset, augmentation: Augmentation, seed: int) -> Path:
-    """One row a shot: the picture as it is, then its first variants, as `augment` and `finetune` make them.
+    """One row a shot: the picture as it is, then its first variants, with the draws of `augment` and `finetune`.
 
     Raises:
         DataError: a picture cannot be read.

@@ -101,7 +101,7 @@ class FeatureCache(Generic[Note]):
         rows = [self._row(item) if item < stored else fresh[item][0] for item in items]
         rows = [tuple(tensor.to(self._device) for tensor in row) for row in rows]
         notes = [self._notes[item] if item < stored else fresh[item][1] for item in items]
-        return tuple(_channels_second(self._wanted(torch.stack(parts))) for parts in zip(*rows, strict=True)), notes
+        return tuple(self._wanted(torch.stack(parts)) for parts in zip(*rows, strict=True)), notes
 
     def _reserve(self, example: Activations) -> None:
         shapes = [(_channels_last(tensor).shape[1:], self._storage_type(tensor)) for tensor in example]
@@ -151,7 +151,8 @@ class FeatureCache(Generic[Note]):
         return self._dtype if tensor.is_floating_point() else tensor.dtype
 
     def _wanted(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        return _channels_second(tensor.to(self._device, dtype))
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
