@@ -6,40 +6,62 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from helpers_runs import REPOSITORY, fsod
 
 
-def run_fsod(folder: Path, *arguments: str | Path) -> dict:
-    """Call `fsod … --json` as its own process, with the machine's threads."""
+def run_python(folder: Path, *arguments: str | Path) -> str:
+    """What a process of its own, with the machine's threads, prints."""
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     done = subprocess.run(
-        [sys.executable, "-m", "fewshot_cli", *map(str, arguments), "--json", "--quiet"],
+        [sys.executable, *map(str, arguments)],
         cwd=folder, env={**environment, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert 0 == done.returncode, done.stderr
-    return dict(json.loads(done.stdout))
+    return done.stdout
+
+
+def run_fsod(folder: Path, *arguments: str | Path) -> dict:
+    """The document that `fsod … --json` prints."""
+    return dict(json.loads(run_python(folder, "-m", "fewshot_cli", *arguments, "--json", "--quiet")))
+
+
+@pytest.fixture(scope="module")
+def helmets(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which ten helmets were fetched."""
+    folder = tmp_path_factory.mktemp("helmets")
+    pool, test = (f"coco:{real / 'data' / 'helmet' / name}" for name in ("pool", "test"))
+    run_fsod(folder, "fetch", "--source", pool, "--test-source", test, "--class", "helmet", "--shots", "10")
+    return folder
 
 
 @pytest.mark.slow
-def test_ten_helmets_to_a_detector_within_a_minute(real: Path, tmp_path: Path) -> None:
-    """10 shots, symmetric 3, 200 iterations, 100 test images at the end: under 60 s with process start, mAP above 0.05."""
-    pool, test = (f"coco:{real / 'data' / 'helmet' / name}" for name in ("pool", "test"))
-    run_fsod(tmp_path, "fetch", "--source", pool, "--test-source", test, "--class", "helmet", "--shots", 10)
-    started = time.perf_counter()
+def test_ten_helmets_make_a_detector(real: Path, helmets: Path) -> None:
+    """10 shots, symmetric 3, 200 iterations: mAP above 0.05 on 100 test images, and `eval` measures the same."""
     result = run_fsod(
-        tmp_path, "finetune", "--detector", "yolox_nano", "--weights", real / "weights" / "yolox_nano_coco.pth",
-        "--policy", "symmetric", "--budget", 3, "--iterations", 200, "--eval-every", 0, "--no-report",
+        helmets, "finetune", "--detector", "yolox_nano", "--weights", real / "weights" / "yolox_nano_coco.pth",
+        "--policy", "symmetric", "--budget", "3", "--iterations", "200",
     )  # fmt: skip
-    seconds = time.perf_counter() - started
     assert {"train": 10, "test": 100} == result["images"]
     assert result["ap"] > 0.05
-    assert seconds < 60, f"load average {os.getloadavg()}: torch's threads wait for each other on a busy machine"
-    measured = run_fsod(tmp_path, "eval", "--data", real / "data" / "helmet" / "test")
+    measured = run_fsod(helmets, "eval", "--data", real / "data" / "helmet" / "test")
     assert result["ap"] == pytest.approx(measured["numbers"]["AP"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_one_fine_tune_takes_less_than_a_minute(real: Path, helmets: Path) -> None:
+    """With process start, as the example times it; not judged where the host gave the cores to others."""
+    (data,) = (helmets / "data").iterdir()
+    weights = real / "weights" / "yolox_nano_coco.pth"
+    example = REPOSITORY / "examples" / "one_finetune.py"
+    printed = run_python(helmets, example, data, "--weights", weights, "--repeats", "1")
+    row = next(line for line in printed.splitlines() if line.startswith("| one measurement"))
+    seconds, stolen = map(float, row.strip("| ").split(" | ")[1:])
+    if seconds >= 60 and stolen > 1:
+        pytest.skip(f"{seconds} s, but the host withheld {stolen} s of computing")
+    assert seconds < 60, f"load average {os.getloadavg()}: torch's threads wait for each other on a busy machine"
 
 
 @pytest.mark.slow
