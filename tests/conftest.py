@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The same examples each time, and no clock: a busy machine must not turn a property false.
 settings.register_profile("fsod", deadline=None, derandomize=True)
 settings.load_profile("fsod")
+
+# A shell starts background jobs deaf to Ctrl-C, and children inherit it; some tests send it to theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL = Path(__file__).parents[1].parent / "shared" / "real"
 
