@@ -22,7 +22,6 @@ from fewshot_cli.data.coco_writer import write_split
 from fewshot_cli.errors import DataError, DatasetError, StorageError
 from fewshot_cli.files import write_folder
 
-REAL = Path(__file__).parents[1].parent / "shared" / "real" / "data"
 CONTENTS = [["cat"], ["cat", "dog"], []]
 
 
@@ -540,11 +539,10 @@ def test_an_interrupted_write_leaves_nothing(folder: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["helmet/pool", "fish/test", "flower/pool", "raccoon/test", "coco_val128/test"])
-def test_real_data_reads_without_a_problem(name: str) -> None:
+def test_real_data_reads_without_a_problem(name: str, real: Path) -> None:
     """The real sets are valid COCO, every picture decodes, and every annotation becomes a box."""
-    if not (REAL / name).exists():
-        pytest.skip(f"the real data is not here: {REAL / name}")
-    split: Split = read_split(REAL / name)
-    document = json.loads((REAL / name / "annotations.json").read_text())
+    folder = real / "data" / name
+    split: Split = read_split(folder)
+    document = json.loads((folder / "annotations.json").read_text())
     assert len(document["annotations"]) == sum(len(picture.boxes) for picture in split.pictures)
     assert () == replace(split).skipped

@@ -19,7 +19,6 @@ from fewshot_cli.errors import DataError, DatasetError, StorageError, UsageError
 from fewshot_cli.files import sha256_of
 from fewshot_cli.progress import SilentReporter
 
-REAL = Path(__file__).parents[1].parent / "shared" / "real" / "data"
 CATS = [["cat"]] * 8 + [["cat", "dog"]] * 2 + [["dog"]] * 4 + [[]] * 2
 
 
@@ -356,11 +355,9 @@ def test_every_registered_source_can_be_loaded() -> None:
 
 
 @pytest.mark.parametrize("name", ["helmet", "fish", "flower", "raccoon"])
-def test_ten_shots_of_real_data(name: str, tmp_path: Path) -> None:
+def test_ten_shots_of_real_data(name: str, real: Path, tmp_path: Path) -> None:
     """Ten shots and a hundred test pictures of a real set, disjoint in content."""
-    if not (REAL / name).exists():
-        pytest.skip(f"the real data is not here: {REAL / name}")
-    source, test_source = (f"coco:{REAL / name / split}" for split in ("pool", "test"))
+    source, test_source = (f"coco:{real / 'data' / name / split}" for split in ("pool", "test"))
     dataset = fetch(FetchRequest(source=source, test_source=test_source, classes=(name,), root=tmp_path)).dataset
     train, test = hashes(dataset)
     assert (10, 100) == (len(dataset.train.pictures), len(dataset.test.pictures))

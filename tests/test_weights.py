@@ -24,7 +24,6 @@ from fewshot_cli.detectors.weights import (
 )
 from fewshot_cli.errors import CheckpointError
 
-REAL = Path(__file__).parents[1].parent / "shared" / "real"
 STATE = {"layer.weight": torch.arange(12.0).reshape(3, 4), "layer.bias": torch.zeros(3)}
 
 
@@ -242,12 +241,9 @@ def test_weights_of_another_detector_are_recognised(tmp_path: Path) -> None:
     assert "look like weights of yolox_tiny" in str(caught.value.hint)
 
 
-def test_the_real_weights_are_read() -> None:
+def test_the_real_weights_are_read(real: Path) -> None:
     """The upstream YOLOX-nano checkpoint is read and recognised."""
-    path = REAL / "weights" / "yolox_nano_coco.pth"
-    if not path.exists():
-        pytest.skip(f"no {path}")
-    state = read_weights(path)
+    state = read_weights(real / "weights" / "yolox_nano_coco.pth")
     assert guess_detector(state) == "yolox_nano"
     assert sum(tensor.numel() for name, tensor in state.items() if name.endswith(("weight", "bias"))) > 900_000
 

@@ -103,7 +103,14 @@ def _turned(boxes: Tensor, canvas: tuple[int, ...], degrees: float) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=1)
 
 
-class Stretch(v2.Transform):
+class _Resize(v2.Transform):
+    """To the size that `make_params` gives, (height, width)."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(F.resize, inpt, **params, antialias=True)
+
+
+class Stretch(_Resize):
     """Change the ratio of width to height by a factor in `ratios` (log-uniform), the area unchanged."""
 
     def __init__(self, ratios: tuple[float, float] = (0.75, 4 / 3)) -> None:
@@ -115,8 +122,18 @@ class Stretch(v2.Transform):
         root = math.sqrt(_log_uniform(*self.ratios))
         return {"size": [max(1, round(height / root)), max(1, round(width * root))]}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return self._call_kernel(F.resize, inpt, **params, antialias=True)
+
+class Shrink(_Resize):
+    """The longer side becomes `side` pixels, if it is more."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = F.get_size(flat_inputs[0])
+        factor = min(1.0, self.side / max(height, width))
+        return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
 
 
 class PositiveExtraction(v2.Transform):
@@ -184,17 +201,23 @@ def make_variant(
     # v2 draws from torch's global generator only, so that generator is borrowed.
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(_seed_of(key))
-        for name, operation in OPERATIONS.items():
-            if name in augmentation.ops:
-                image, moved = _apply(operation(augmentation), image, boxes)
-                # Clipped at once: what a crop cut off is grey, not object, where a later zoom out would show it.
-                boxes = _clip(moved, image)
-                visible = visible * _area(boxes) / _area(moved).clamp(min=1e-6)
-            if name == "positive" and canvas:
-                zoom = augmentation.scale[1] if "scale" in augmentation.ops else 1.0
-                image, boxes = _shrink(image, boxes, round(canvas * max(zoom, 1.0)))
+        for operation in _pipeline(augmentation, canvas):
+            image, moved = _apply(operation, image, boxes)
+            # Clipped at once: what a crop cut off is grey, not object, where a later zoom out would show it.
+            boxes = _clip(moved, image)
+            visible = visible * _area(boxes) / _area(moved).clamp(min=1e-6)
     kept = (visible >= MIN_VISIBLE) & ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) >= MIN_SIDE)
     return Sample(image, boxes[kept], sample.labels[kept])
+
+
+def _pipeline(augmentation: Augmentation, canvas: int | None) -> list[v2.Transform]:
+    """The operations in their order, with the shrinking for a canvas among them."""
+    operations = [operation(augmentation) for name, operation in OPERATIONS.items() if name in augmentation.ops]
+    if canvas:
+        zoom = augmentation.scale[1] if "scale" in augmentation.ops else 1.0
+        # After positive extraction, which comes first and needs every pixel.
+        operations.insert(int("positive" in augmentation.ops), Shrink(round(canvas * max(zoom, 1.0))))
+    return operations
 
 
 def _apply(operation: v2.Transform, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,13 +225,6 @@ def _apply(operation: v2.Transform, image: Tensor, boxes: Tensor) -> tuple[Tenso
     framed = BoundingBoxes(boxes, format="XYXY", canvas_size=image.shape[-2:], clamping_mode=None)
     moved_image, moved_boxes = operation(Image(image), framed)
     return moved_image.as_subclass(Tensor), moved_boxes.as_subclass(Tensor)
-
-
-def _shrink(image: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The longer side becomes `side` pixels, if it is more."""
-    if max(image.shape[-2:]) <= side:
-        return image, boxes
-    return _apply(v2.Resize(None, max_size=side), image, boxes)
 
 
 def _clip(boxes: Tensor, image: Tensor) -> Tensor:

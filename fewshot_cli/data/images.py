@@ -63,7 +63,7 @@ def read_image(path: Path | str) -> Tensor:
     """The picture as a (3, H, W) uint8 tensor, RGB, 0 … 255, upright; raises DataError like `open_image`."""
     import torch
 
-    # The memory keeps the decoder's order, channels last: torchvision resizes that four times as fast.
+    # The memory keeps the decoder's order, channels last: torchvision resizes that faster.
     return torch.from_numpy(np.array(open_image(path))).permute(2, 0, 1)
 
 
