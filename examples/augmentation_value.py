@@ -14,10 +14,10 @@ import json
 import statistics
 from pathlib import Path
 
-from fewshot_cli.data.augmentation import OPERATIONS
-from fewshot_cli.sweep.engine import open_sweep, run_sweep
-from fewshot_cli.sweep.grid import SweepConfig
-from fewshot_cli.sweep.summary import estimate
+from fewshot_cli.augmentation.config import OPERATIONS
+from fewshot_cli.sweeps.engine import open_sweep, run_sweep
+from fewshot_cli.sweeps.grid import SweepConfig
+from fewshot_cli.sweeps.summary import estimate
 
 ROWS: dict[str, tuple[str, ...]] = {
     "all six": OPERATIONS,

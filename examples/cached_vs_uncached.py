@@ -2,7 +2,7 @@
 
     python examples/cached_vs_uncached.py data/helmet --weights yolox_nano_coco.pth
 
-Without the cache every iteration decodes and augments its pictures and runs the frozen layers again, as an ordinary
+Without the cache every iteration decodes and augments its images and runs the frozen layers again, as an ordinary
 training loop does. Times include everything but loading the weights: the cached run pays for filling its cache.
 """
 

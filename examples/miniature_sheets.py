@@ -1,10 +1,10 @@
 """Contact sheets of the embedded world: its classes, some scenes, and what detectors find in them.
 
-    python examples/miniature_sheets.py classes scenes --out examples/pictures
-    python examples/miniature_sheets.py detections --out examples/pictures
+    python examples/miniature_sheets.py classes scenes --out examples/images
+    python examples/miniature_sheets.py detections --out examples/images
 
-`detections` shows held-out base scenes with what the detector of the package finds, then test pictures of the four
-novel classes with what it finds after one 10-shot fine-tune (`symmetric 3`). The pictures are the first ones.
+`detections` shows held-out base scenes with what the detector of the package finds, then test images of the four
+novel classes with what it finds after one 10-shot fine-tune (`symmetric 3`). The images are the first ones.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from random import Random
 import torch
 from PIL import Image
 
-from fewshot_cli.data.coco import Picture, Split
-from fewshot_cli.data.fetch import FetchRequest, fetch
-from fewshot_cli.data.miniature.classes import CLASSES, NOVEL
-from fewshot_cli.data.miniature.pen import Pen, Pose
-from fewshot_cli.data.miniature.world import HELD_OUT, TRAIN, SceneKey, draw_base_split, save_scene, to_picture
+from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.detectors.chain import Detections, Detector
 from fewshot_cli.detectors.registry import build_detector
-from fewshot_cli.evaluation.detect import detect_split
-from fewshot_cli.report.pictures import FOUND, PAPER, Mark, marked, sheet
+from fewshot_cli.inference.drawing import FOUND, PAPER, Mark, marked, sheet
+from fewshot_cli.inference.predictor import detect_split
 from fewshot_cli.runs.checkpoint import restore
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.sources.fetch import FetchRequest, fetch
+from fewshot_cli.sources.miniature.classes import CLASSES, NOVEL
+from fewshot_cli.sources.miniature.pen import Pen, Pose
+from fewshot_cli.sources.miniature.world import HELD_OUT, TRAIN, SceneKey, draw_base_split, save_scene, to_image
 from fewshot_cli.training.finetune import finetune
 
 THRESHOLD = 0.3
@@ -68,7 +68,7 @@ def scenes(folder: Path) -> Image.Image:
 def _scene(key: SceneKey, folder: Path) -> Image.Image:
     scene = key.draw()
     save_scene(scene, key, folder)
-    return marked(to_picture(scene, key, folder).path, [Mark(item.box, text=item.name) for item in scene.items])
+    return marked(to_image(scene, key, folder).path, [Mark(item.box, text=item.name) for item in scene.items])
 
 
 def detections(folder: Path) -> Image.Image:
@@ -92,15 +92,15 @@ def detections(folder: Path) -> Image.Image:
 
 def _found(detector: Detector, split: Split) -> list[Image.Image]:
     results = detect_split(detector, split, device=torch.device("cpu"))
-    return [_both(*pair, detector) for pair in zip(split.pictures, results, strict=True)]
+    return [_both(*pair, detector) for pair in zip(split.images, results, strict=True)]
 
 
-def _both(picture: Picture, found: Detections, detector: Detector) -> Image.Image:
-    marks = [Mark(tuple(box)) for box in picture.boxes.tolist()]
+def _both(image: ImageRecord, found: Detections, detector: Detector) -> Image.Image:
+    marks = [Mark(tuple(box)) for box in image.boxes.tolist()]
     for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
         if score >= THRESHOLD:
             marks.append(Mark(tuple(box), FOUND, f"{detector.classes[label]} {score:.2f}"))
-    return marked(picture.path, marks)
+    return marked(image.path, marks)
 
 
 def main() -> None:

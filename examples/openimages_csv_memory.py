@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fewshot_cli.data.openimages.boxes import FLAGS, read_boxes, survey
+from fewshot_cli.sources.openimages.boxes import FLAGS, read_boxes, survey
 
 ROWS = 14_610_229
 HELMET = "/m/0zvk5"
@@ -29,7 +29,7 @@ MARKS = ("0,0,0,0,0", "0,0,0,0,0", "1,0,0,0,0", "0,1,0,0,0", "1,1,0,0,0", "0,0,1
 
 
 def write_boxes(path: Path, rows: int, share: float) -> None:
-    """A box CSV with the columns of the train split: about eight boxes a picture, `share` of them helmets."""
+    """A box CSV with the columns of the train split: about eight boxes an image, `share` of them helmets."""
     chance = random.Random(0)
     others = [f"/m/0{number:04x}" for number in range(600)]
     with path.open("w", encoding="ascii") as stream:
@@ -47,7 +47,7 @@ def write_boxes(path: Path, rows: int, share: float) -> None:
 
 
 def read(path: Path) -> None:
-    """Survey the file and read the boxes of a hundred pictures, as fetch does; print seconds and peak memory."""
+    """Survey the file and read the boxes of a hundred images, as fetch does; print seconds and peak memory."""
     before = _peak()
     start = time.perf_counter()
     found = survey(path, [HELMET])[0]
@@ -55,10 +55,8 @@ def read(path: Path) -> None:
     surveyed = time.perf_counter()
     boxes, _ = read_boxes(path, [found], good[:100].tolist())
     end = time.perf_counter()
-    print(
-        f"{path.stat().st_size / 1e9:.2f} GB; {len(found.row_ids):,} rows of the class, {len(good):,} usable pictures"
-    )
-    print(f"survey {surveyed - start:.1f} s; boxes of {len(boxes)} pictures {end - surveyed:.3f} s")
+    print(f"{path.stat().st_size / 1e9:.2f} GB; {len(found.row_ids):,} rows of the class, {len(good):,} usable images")
+    print(f"survey {surveyed - start:.1f} s; boxes of {len(boxes)} images {end - surveyed:.3f} s")
     print(f"peak memory {_peak():.0f} MB, of which {before:.0f} MB are Python and NumPy before the first byte")
 
 

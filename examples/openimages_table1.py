@@ -1,11 +1,11 @@
-"""The paper's Table I on its own ground: Open Images, RetinaNet-R50-FPN at 640 × 640, 10 shots, 100 test pictures.
+"""The paper's Table I on its own ground: Open Images, RetinaNet-R50-FPN at 640 × 640, 10 shots, 100 test images.
 
-    python examples/openimages_table1.py                     # downloads about 3,000 pictures; meant for a GPU
+    python examples/openimages_table1.py                     # downloads about 3,000 images; meant for a GPU
     python examples/openimages_table1.py --seeds 1 --mirror http://HOST/copy --weights none
 
 A sweep like any other: stopped, it goes on where it was; its folder holds tables, curves and report.html. At the end
 its means stand beside the paper's. The detectors are cousins, not twins (torchvision's RetinaNet against the SSD of
-TensorFlow's zoo), and the paper does not say which pictures it drew: compare the order of the setups, not the level.
+TensorFlow's zoo), and the paper does not say which images it drew: compare the order of the setups, not the level.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from fewshot_cli.cli.console import Console
 from fewshot_cli.errors import FsodError
 from fewshot_cli.report.sweep import write_report
 from fewshot_cli.report.table1 import LEGEND, rich_differences, rich_table
-from fewshot_cli.sweep.engine import open_sweep, run_sweep
-from fewshot_cli.sweep.grid import PRESETS, Setup, SweepConfig
-from fewshot_cli.sweep.summary import Summary, summarize
+from fewshot_cli.sweeps.engine import open_sweep, run_sweep
+from fewshot_cli.sweeps.grid import PRESETS, Setup, SweepConfig
+from fewshot_cli.sweeps.summary import Summary, summarize
 
 PAPER = {
     "coffee cup": (0.759, 0.740, 0.782, 0.748, 0.766, 0.736, 0.756),
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--class", dest="classes", action="append", choices=list(PAPER), help="default: all six")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--split", default="validation", help="of the shots; train has more pictures and 3 GB of lists")
+    parser.add_argument("--split", default="validation", help="of the shots; train has more images and 3 GB of lists")
     parser.add_argument("--mirror", default="", help="a copy of Open Images with the original paths")
     parser.add_argument("--weights", default="default", help="default (torchvision's COCO weights), none, or a file")
     parser.add_argument("--image-size", type=int, default=640)

@@ -1,4 +1,4 @@
-"""What shrinking saves on photographs: variants of a large picture for a canvas, and with every pixel kept.
+"""What shrinking saves on photographs: variants of a large image for a canvas, and with every pixel kept.
 
     python examples/photograph_variants.py data/helmet
 
@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from fewshot_cli.data.augment import Sample, load_sample, make_variant
-from fewshot_cli.data.augmentation import Augmentation
-from fewshot_cli.data.store import open_dataset
+from fewshot_cli.augmentation.config import Augmentation
+from fewshot_cli.augmentation.operations import Sample, load_sample, make_variant
+from fewshot_cli.datasets.store import open_dataset
 
 
 def enlarged(sample: Sample, side: int) -> Sample:
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=24)
     options = parser.parse_args()
 
-    sample = enlarged(load_sample(open_dataset(options.data).train.pictures[0]), options.side)
+    sample = enlarged(load_sample(open_dataset(options.data).train.images[0]), options.side)
     seconds: dict[int | None, list[float]] = {None: [], options.canvas: []}
     for key in range(options.variants):
         for canvas, taken in seconds.items():

@@ -2,7 +2,7 @@
 
     python examples/pretrain_retinanet_mini.py --out pretraining --processes 2
 
-Draws the pictures, trains, measures on 500 held-out pictures and writes OUT/retinanet_mini.safetensors (float16).
+Draws the images, trains, measures on 500 held-out images and writes OUT/retinanet_mini.safetensors (float16).
 Stopped at any moment, the same command goes on from the last saved step; OUT/log.jsonl keeps what was seen.
 `--start FILE` goes on from weights that were made before, when the world has changed.
 """
@@ -19,19 +19,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from fewshot_cli.data.augment import load_sample, make_variant
-from fewshot_cli.data.augmentation import Augmentation
-from fewshot_cli.data.coco import Split
-from fewshot_cli.data.coco_reader import read_split
-from fewshot_cli.data.miniature.world import HELD_OUT, PRETRAIN, draw_base_split
+from fewshot_cli.augmentation.config import Augmentation
+from fewshot_cli.augmentation.operations import load_sample, make_variant
+from fewshot_cli.datasets.formats.coco import read_split
+from fewshot_cli.datasets.types import Split
 from fewshot_cli.detectors.chain import Activations, Detector, Target
-from fewshot_cli.detectors.device import choose_device, computes_in_half
+from fewshot_cli.detectors.device import choose_device, computes_in_bf16
 from fewshot_cli.detectors.registry import build_detector
-from fewshot_cli.evaluation.detect import detect_split, score
+from fewshot_cli.evaluation.measure import score
 from fewshot_cli.files import write_atomically
-from fewshot_cli.training.loop import Batches, StepOptions, make_optimizer, train
+from fewshot_cli.inference.predictor import detect_split
+from fewshot_cli.sources.miniature.world import HELD_OUT, PRETRAIN, draw_base_split
+from fewshot_cli.training.fit import Batches, StepOptions, make_optimizer, train
+from fewshot_cli.training.plan import learning_rates
 from fewshot_cli.training.schedule import batch_order
-from fewshot_cli.training.selection import learning_rates
 
 DETECTOR = "retinanet_mini"
 SAVE_EVERY, LOG_EVERY = 250, 50
@@ -39,11 +40,11 @@ FLIPS = Augmentation(ops=("flip",))
 
 
 def drawn(folder: Path, part: str, count: int, processes: int) -> Split:
-    """The pictures of a part, drawn if they are not there."""
+    """The images of a part, drawn if they are not there."""
     if not (folder / "annotations.json").exists():
         started = time.perf_counter()
         draw_base_split(folder, part, count, processes=processes)
-        print(f"{count} pictures drawn into {folder} in {time.perf_counter() - started:.0f} s", flush=True)
+        print(f"{count} images drawn into {folder} in {time.perf_counter() - started:.0f} s", flush=True)
     return read_split(folder, decode_images=False)
 
 
@@ -53,7 +54,7 @@ def batches_of(detector: Detector, split: Split, order: list[int], seed: int, de
     def load(numbers: Sequence[int]) -> tuple[Activations, list[Target]]:
         canvases, targets = [], []
         for number in numbers:
-            sample = make_variant(load_sample(split.pictures[order[number]]), FLIPS, (seed, number))
+            sample = make_variant(load_sample(split.images[order[number]]), FLIPS, (seed, number))
             canvas = detector.make_canvas(sample.image)
             canvases.append(canvas.pixels)
             targets.append(Target((sample.boxes * canvas.scale).to(device), sample.labels.to(device)))
@@ -81,7 +82,7 @@ def train_all(detector: Detector, split: Split, options: argparse.Namespace) -> 
         if step % SAVE_EVERY == 0 or step == options.steps:
             save(detector, optimizer, step, seconds, options.out / "state.pt")
 
-    order = list(chain(*batch_order(len(split.pictures), options.batch_size, options.steps, options.seed)))
+    order = list(chain(*batch_order(len(split.images), options.batch_size, options.steps, options.seed)))
     numbers = range(len(order))
     train(
         detector,
@@ -94,7 +95,7 @@ def train_all(detector: Detector, split: Split, options: argparse.Namespace) -> 
             lr=options.lr,
             warmup=0.03,
             clip=10.0,
-            half=computes_in_half("auto", device, detector),
+            bf16=computes_in_bf16("auto", device, detector),
         ),
         start=start,
         after_step=after_step,
@@ -139,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("pretraining"))
     parser.add_argument("--start", default="none", help="weights to start from: none (random), default, or a file")
-    parser.add_argument("--pictures", type=int, default=24_000)
+    parser.add_argument("--images", type=int, default=24_000)
     parser.add_argument("--held-out", type=int, default=500)
     parser.add_argument("--steps", type=int, default=8_000)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -147,13 +148,13 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--processes", type=int, default=1, help="that draw the pictures")
+    parser.add_argument("--processes", type=int, default=1, help="that draw the images")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
     held_out = drawn(options.out / HELD_OUT, HELD_OUT, options.held_out, options.processes)
-    pictures = drawn(options.out / PRETRAIN, PRETRAIN, options.pictures, options.processes)
-    train_all(build_detector(DETECTOR, weights=options.start, seed=options.seed), pictures, options)
+    images = drawn(options.out / PRETRAIN, PRETRAIN, options.images, options.processes)
+    train_all(build_detector(DETECTOR, weights=options.start, seed=options.seed), images, options)
 
     path = options.out / f"{DETECTOR}.safetensors"
     trained = build_detector(DETECTOR, weights="none")

@@ -22,18 +22,18 @@ import torch
 from torchvision.models.detection import retinanet_resnet50_fpn
 
 from fewshot_cli.detectors.chain import Activations, Canvas, Detector, Target
-from fewshot_cli.detectors.device import choose_device, computes_in_half
+from fewshot_cli.detectors.device import choose_device, computes_in_bf16
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.policies import select
 from fewshot_cli.training.cache import FeatureCache
-from fewshot_cli.training.loop import make_optimizer
-from fewshot_cli.training.selection import LayerSplit, freeze, learning_rates, trained_parameters
+from fewshot_cli.training.fit import make_optimizer
+from fewshot_cli.training.plan import Plan, freeze, learning_rates, trained_parameters
 
 NAME = "retinanet_resnet50_fpn"
 SETUPS = {"last 1": ("last", 1), "symmetric 3": ("symmetric", 3), "all": ("all", None)}
 
 
-def prepared(policy: str, budget: int | None, size: int) -> tuple[Detector, LayerSplit]:
+def prepared(policy: str, budget: int | None, size: int) -> tuple[Detector, Plan]:
     """A detector for one class with the policy's layers free."""
     detector = build_detector(NAME, weights="none", image_size=size)
     detector.replace_classes(["thing"], [()])
@@ -62,7 +62,7 @@ def median_seconds(step: Callable[[], torch.Tensor], repeats: int, device: torch
     return statistics.median(times[1:])
 
 
-def ours(policy: str, budget: int | None, options: argparse.Namespace, half: bool) -> tuple[float, float]:
+def ours(policy: str, budget: int | None, options: argparse.Namespace, bf16: bool) -> tuple[float, float]:
     """Seconds per iteration from the cache, and seconds per image to fill it."""
     device = choose_device(options.device)
     detector, split = prepared(policy, budget, options.size)
@@ -70,10 +70,10 @@ def ours(policy: str, budget: int | None, options: argparse.Namespace, half: boo
     pixels, targets = noise(options.batch, options.size)
 
     def prefix(items: Sequence[int]) -> tuple[Activations, list[Canvas]]:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             return detector.run((pixels[list(items)].to(device),), 0, split.cut), [targets[i] for i in items]
 
-    dtype = torch.bfloat16 if half else torch.float32
+    dtype = torch.bfloat16 if bf16 else torch.float32
     cache = FeatureCache(
         prefix, options.batch, memory=8 << 30, disk=0, folder=Path(tempfile.gettempdir()), dtype=dtype, device=device
     )
@@ -85,7 +85,7 @@ def ours(policy: str, budget: int | None, options: argparse.Namespace, half: boo
 
     def step() -> torch.Tensor:
         activations, _ = cache.batch(range(options.batch))
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             outputs = detector.run(activations, split.cut)
         loss = torch.stack(list(detector.loss(tuple(o.float() for o in outputs), on_device).values())).sum()
         optimizer.zero_grad()
@@ -131,7 +131,7 @@ def main() -> None:
     options = parser.parse_args()
 
     device = choose_device(options.device)
-    half = computes_in_half("auto", device, prepared("last", 1, options.size)[0])
+    bf16 = computes_in_bf16("auto", device, prepared("last", 1, options.size)[0])
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"{platform.machine()}, {machine}, torch {torch.__version__}, batch {options.batch}, {options.size} px")
     print(
@@ -140,11 +140,11 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for label, (policy, budget) in SETUPS.items():
         theirs = ordinary(policy, budget, options)
-        plain, _ = ours(policy, budget, options, half=False)
-        default, filling = ours(policy, budget, options, half=half)
+        plain, _ = ours(policy, budget, options, bf16=False)
+        default, filling = ours(policy, budget, options, bf16=bf16)
         print(
             f"| {label} | {theirs:.3f} | {plain:.3f} | {theirs / plain:.1f} "
-            f"| {default:.3f} ({'bf16' if half else 'fp32'}) | **{theirs / default:.1f}** | {filling:.2f} |",
+            f"| {default:.3f} ({'bf16' if bf16 else 'fp32'}) | **{theirs / default:.1f}** | {filling:.2f} |",
             flush=True,
         )
 

@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewshot_cli.data.augmentation import Augmentation
-from fewshot_cli.data.augmented import augment
-from fewshot_cli.data.coco import Picture
-from fewshot_cli.data.fetch import FetchRequest, fetch
-from fewshot_cli.data.miniature.classes import BASE
-from fewshot_cli.data.store import Dataset
-from fewshot_cli.evaluation.evaluate import Evaluation, evaluate_run
+from fewshot_cli.augmentation.config import Augmentation
+from fewshot_cli.augmentation.dataset import augment
+from fewshot_cli.datasets.store import Dataset
+from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.files import make_folder
+from fewshot_cli.inference.drawing import FOUND, Mark, as_data_url, marked
 from fewshot_cli.progress import Reporter
 from fewshot_cli.report.page import write_page
-from fewshot_cli.report.pictures import FOUND, Mark, as_data_url, marked
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.sources.fetch import FetchRequest, fetch
+from fewshot_cli.sources.miniature.classes import BASE
 from fewshot_cli.training.finetune import finetune
+from fewshot_cli.verbs.evaluate import Evaluation, evaluate_run
 
 DETECTOR, NAME, SHOTS, TESTS, COPIES = "retinanet_mini", "helmet", 10, 100, 24
 SETUPS: dict[str, tuple[str, int | None]] = {
@@ -130,8 +130,8 @@ def _row(setup: str, result: dict[str, Any], evaluation: Evaluation) -> dict[str
 def _commands(folder: Path, shots: Dataset, variants: Dataset, runs: dict[str, Run], seed: int) -> list[str]:
     """What a person would type in the demo's folder for the same files."""
     drawn = f"--seed {seed} " if seed else ""
-    copies = len(variants.train.pictures) // len(shots.train.pictures)
-    tests = len(shots.test.pictures)
+    copies = len(variants.train.images) // len(shots.train.images)
+    tests = len(shots.test.images)
     measured = f"--test-images {tests} " if tests != TESTS else ""
     lines = [
         f"cd {shlex.quote(str(folder))}",
@@ -155,9 +155,7 @@ def _write(
     evaluations: dict[str, Evaluation],
     commands: Sequence[str],
 ) -> None:
-    made = [
-        picture for picture in variants.train.pictures if picture.id not in {shot.id for shot in shots.train.pictures}
-    ]
+    made = [image for image in variants.train.images if image.id not in {shot.id for shot in shots.train.images}]
     step = max(1, len(made) // SHOWN_VARIANTS)
     write_page(
         page,
@@ -166,30 +164,30 @@ def _write(
         detector=DETECTOR,
         known=len(BASE),
         rows=rows,
-        test_images=len(shots.test.pictures),
-        shots=[_with_truth(picture) for picture in shots.train.pictures],
-        variants=[_with_truth(picture) for picture in made[::step][:SHOWN_VARIANTS]],
+        test_images=len(shots.test.images),
+        shots=[_with_truth(image) for image in shots.train.images],
+        variants=[_with_truth(image) for image in made[::step][:SHOWN_VARIANTS]],
         operations=", ".join(Augmentation.ops),
-        tests=[_test_row(number, evaluations) for number in range(min(SHOWN_TESTS, len(shots.test.pictures)))],
+        tests=[_test_row(number, evaluations) for number in range(min(SHOWN_TESTS, len(shots.test.images)))],
         threshold=THRESHOLD,
         commands=commands,
     )
 
 
 def _test_row(number: int, evaluations: dict[str, Evaluation]) -> list[str]:
-    """One test picture: its ground truth, then what each setup found."""
-    picture = next(iter(evaluations.values())).split.pictures[number]
-    return [_with_truth(picture), *(_with_detections(picture, evaluation) for evaluation in evaluations.values())]
+    """One test image: its ground truth, then what each setup found."""
+    image = next(iter(evaluations.values())).split.images[number]
+    return [_with_truth(image), *(_with_detections(image, evaluation) for evaluation in evaluations.values())]
 
 
-def _with_truth(picture: Picture) -> str:
-    return as_data_url(marked(picture.path, [Mark(tuple(box)) for box in picture.boxes.tolist()]))
+def _with_truth(image: ImageRecord) -> str:
+    return as_data_url(marked(image.path, [Mark(tuple(box)) for box in image.boxes.tolist()]))
 
 
-def _with_detections(picture: Picture, evaluation: Evaluation) -> str:
+def _with_detections(image: ImageRecord, evaluation: Evaluation) -> str:
     marks = []
     for result in evaluation.results:
-        if result["image_id"] == picture.id and result["score"] >= THRESHOLD:
+        if result["image_id"] == image.id and result["score"] >= THRESHOLD:
             x, y, width, height = result["bbox"]
             marks.append(Mark((x, y, x + width, y + height), FOUND, f"{result['score']:.2f}"))
-    return as_data_url(marked(picture.path, marks))
+    return as_data_url(marked(image.path, marks))

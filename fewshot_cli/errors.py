@@ -2,7 +2,7 @@
 
     FsodError                 1   never raised itself
     ├── UsageError            2   the command line contradicts itself
-    ├── DataError             3   pictures, annotations or the disk they live on
+    ├── DataError             3   images, annotations or the disk they live on
     │   ├── DatasetError      3   a data set with a list of problems, all of them at once
     │   └── StorageError      3   a full, read-only or forbidden disk
     ├── ConfigError           4   an option or a configuration file
@@ -41,7 +41,7 @@ class UsageError(FsodError):
 
 
 class DataError(FsodError):
-    """A picture, an annotation or a sample that cannot be used."""
+    """An image, an annotation or a sample that cannot be used."""
 
     exit_code = 3
 

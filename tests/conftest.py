@@ -32,7 +32,7 @@ def seeded() -> None:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of squares and discs: 4 shots and 6 test pictures of 64 × 64 pixels."""
+    """A data set of squares and discs: 4 shots and 6 test images of 64 × 64 pixels."""
     from helpers_runs import draw_shapes
 
     folder = tmp_path_factory.mktemp("data") / "shapes"
@@ -63,7 +63,7 @@ def base_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real() -> Path:
-    """The folder of real pictures and weights beside the repository."""
+    """The folder of real images and weights beside the repository."""
     if not REAL.is_dir():
-        pytest.skip(f"no real pictures and weights at {REAL}")
+        pytest.skip(f"no real images and weights at {REAL}")
     return REAL

@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 SIZE = (40, 30)
-"""Width and height of a drawn picture, pixels."""
+"""Width and height of a drawn image, pixels."""
 
 
-def draw_picture(path: Path, seed: int, size: tuple[int, int] = SIZE, *, orientation: int = 1) -> None:
-    """A picture whose content depends on the seed; stored with that EXIF orientation (6: lies on its side)."""
+def draw_image(path: Path, seed: int, size: tuple[int, int] = SIZE, *, orientation: int = 1) -> None:
+    """An image whose content depends on the seed; stored with that EXIF orientation (6: lies on its side)."""
     colours = random.Random(seed)
     image = Image.new("RGB", size, tuple(colours.randrange(256) for _ in range(3)))
     ImageDraw.Draw(image).rectangle((5, 5, 15, 20), fill=tuple(colours.randrange(256) for _ in range(3)))
@@ -26,7 +26,7 @@ def draw_picture(path: Path, seed: int, size: tuple[int, int] = SIZE, *, orienta
 
 
 def document_of(contents: Sequence[Sequence[str]], classes: Sequence[str]) -> dict[str, Any]:
-    """A COCO document; `contents[i]` names the class of each box of picture i + 1."""
+    """A COCO document; `contents[i]` names the class of each box of image i + 1."""
     boxes = [(image, name) for image, names in enumerate(contents, start=1) for name in names]
     return {
         "images": [
@@ -61,6 +61,6 @@ def draw_coco(
     """Fill `folder` with annotations.json and images/; returns the document, to be changed and written again."""
     document = document_of(contents, classes)
     for record in document["images"]:
-        draw_picture(folder / "images" / record["file_name"], seed * 10_000 + record["id"])
+        draw_image(folder / "images" / record["file_name"], seed * 10_000 + record["id"])
     write_document(folder, document)
     return document

@@ -1,4 +1,4 @@
-"""A server on this machine that speaks Open Images: CSV files, hierarchy and pictures, drawn here, with faults to order."""
+"""A server on this machine that speaks Open Images: CSV files, hierarchy and images, drawn here, with faults to order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image, ImageDraw
 
-from fewshot_cli.data.openimages.release import BUCKET, CLASSES, HIERARCHY, SPLITS
+from fewshot_cli.sources.openimages.release import BUCKET, CLASSES, HIERARCHY, SPLITS
 
 LABELS = {
     "Helmet": "/m/0zvk5",
@@ -35,20 +35,20 @@ BOX_HEADER = (
 IMAGE_HEADER = "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,OriginalSize,OriginalMD5,Thumbnail300KURL,Rotation"
 LICENCE = "https://creativecommons.org/licenses/by/2.0/"
 SIZE = (64, 48)
-"""Width and height of a drawn picture, pixels."""
+"""Width and height of a drawn image, pixels."""
 
 BOX = (0.25, 0.25, 0.75, 0.75)
-"""Corners of every box, xyxy, as shares of the picture."""
+"""Corners of every box, xyxy, as shares of the image."""
 
 CLEAN = (0, 0, 0, 0, 0)
 """Occluded, truncated, group-of, depiction, inside."""
 
 Row = tuple[int, str, tuple[int, ...]]
-"""Picture, class, marks."""
+"""ImageRecord, class, marks."""
 
 
 def number(split: str, position: int) -> int:
-    """The id of a picture, spread over all of 64 bits."""
+    """The id of an image, spread over all of 64 bits."""
     return int(hashlib.sha256(f"{split}/{position}".encode()).hexdigest()[:16], 16)
 
 
@@ -63,7 +63,7 @@ def box_csv(rows: Sequence[Row], corners: tuple[float, float, float, float] = BO
 
 
 def image_csv(split: str, rotations: dict[int, str]) -> bytes:
-    """The facts about pictures; a title holds commas and quotes, as real ones do."""
+    """The facts about images; a title holds commas and quotes, as real ones do."""
     lines = [
         f"{image:016x},{split},https://photos.example/{image:x}.jpg,https://photos.example/{image:x},{LICENCE},"
         f'https://photos.example/people/{image % 7},Author {image % 7},"A ""title"", with a comma",100,abc==,,{rotation}'
@@ -73,17 +73,17 @@ def image_csv(split: str, rotations: dict[int, str]) -> bytes:
 
 
 def jpeg(image: int, size: tuple[int, int] = SIZE, orientation: int = 1) -> bytes:
-    """A picture whose content depends on its id, with a bright rectangle where the boxes are."""
+    """An image whose content depends on its id, with a bright rectangle where the boxes are."""
     chance = random.Random(image)
-    picture = Image.effect_noise(size, 40).convert("RGB")
-    picture = Image.blend(picture, Image.new("RGB", size, tuple(chance.randrange(256) for _ in range(3))), 0.6)
+    drawn = Image.effect_noise(size, 40).convert("RGB")
+    drawn = Image.blend(drawn, Image.new("RGB", size, tuple(chance.randrange(256) for _ in range(3))), 0.6)
     x1, y1, x2, y2 = BOX
     place = (x1 * size[0], y1 * size[1], x2 * size[0] - 1, y2 * size[1] - 1)
-    ImageDraw.Draw(picture).rectangle(place, fill=(250, 250, chance.randrange(100)))
+    ImageDraw.Draw(drawn).rectangle(place, fill=(250, 250, chance.randrange(100)))
     exif = Image.Exif()
     exif[0x0112] = orientation
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=90, exif=exif)
+    drawn.save(stream, "JPEG", quality=90, exif=exif)
     return stream.getvalue()
 
 
@@ -99,7 +99,7 @@ def release(rows: dict[str, list[Row]], rotations: dict[str, dict[int, str]] | N
         turned = (rotations or {}).get(split, {})
         files[SPLITS[split].boxes] = box_csv(entries)
         files[SPLITS[split].images] = image_csv(split, {image: turned.get(image, "0.0") for image in images})
-        files |= {picture(split, image): jpeg(image) for image in images}
+        files |= {image_key(split, image): jpeg(image) for image in images}
     return files
 
 
@@ -107,8 +107,8 @@ def _quoted(name: str) -> str:
     return f'"{name}"' if "," in name else name
 
 
-def picture(split: str, image: int) -> str:
-    """The path of a picture on the mirror."""
+def image_key(split: str, image: int) -> str:
+    """The path of an image on the mirror."""
     return f"{BUCKET}/{split}/{image:016x}.jpg"
 
 
@@ -130,7 +130,7 @@ def world() -> dict[str, bytes]:
 
 
 def table1_world() -> dict[str, bytes]:
-    """The paper's six classes, each with 12 clean pictures to draw shots from and 4 to test on."""
+    """The paper's six classes, each with 12 clean images to draw shots from and 4 to test on."""
     rows: dict[str, list[Row]] = {"validation": [], "test": []}
     for place, name in enumerate(("Coffee cup", "Bird", "Helmet", "Tire", "Fish", "Flower")):
         for split, count in (("validation", 12), ("test", 4)):

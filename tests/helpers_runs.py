@@ -28,7 +28,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 REPOSITORY = Path(__file__).parents[1]
 SIDE = 64
-"""Pixels of a drawn picture, and of the canvas in most tests."""
+"""Pixels of a drawn image, and of the canvas in most tests."""
 
 TINY: dict[str, Any] = {
     "weights": "none",
@@ -47,13 +47,13 @@ LEARNING: dict[str, Any] = {**TINY, "iterations": 60, "eval_every": 20, "copies"
 """A fine-tune of a second whose mAP is above zero, so that equal means something."""
 
 
-def draw_shapes(folder: Path, pictures: int, seed: int) -> dict[str, Any]:
-    """A split of dark pictures: each has a red square, every other one a green disc too; returns its document."""
+def draw_shapes(folder: Path, count: int, seed: int) -> dict[str, Any]:
+    """A split of dark images: each has a red square, every other one a green disc too; returns its document."""
     chance = random.Random(seed)
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
     (folder / "images").mkdir(parents=True)
-    for number in range(1, pictures + 1):
+    for number in range(1, count + 1):
         image = Image.new("RGB", (SIDE, SIDE), tuple(chance.randrange(90) for _ in range(3)))
         for category in range(1, 2 + number % 2):
             boxes.append({"id": len(boxes) + 1, "image_id": number, **_draw_shape(image, category, chance)})

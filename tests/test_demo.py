@@ -58,7 +58,7 @@ def test_the_page_needs_nothing_but_itself(page: str) -> None:
             assert max(image.size) == 256
 
 
-def test_every_picture_says_what_it_shows(page: str) -> None:
+def test_every_image_says_what_it_shows(page: str) -> None:
     """Each has a text of its own for those who cannot see it."""
     texts = re.findall(r'<img [^>]*alt="([^"]+)"', page)
     assert page.count("<img ") == len(set(texts))

@@ -1,4 +1,4 @@
-"""Real pictures and real weights: skipped where ../shared/real is absent."""
+"""Real images and real weights: skipped where ../shared/real is absent."""
 
 from __future__ import annotations
 
@@ -92,12 +92,18 @@ def test_a_few_real_steps(real: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("class_name", "bases", "fine_lr"), [("raccoon", {"bear", "cat", "dog"}, 1.0), ("helmet", {"80 base classes"}, 2.0)]
+    ("class_name", "bases", "small_object_lr"),
+    [("raccoon", {"bear", "cat", "dog"}, 1.0), ("helmet", {"80 base classes"}, 2.0)],
 )
 def test_the_shots_say_what_a_class_starts_from_and_how_fast_the_finest_level_learns(
-    class_name: str, bases: set[str], fine_lr: float, real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    class_name: str,
+    bases: set[str],
+    small_object_lr: float,
+    real: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The real detector takes raccoons, which fill their pictures, for other animals, and small helmets for nothing."""
+    """The real detector takes raccoons, which fill their images, for other animals, and small helmets for nothing."""
     monkeypatch.chdir(tmp_path)
     source = f"coco:{real / 'data' / class_name / 'pool'}"
     assert 0 == fsod("fetch", "--source", source, "--class", class_name, "--shots", 10, "--test-images", 2).exit_code
@@ -108,5 +114,5 @@ def test_the_shots_say_what_a_class_starts_from_and_how_fast_the_finest_level_le
     assert 0 == done.exit_code, done.stderr
     _, _, said = done.stderr.partition(f"Class '{class_name}' starts from the mean of the ")
     assert bases == set(said.partition(".")[0].removeprefix("base classes ").split(", ")), done.stderr
-    assert fine_lr == json.loads(done.stdout)["fine_lr"]
-    assert ("Most objects are small" in done.stderr) == (fine_lr > 1)
+    assert small_object_lr == json.loads(done.stdout)["small_object_lr"]
+    assert ("Most objects are small" in done.stderr) == (small_object_lr > 1)

@@ -251,7 +251,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 app = typer.Typer(
     name="fsod",
     cls=BoundaryGroup,
-    help="Adapt a pretrained object detector to a new class from about ten pictures.",
+    help="Adapt a pretrained object detector to a new class from about ten images.",
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
     pretty_exceptions_enable=False,

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from fewshot_cli.augmentation.config import Augmentation, parse_ops
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Color, Config, Flip, Json, Ops, Positive, Quiet, Rotate, Scale, Stretch
-from fewshot_cli.data.augmentation import Augmentation, parse_ops
 from fewshot_cli.runs.config import LARGEST_COUNTS
 from fewshot_cli.runs.config import FinetuneConfig as Defaults
 
@@ -19,7 +19,7 @@ def augment(
         Path | None, typer.Argument(help="Data set folder; default: the most recently fetched one under ./data.")
     ] = None,
     copies: Annotated[
-        int, typer.Option(min=1, max=LARGEST_COUNTS["copies"], help="Pictures per shot, the original included.")
+        int, typer.Option(min=1, max=LARGEST_COUNTS["copies"], help="Images per shot, the original included.")
     ] = Defaults.copies,
     ops: Ops = ",".join(Defaults.ops),
     positive: Positive = Defaults.positive,
@@ -39,14 +39,14 @@ def augment(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a data set with variants of its training pictures; `finetune` augments by itself with the same code."""
+    """Write a data set with variants of its training images; `finetune` augments by itself with the same code."""
     console = Console(json=json, quiet=quiet)
     augmentation = Augmentation(
         ops=parse_ops(ops), positive=positive, flip=flip, rotate=rotate, stretch=stretch, scale=scale, color=color
     )
-    from fewshot_cli.data.augmented import augment as run_augment
-    from fewshot_cli.data.augmented import default_target
-    from fewshot_cli.data.store import latest_dataset, open_dataset
+    from fewshot_cli.augmentation.dataset import augment as run_augment
+    from fewshot_cli.augmentation.dataset import default_target
+    from fewshot_cli.datasets.store import latest_dataset, open_dataset
     from fewshot_cli.report.augmentation import write_contact_sheet
 
     source = data or latest_dataset().path
@@ -63,8 +63,8 @@ def augment(
         source, target, copies=copies, augmentation=augmentation, seed=seed, force=force, reporter=console
     )
     sheet = write_contact_sheet(made.path / "contact_sheet.jpg", open_dataset(source), augmentation, seed)
-    boxes = sum(len(picture.boxes) for picture in made.train.pictures)
-    images = {"train": len(made.train.pictures), "test": len(made.test.pictures)}
+    boxes = sum(len(image.boxes) for image in made.train.images)
+    images = {"train": len(made.train.images), "test": len(made.test.images)}
     console.result(
         {
             "path": str(made.path),

@@ -1,4 +1,4 @@
-"""`fsod demo`: the whole tool offline, in about a minute, with pictures to look at."""
+"""`fsod demo`: the whole tool offline, in about a minute, with images to look at."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def demo(
     console.result(
         result.to_json(),
         lambda: demo_table(result.rows),
-        f"One draw of ten pictures: a demonstration, not a comparison. Pictures: {result.page}\n",
+        f"One draw of ten images: a demonstration, not a comparison. Images: {result.page}\n",
         "The same by hand:\n",
         *(f"  {line}" for line in result.commands),
-        "\nYour own pictures, in COCO format (the first fine-tune downloads a detector's weights):\n",
+        "\nYour own images, in COCO format (the first fine-tune downloads a detector's weights):\n",
         "  fsod fetch --source coco:my_photos --class NAME --shots 10",
         "  fsod finetune --policy symmetric --budget 3",
     )

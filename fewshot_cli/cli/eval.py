@@ -12,7 +12,7 @@ from fewshot_cli.cli.options import Config, Json, Quiet
 from fewshot_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from fewshot_cli.evaluation.evaluate import Evaluation
+    from fewshot_cli.verbs.evaluate import Evaluation
 
 
 def evaluate(
@@ -57,8 +57,8 @@ def evaluate(
         from fewshot_cli.report.fiftyone_sets import check_free
 
         check_free(fiftyone)
-    from fewshot_cli.evaluation.evaluate import evaluate_base, evaluate_run
     from fewshot_cli.files import write_json
+    from fewshot_cli.verbs.evaluate import evaluate_base, evaluate_run
 
     if detector is not None and data is not None:
         measured = detector
@@ -93,12 +93,12 @@ def evaluate(
 
 def _show(console: Console, measured: str, evaluation: Evaluation, more: dict[str, str]) -> None:
     split, metrics = evaluation.split, evaluation.metrics
-    document = {"measured": measured, "data": str(split.annotations), "images": len(split.pictures), **more}
+    document = {"measured": measured, "data": str(split.annotations), "images": len(split.images), **more}
     from fewshot_cli.report.tables import metrics_table, per_class_table
 
     console.result(
         {**document, **metrics.to_json()},
-        f"{measured} on {split.annotations} ({len(split.pictures)} images)",
+        f"{measured} on {split.annotations} ({len(split.images)} images)",
         lambda: metrics_table(metrics.numbers),
         lambda: per_class_table(metrics.per_class),
     )

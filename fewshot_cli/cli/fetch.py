@@ -22,7 +22,7 @@ def fetch(
         str,
         typer.Option(
             metavar="SOURCE",
-            help="Where pictures come from: openimages, public photographs; coco:DIR, your own COCO data; "
+            help="Where images come from: openimages, public photographs; coco:DIR, your own COCO data; "
             "or miniature, a small drawn world.",
         ),
     ] = "openimages",
@@ -30,7 +30,7 @@ def fetch(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Where test pictures come from; default: the source's own test split, or what the shots leave of it.",
+            help="Where test images come from; default: the source's own test split, or what the shots leave of it.",
         ),
     ] = None,
     test_images: Annotated[int, typer.Option(help="Test images at most.")] = 100,
@@ -46,21 +46,21 @@ def fetch(
         typer.Option(help="openimages: shots come from validation (default), test, or train, whose lists weigh 3 GB."),
     ] = None,
     test_split: Annotated[
-        str | None, typer.Option(help="openimages: test pictures come from test (default), validation or train.")
+        str | None, typer.Option(help="openimages: test images come from test (default), validation or train.")
     ] = None,
     allow: Annotated[
         str | None,
         typer.Option(
             metavar="MARKS",
-            help="openimages: take pictures whose boxes are occluded, truncated, group-of, depiction, inside, "
-            "unknown or rotated, separated by commas; default: such pictures are left out.",
+            help="openimages: take images whose boxes are occluded, truncated, group-of, depiction, inside, "
+            "unknown or rotated, separated by commas; default: such images are left out.",
         ),
     ] = None,
     smallest_box: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="openimages: leave out pictures with a box below this share of their width or height; default 0.",
+            help="openimages: leave out images with a box below this share of their width or height; default 0.",
         ),
     ] = None,
     mirror: Annotated[
@@ -74,14 +74,14 @@ def fetch(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw training and test pictures of a class and write them as a COCO data set."""
+    """Draw training and test images of a class and write them as a COCO data set."""
     console = Console(json=json, quiet=quiet)
     if not classes:
         raise UsageError("no class is named", hint="Give --class NAME, e.g. --class helmet.")
     note_on_interrupt("The same command goes on where it was.")
-    from fewshot_cli.data.fetch import FetchRequest
-    from fewshot_cli.data.fetch import fetch as run_fetch
-    from fewshot_cli.data.sources import SourceOptions
+    from fewshot_cli.sources.fetch import FetchRequest
+    from fewshot_cli.sources.fetch import fetch as run_fetch
+    from fewshot_cli.sources.registry import SourceOptions
 
     request = FetchRequest(
         source=source,

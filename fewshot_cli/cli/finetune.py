@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fewshot_cli.augmentation.config import parse_ops
 from fewshot_cli.cli.console import Console, note_on_interrupt
 from fewshot_cli.cli.options import Color, Config, Flip, Json, Ops, Positive, Quiet, Rotate, Scale, Stretch
-from fewshot_cli.data.augmentation import parse_ops
 from fewshot_cli.errors import FsodError, UsageError
 from fewshot_cli.runs.config import FinetuneConfig as Defaults
 
@@ -58,9 +58,7 @@ def finetune(
     ] = Defaults.image_size,
     iterations: Annotated[int, typer.Option(help="Optimizer steps.")] = Defaults.iterations,
     batch_size: Annotated[int, typer.Option(help="Variants a step.")] = Defaults.batch_size,
-    copies: Annotated[
-        int, typer.Option(help="Variants of each shot, the unchanged picture included.")
-    ] = Defaults.copies,
+    copies: Annotated[int, typer.Option(help="Variants of each shot, the unchanged image included.")] = Defaults.copies,
     ops: Ops = ",".join(Defaults.ops),
     positive: Positive = Defaults.positive,
     flip: Flip = Defaults.flip,
@@ -70,16 +68,16 @@ def finetune(
     color: Color = Defaults.color,
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = Defaults.optimizer,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = Defaults.lr,
-    body_lr: Annotated[
+    backbone_lr: Annotated[
         float, typer.Option(help="Rate of neck and backbone layers that train, as a share of --lr.")
-    ] = Defaults.body_lr,
-    fine_lr: Annotated[
+    ] = Defaults.backbone_lr,
+    small_object_lr: Annotated[
         float | None,
         typer.Option(
             help="YOLOX: rate of the head's finest level, as a share of --lr; default: 2 if small objects are the "
             "rule in the shots, else 1."
         ),
-    ] = Defaults.fine_lr,
+    ] = Defaults.small_object_lr,
     weight_decay: Annotated[float, typer.Option(help="Not on biases and norms.")] = Defaults.weight_decay,
     warmup: Annotated[float, typer.Option(help="Share of the iterations in which the rate rises.")] = Defaults.warmup,
     clip: Annotated[float, typer.Option(help="Largest gradient norm; 0 for no limit.")] = Defaults.clip,
@@ -131,7 +129,7 @@ def _write_report(folder: Path, wanted: bool) -> list[str]:
 
     run = Run(folder)
     page = run.report_file if run.report_file.exists() else write_run_report(run)
-    return [f"Pictures and curves: {page}"]
+    return [f"Images and curves: {page}"]
 
 
 def _start(options: dict[str, Any], runs: Path, name: str | None, console: Console) -> dict[str, Any]:
@@ -140,7 +138,7 @@ def _start(options: dict[str, Any], runs: Path, name: str | None, console: Conso
 
     # Wrong options are told before anything is loaded.
     FinetuneConfig(**{**options, "data": options["data"] or "", "detector": options["detector"] or ""})
-    from fewshot_cli.data.store import latest_dataset, recorded_detector
+    from fewshot_cli.datasets.store import latest_dataset, recorded_detector
 
     if options["data"] is None:
         options["data"] = str(latest_dataset().path)

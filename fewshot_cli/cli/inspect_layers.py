@@ -38,7 +38,7 @@ def inspect_layers(
         _list_detectors(console)
         return
     from fewshot_cli.detectors.registry import get_spec
-    from fewshot_cli.training.inspect import inspect_run, inspect_selection, select_for
+    from fewshot_cli.verbs.inspect import inspect_run, inspect_selection, select_for
 
     if Path(target, "config.json").is_file():
         if policy is not None or budget is not None:

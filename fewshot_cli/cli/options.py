@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fewshot_cli.augmentation.config import OPERATIONS
 from fewshot_cli.cli import config_file
-from fewshot_cli.data.augmentation import OPERATIONS
 
 
 def _use_config(context: typer.Context, value: Path | None) -> Path | None:

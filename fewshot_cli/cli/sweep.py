@@ -13,8 +13,8 @@ from fewshot_cli.cli.options import Config, Json, Quiet
 from fewshot_cli.errors import UsageError, closest
 
 if TYPE_CHECKING:
-    from fewshot_cli.sweep.engine import Failure, Sweep
-    from fewshot_cli.sweep.grid import SweepConfig
+    from fewshot_cli.sweeps.engine import Failure, Sweep
+    from fewshot_cli.sweeps.grid import SweepConfig
 
 ENGINES = ("local", "ray")
 
@@ -30,7 +30,7 @@ def sweep(
         ),
     ] = None,
     test_source: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Where test pictures come from, as of fetch.")
+        str | None, typer.Option(metavar="SOURCE", help="Where test images come from, as of fetch.")
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="table1: the paper's seven setups, 10 shots, 5 seeds; other options overrule it.")
@@ -87,9 +87,9 @@ def sweep(
         raise UsageError(f"unknown engine {engine!r}", hint=closest(engine, ENGINES))
     if address and engine != "ray":
         raise UsageError("--address is that of a Ray cluster", hint="Add --engine ray.")
-    from fewshot_cli.data.sources import default_detector
-    from fewshot_cli.sweep.engine import open_sweep, run_sweep
-    from fewshot_cli.sweep.grid import SweepConfig
+    from fewshot_cli.sources.registry import default_detector
+    from fewshot_cli.sweeps.engine import open_sweep, run_sweep
+    from fewshot_cli.sweeps.grid import SweepConfig
 
     given = {
         "policies": policies,
@@ -124,7 +124,7 @@ def sweep(
 
 
 def _preset(name: str | None) -> dict[str, Any]:
-    from fewshot_cli.sweep.grid import PRESETS
+    from fewshot_cli.sweeps.grid import PRESETS
 
     if name is None:
         return {}
@@ -149,8 +149,8 @@ def _parsed(flag: str, options: list[str]) -> dict[str, Any]:
 
 def _show_plan(console: Console, folder: Path, config: SweepConfig, device: str) -> None:
     """Every cell, done or missing, and how long the missing ones take: as those that are done, else by a rehearsal."""
-    from fewshot_cli.sweep.engine import Sweep, remaining_seconds
-    from fewshot_cli.sweep.forecast import forecast
+    from fewshot_cli.sweeps.engine import Sweep, remaining_seconds
+    from fewshot_cli.sweeps.forecast import forecast
 
     planned = Sweep(folder, config)
     missing = planned.missing()
@@ -168,7 +168,7 @@ def _show_plan(console: Console, folder: Path, config: SweepConfig, device: str)
 def _report(console: Console, opened: Sweep, failures: list[Failure]) -> None:
     from fewshot_cli.report.sweep import write_report
     from fewshot_cli.report.table1 import LEGEND, rich_differences, rich_table, to_json
-    from fewshot_cli.sweep.summary import summarize
+    from fewshot_cli.sweeps.summary import summarize
 
     for failure in failures:
         console.warn(f"{failure.cell}: {failure.message}")

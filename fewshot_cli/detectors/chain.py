@@ -6,7 +6,7 @@
 
 The chain can be cut before any layer. What lies before the cut is a pure function of the canvas, so
 its result can be cached; that is the whole speed of this project. Norm layers always use their
-stored statistics, in layers that train too: ten pictures make no statistics.
+stored statistics, in layers that train too: ten images make no statistics.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Layer:
         }
 
 
-Origin = tuple[int, ...]
+ClassInit = tuple[int, ...]
 """A new class's predictor starts from the mean of these base classes' weights, or from fresh ones if there are none."""
 
 
@@ -158,12 +158,12 @@ class Detector(nn.Module, ABC):
         """Outputs → detections per canvas, in **canvas** pixels, after NMS, at most 100 each, best first."""
 
     @abstractmethod
-    def replace_classes(self, classes: Sequence[str], origins: Sequence[Origin]) -> None:
+    def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:
         """Give the predictor new classes; box regression is kept.
 
         Args:
             classes: the new class names, in label order.
-            origins: where the predictor weights of each come from.
+            inits: where the predictor weights of each come from.
         """
 
     @torch.no_grad()

@@ -28,7 +28,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def computes_in_half(precision: str, device: torch.device, detector: Detector) -> bool:
+def computes_in_bf16(precision: str, device: torch.device, detector: Detector) -> bool:
     """Whether to run convolutions in bfloat16.
 
     `auto` says yes on GPUs that have it, and on CPUs that have it where it measured faster for this detector.

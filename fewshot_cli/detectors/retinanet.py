@@ -26,7 +26,7 @@ from torchvision.models.detection import (
 )
 from torchvision.models.detection.image_list import ImageList
 
-from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Origin, Target
+from fewshot_cli.detectors.chain import Activations, ClassInit, Detections, Detector, Layer, Target
 from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.download import download
 from fewshot_cli.errors import ModelError, closest
@@ -202,10 +202,10 @@ class RetinaNetDetector(Detector):
         )
         return [Detections(image["boxes"], image["scores"], image["labels"]) for image in found]
 
-    def replace_classes(self, classes: Sequence[str], origins: Sequence[Origin]) -> None:
+    def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:
         """New class predictor; the box predictor stays."""
         head = self.network.head.classification_head
-        head.cls_logits = _for_classes(head.cls_logits, origins, head.num_anchors)
+        head.cls_logits = _for_classes(head.cls_logits, inits, head.num_anchors)
         head.num_classes = len(classes)
         self.classes = tuple(classes)
         self.layers = self._chain()
@@ -314,13 +314,13 @@ def _by_anchor(maps: Tensor, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def _for_classes(predictor: nn.Conv2d, origins: Sequence[Origin], anchors: int) -> nn.Conv2d:
-    """A class predictor with one output per anchor and origin; channels are anchor-major (anchor · K + class)."""
-    fresh = nn.Conv2d(predictor.in_channels, anchors * len(origins), 3, padding=1)
+def _for_classes(predictor: nn.Conv2d, inits: Sequence[ClassInit], anchors: int) -> nn.Conv2d:
+    """A class predictor with one output per anchor and class; channels are anchor-major (anchor · K + class)."""
+    fresh = nn.Conv2d(predictor.in_channels, anchors * len(inits), 3, padding=1)
     nn.init.normal_(fresh.weight, std=PREDICTOR_STD)
     nn.init.constant_(_bias(fresh), -math.log((1 - PRIOR) / PRIOR))
     fresh.to(predictor.weight)
-    for new, bases in enumerate(origins):
+    for new, bases in enumerate(inits):
         if bases:
             for target, source in ((fresh.weight, predictor.weight), (_bias(fresh), _bias(predictor))):
                 rows = source.unflatten(0, (anchors, -1))[:, list(bases)]

@@ -16,10 +16,10 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from fewshot_cli.data.miniature.classes import BASE
 from fewshot_cli.detectors.retinanet import MAX_DETECTIONS, SCORE_THRESHOLD, RetinaNetDetector, count_classes
 from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.progress import Reporter
+from fewshot_cli.sources.miniature.classes import BASE
 
 WEIGHTS = Path(__file__).with_suffix(".safetensors")
 WIDTHS, BLOCKS = (32, 64, 128, 256), (1, 2, 2, 1)
@@ -27,7 +27,7 @@ WIDTHS, BLOCKS = (32, 64, 128, 256), (1, 2, 2, 1)
 CHANNELS = 64
 """Of neck and towers."""
 ANCHOR_SIDES = (16, 32, 64, 128, 256)
-"""Pixels, one a level: half of RetinaNet's, for pictures of half the size."""
+"""Pixels, one a level: half of RetinaNet's, for images of half the size."""
 
 
 def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> RetinaNetDetector:

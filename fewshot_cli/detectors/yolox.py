@@ -15,7 +15,7 @@ from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 from torchvision.ops import batched_nms
 
 from fewshot_cli.detectors import simota
-from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Origin, Target
+from fewshot_cli.detectors.chain import Activations, ClassInit, Detections, Detector, Layer, Target
 from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.detectors.yolox_network import STRIDES, Size, YoloxNetwork
 from fewshot_cli.download import cache_folder, download
@@ -218,9 +218,9 @@ class Yolox(Detector):
         scores = found.classes.sigmoid() * found.objectness.sigmoid()
         return [_suppress(*image) for image in zip(found.boxes, scores, strict=True)]
 
-    def replace_classes(self, classes: Sequence[str], origins: Sequence[Origin]) -> None:
+    def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:
         head = self.network.head
-        head.cls_preds = nn.ModuleList(_for_classes(predictor, origins) for predictor in head.cls_preds)
+        head.cls_preds = nn.ModuleList(_for_classes(predictor, inits) for predictor in head.cls_preds)
         self.classes = tuple(classes)
         self.layers = self._chain()
 
@@ -272,14 +272,14 @@ def _suppress(boxes: Tensor, scores: Tensor) -> Detections:
 
 
 @torch.no_grad()
-def _for_classes(predictor: nn.Module, origins: Sequence[Origin]) -> nn.Conv2d:
-    """A class predictor with one output per origin: the mean of those base classes, or fresh."""
+def _for_classes(predictor: nn.Module, inits: Sequence[ClassInit]) -> nn.Conv2d:
+    """A class predictor with one output per class: the mean of those base classes, or fresh."""
     assert isinstance(predictor, nn.Conv2d)
-    fresh = nn.Conv2d(predictor.in_channels, len(origins), 1, device=predictor.weight.device)
+    fresh = nn.Conv2d(predictor.in_channels, len(inits), 1, device=predictor.weight.device)
     nn.init.normal_(fresh.weight, std=0.01)
     _start_rare(fresh)
     old, new = predictor.state_dict(), fresh.state_dict()
-    for row, bases in enumerate(origins):
+    for row, bases in enumerate(inits):
         if bases:
             for name in new:
                 new[name][row] = old[name][list(bases)].mean(dim=0)

@@ -1,1 +1,1 @@
-"""Measuring detections with the field's metric."""
+"""COCO metrics, and how far layers moved."""

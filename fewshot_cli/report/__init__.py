@@ -1,1 +1,1 @@
-"""What a person looks at: tables now, plots and pages later."""
+"""Tables, plots and HTML pages."""

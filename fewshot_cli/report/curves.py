@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewshot_cli.evaluation.coco_metrics import RECALLS
-from fewshot_cli.sweep.grid import Cell, Setup
-from fewshot_cli.sweep.summary import estimate
+from fewshot_cli.sweeps.grid import Cell, Setup
+from fewshot_cli.sweeps.summary import estimate
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers tell apart."""
@@ -86,7 +86,7 @@ def _draw_setup(
     if shared == [0]:
         panel.axhline(means[0], color=color, linestyle=DASHES.get(setup.policy, "-"), linewidth=1, label=str(setup))
         return
-    halves = [(found.half or 0.0) if (found := estimate(at)) else 0.0 for at in values]
+    halves = [(found.margin or 0.0) if (found := estimate(at)) else 0.0 for at in values]
     low, high = ([m + sign * h for m, h in zip(means, halves, strict=True)] for sign in (-1, 1))
     panel.plot(shared, means, color=color, linestyle=DASHES.get(setup.policy, "-"), linewidth=1.6, label=str(setup))
     panel.fill_between(shared, low, high, color=color, alpha=0.10, linewidth=0)

@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fewshot_cli.data.coco import Picture, Split, to_xywh
-from fewshot_cli.data.store import Dataset
-from fewshot_cli.data.voxel import import_fiftyone, quiet
+from fewshot_cli.datasets.store import Dataset
+from fewshot_cli.datasets.types import ImageRecord, Split, to_xywh
 from fewshot_cli.errors import ConfigError, UsageError
 from fewshot_cli.progress import Reporter
+from fewshot_cli.sources.fiftyone_import import import_fiftyone, quiet
 
 if TYPE_CHECKING:
-    from fewshot_cli.evaluation.evaluate import Evaluation
+    from fewshot_cli.verbs.evaluate import Evaluation
 
 TRUTH = "ground_truth"
 PREDICTIONS = "predictions"
@@ -54,7 +54,7 @@ def check_free(name: str) -> None:
 
 
 def store_evaluation(name: str, measured: str, evaluation: Evaluation) -> None:
-    """Store pictures, ground truth, predictions and FiftyOne's evaluation of them under a name, to stay.
+    """Store images, ground truth, predictions and FiftyOne's evaluation of them under a name, to stay.
 
     Only classes that were measured are stored. COCO's numbers by pycocotools are in the data set's `info`.
 
@@ -69,14 +69,14 @@ def store_evaluation(name: str, measured: str, evaluation: Evaluation) -> None:
     check_free(name)
     fiftyone = open_database()
     split, classes = evaluation.split, list(evaluation.metrics.per_class)
-    found = _by_picture(evaluation)
+    found = _by_image(evaluation)
     with quiet():
         dataset = fiftyone.Dataset(name, persistent=True)
         try:
             dataset.default_classes = classes
             dataset.info = {"measured": measured, **evaluation.metrics.to_json()}
             dataset.add_samples(
-                [_evaluated(fiftyone, picture, split, classes, found[picture.id]) for picture in split.pictures],
+                [_evaluated(fiftyone, image, split, classes, found[image.id]) for image in split.images],
                 progress=False,
             )
             dataset.evaluate_detections(
@@ -97,7 +97,7 @@ def store_evaluation(name: str, measured: str, evaluation: Evaluation) -> None:
 def view_dataset(data: Dataset, reporter: Reporter) -> None:
     """Open a data set in the FiftyOne App and wait until its window is closed, or Ctrl-C.
 
-    Pictures carry the tags `train` and `test`. Nothing of it stays in FiftyOne.
+    Images carry the tags `train` and `test`. Nothing of it stays in FiftyOne.
 
     Raises:
         ConfigError: see `open_database`.
@@ -106,7 +106,7 @@ def view_dataset(data: Dataset, reporter: Reporter) -> None:
     with quiet():
         dataset = fiftyone.Dataset(persistent=False)
         for tag, split in (("train", data.train), ("test", data.test)):
-            dataset.add_samples([_sample(fiftyone, picture, split, tag) for picture in split.pictures], progress=False)
+            dataset.add_samples([_sample(fiftyone, image, split, tag) for image in split.images], progress=False)
         session = fiftyone.launch_app(dataset, address=fiftyone.config.default_app_address or "localhost")
     reporter.say(f"The FiftyOne App shows {data.name} at {session.url}; close it, or press Ctrl-C, to go on.")
     try:
@@ -119,37 +119,37 @@ def view_dataset(data: Dataset, reporter: Reporter) -> None:
             dataset.delete()
 
 
-def _by_picture(evaluation: Evaluation) -> dict[int, list[dict[str, Any]]]:
+def _by_image(evaluation: Evaluation) -> dict[int, list[dict[str, Any]]]:
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for result in evaluation.results:
         found[result["image_id"]].append(result)
     return found
 
 
-def _sample(fiftyone: Any, picture: Picture, split: Split, tag: str, classes: Sequence[str] | None = None) -> Any:
-    """A picture with its ground truth, of `classes` only if they are given."""
+def _sample(fiftyone: Any, image: ImageRecord, split: Split, tag: str, classes: Sequence[str] | None = None) -> Any:
+    """An image with its ground truth, of `classes` only if they are given."""
     boxes = [
-        fiftyone.Detection(label=split.classes[label], bounding_box=_shares(box, picture), iscrowd=bool(crowd))
-        for box, label, crowd in zip(to_xywh(picture.boxes).tolist(), picture.labels, picture.crowd, strict=True)
+        fiftyone.Detection(label=split.classes[label], bounding_box=_shares(box, image), iscrowd=bool(crowd))
+        for box, label, crowd in zip(to_xywh(image.boxes).tolist(), image.labels, image.crowd, strict=True)
         if classes is None or split.classes[label] in classes
     ]
-    sample = fiftyone.Sample(filepath=str(picture.path.resolve()), tags=[tag])
-    sample["image_id"] = picture.id
+    sample = fiftyone.Sample(filepath=str(image.path.resolve()), tags=[tag])
+    sample["image_id"] = image.id
     sample[TRUTH] = fiftyone.Detections(detections=boxes)
     return sample
 
 
 def _evaluated(
-    fiftyone: Any, picture: Picture, split: Split, classes: Sequence[str], results: Sequence[dict[str, Any]]
+    fiftyone: Any, image: ImageRecord, split: Split, classes: Sequence[str], results: Sequence[dict[str, Any]]
 ) -> Any:
     """The same with predictions."""
     names = dict(zip(split.category_ids, split.classes, strict=True))
-    sample = _sample(fiftyone, picture, split, "test", classes)
+    sample = _sample(fiftyone, image, split, "test", classes)
     sample[PREDICTIONS] = fiftyone.Detections(
         detections=[
             fiftyone.Detection(
                 label=names[result["category_id"]],
-                bounding_box=_shares(result["bbox"], picture),
+                bounding_box=_shares(result["bbox"], image),
                 confidence=result["score"],
             )
             for result in results
@@ -159,7 +159,7 @@ def _evaluated(
     return sample
 
 
-def _shares(box: Sequence[float], picture: Picture) -> list[float]:
-    """xywh in pixels as shares of the picture, FiftyOne's unit."""
+def _shares(box: Sequence[float], image: ImageRecord) -> list[float]:
+    """xywh in pixels as shares of the image, FiftyOne's unit."""
     x, y, width, height = box
-    return [x / picture.width, y / picture.height, width / picture.width, height / picture.height]
+    return [x / image.width, y / image.height, width / image.width, height / image.height]

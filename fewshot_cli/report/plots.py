@@ -1,4 +1,4 @@
-"""The figures of a run's page, as pictures inside the page."""
+"""The figures of a run's page, as images inside the page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fewshot_cli.report.curves import PALETTE
 
 
 class Plot(NamedTuple):
-    """A figure: its title, the picture as a data URL, and what it shows, in words."""
+    """A figure: its title, the image as a data URL, and what it shows, in words."""
 
     title: str
-    picture: str
+    image: str
     text: str
 
 

@@ -1,4 +1,4 @@
-"""`report.html` of a run: what was done, with what, and what came out, in one file with pictures."""
+"""`report.html` of a run: what was done, with what, and what came out, in one file with images."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torchvision.ops import box_iou
 
-from fewshot_cli.data.coco import Picture
-from fewshot_cli.data.store import Dataset, open_dataset
+from fewshot_cli.datasets.store import Dataset, open_dataset
+from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.evaluation.coco_metrics import evaluate
+from fewshot_cli.inference.drawing import FOUND, Mark, as_data_url, marked
 from fewshot_cli.report.page import write_page
-from fewshot_cli.report.pictures import FOUND, Mark, as_data_url, marked
 from fewshot_cli.report.plots import drift_plot, learning_plot, precision_recall_plot
 from fewshot_cli.runs.folder import Run
 
@@ -24,9 +24,9 @@ SHOWN_TESTS, SHOWN_SHOTS = 6, 20
 
 
 class Judged(NamedTuple):
-    """A test picture, what was found in it, and how well: F1 at SCORE and IOU."""
+    """A test image, what was found in it, and how well: F1 at SCORE and IOU."""
 
-    picture: Picture
+    image: ImageRecord
     results: list[dict[str, Any]]
     f1: float
 
@@ -52,7 +52,7 @@ def write_run_report(run: Run) -> Path:
         numbers=metrics.numbers,
         per_class=metrics.per_class,
         data=_about(data),
-        shots=[drawn(data, picture, []) for picture in data.train.pictures[:SHOWN_SHOTS]],
+        shots=[drawn(data, image, []) for image in data.train.images[:SHOWN_SHOTS]],
         plots=[learning_plot(lines), precision_recall_plot(metrics.curves), drift_plot(result["drift"])],
         best=[_shown(data, found) for found in judged[::-1][:SHOWN_TESTS]],
         worst=[_shown(data, found) for found in judged[:SHOWN_TESTS]],
@@ -69,32 +69,31 @@ def _about(data: Dataset) -> dict[str, Any]:
         "path": str(data.path),
         "source": record.get("source", "not fetched by fsod"),
         "seed": record.get("seed", "–"),
-        "train": f"{len(data.train.pictures)} pictures, {sum(len(p.boxes) for p in data.train.pictures)} boxes",
-        "test": f"{len(data.test.pictures)} pictures, {sum(len(p.boxes) for p in data.test.pictures)} boxes",
+        "train": f"{len(data.train.images)} images, {sum(len(p.boxes) for p in data.train.images)} boxes",
+        "test": f"{len(data.test.images)} images, {sum(len(p.boxes) for p in data.test.images)} boxes",
         "licences": ", ".join(record.get("licences", [])) or "not recorded",
     }
 
 
 def judge(data: Dataset, results: Sequence[dict[str, Any]]) -> list[Judged]:
-    """Every test picture with what was found in it, in their order; `results` are COCO's."""
-    of_picture: dict[int, list[dict[str, Any]]] = {picture.id: [] for picture in data.test.pictures}
+    """Every test image with what was found in it, in their order; `results` are COCO's."""
+    of_image: dict[int, list[dict[str, Any]]] = {image.id: [] for image in data.test.images}
     for found in results:
         if found["score"] >= SCORE:
-            of_picture[found["image_id"]].append(found)
+            of_image[found["image_id"]].append(found)
     category_ids = data.test.category_ids
     return [
-        Judged(picture, of_picture[picture.id], f1_of(picture, of_picture[picture.id], category_ids))
-        for picture in data.test.pictures
+        Judged(image, of_image[image.id], f1_of(image, of_image[image.id], category_ids)) for image in data.test.images
     ]
 
 
-def f1_of(picture: Picture, results: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> float:
-    """Of one picture: each detection, best score first, takes the free object of its class that it overlaps most.
+def f1_of(image: ImageRecord, results: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> float:
+    """Of one image: each detection, best score first, takes the free object of its class that it overlaps most.
 
-    Crowd boxes do not count. A picture with neither objects nor detections is perfect.
+    Crowd boxes do not count. An image with neither objects nor detections is perfect.
     """
-    single = ~picture.crowd
-    boxes, labels = torch.from_numpy(picture.boxes[single]), picture.labels[single]
+    single = ~image.crowd
+    boxes, labels = torch.from_numpy(image.boxes[single]), image.labels[single]
     free = [True] * len(boxes)
     right = 0
     for found in sorted(results, key=lambda found: -found["score"]):
@@ -117,14 +116,14 @@ def _corners(found: dict[str, Any]) -> tuple[float, float, float, float]:
 
 
 def _shown(data: Dataset, found: Judged) -> dict[str, Any]:
-    return {"picture": drawn(data, found.picture, found.results), "f1": found.f1, "name": found.picture.path.name}
+    return {"image": drawn(data, found.image, found.results), "f1": found.f1, "name": found.image.path.name}
 
 
-def drawn(data: Dataset, picture: Picture, results: Sequence[dict[str, Any]]) -> str:
-    """A picture with its ground truth and detections (COCO results), as a data URL."""
-    marks = [Mark(tuple(box)) for box in picture.boxes.tolist()]
+def drawn(data: Dataset, image: ImageRecord, results: Sequence[dict[str, Any]]) -> str:
+    """An image with its ground truth and detections (COCO results), as a data URL."""
+    marks = [Mark(tuple(box)) for box in image.boxes.tolist()]
     names = dict(zip(data.test.category_ids, data.classes, strict=True)) if len(data.classes) > 1 else {}
     for found in sorted(results, key=lambda found: found["score"]):
         text = f"{names.get(found['category_id'], '')} {found['score']:.2f}".strip()
         marks.append(Mark(_corners(found), FOUND, text))
-    return as_data_url(marked(picture.path, marks, 320))
+    return as_data_url(marked(image.path, marks, 320))

@@ -1,4 +1,4 @@
-"""What a sweep leaves to read: tables in four formats, the curves, and a page with all of it and pictures."""
+"""What a sweep leaves to read: tables in four formats, the curves, and a page with all of it and images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fewshot_cli.data.store import Dataset, open_dataset
+from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.evaluation.coco_metrics import evaluate
 from fewshot_cli.files import write_atomically, write_json, write_text
 from fewshot_cli.report.curves import draw_curves, draw_precision_recall
@@ -28,12 +28,12 @@ from fewshot_cli.report.table1 import (
     title,
     to_json,
 )
-from fewshot_cli.sweep.engine import Sweep
-from fewshot_cli.sweep.grid import Cell, Setup
-from fewshot_cli.sweep.summary import Summary
+from fewshot_cli.sweeps.engine import Sweep
+from fewshot_cli.sweeps.grid import Cell, Setup
+from fewshot_cli.sweeps.summary import Summary
 
 SHOWN_TESTS = 2
-"""Best, and worst, test pictures of each class on the page."""
+"""Best, and worst, test images of each class on the page."""
 CURVE_IOU = 0.5
 """Overlap of the precision–recall curves."""
 
@@ -98,7 +98,7 @@ def _section(sweep: Sweep, summary: Summary, figure: Path) -> dict[str, Any]:
         "precision": _precision_recall({cell: one for found in judged.values() for cell, one in found.cells.items()}),
         "costs": [_cost(row.setup, cells) for row in summary.rows],
         "drift": _drift(summary, cells),
-        "pictures": [_pictures(name, found) for name, found in judged.items()],
+        "images": [_images(name, found) for name, found in judged.items()],
     }
 
 
@@ -126,10 +126,10 @@ def _drift(summary: Summary, cells: dict[Cell, dict[str, Any]]) -> dict[str, lis
 
 
 class JudgedCell(NamedTuple):
-    """Precision at each recall, and every test picture with what was found in it."""
+    """Precision at each recall, and every test image with what was found in it."""
 
     precision: Sequence[float]
-    pictures: list[Judged]
+    images: list[Judged]
 
 
 class JudgedClass(NamedTuple):
@@ -160,14 +160,14 @@ def _precision_recall(cells: Mapping[Cell, JudgedCell]) -> str:
     )
 
 
-def _pictures(name: str, found: JudgedClass) -> dict[str, Any]:
-    """The test pictures that went best and worst on average over the setups, with what each setup found."""
-    by_picture = list(zip(*(cell.pictures for cell in found.cells.values()), strict=True))
-    ordered = sorted(by_picture, key=lambda shown: -statistics.mean(one.f1 for one in shown))
+def _images(name: str, found: JudgedClass) -> dict[str, Any]:
+    """The test images that went best and worst on average over the setups, with what each setup found."""
+    by_image = list(zip(*(cell.images for cell in found.cells.values()), strict=True))
+    ordered = sorted(by_image, key=lambda shown: -statistics.mean(one.f1 for one in shown))
     chosen = ordered[:SHOWN_TESTS] + ordered[SHOWN_TESTS:][-SHOWN_TESTS:]
     return {
         "name": name,
-        "shots": [drawn(found.data, picture, []) for picture in found.data.train.pictures],
+        "shots": [drawn(found.data, image, []) for image in found.data.train.images],
         "setups": [str(cell.setup) for cell in found.cells],
-        "rows": [[(drawn(found.data, one.picture, one.results), one.f1) for one in shown] for shown in chosen],
+        "rows": [[(drawn(found.data, one.image, one.results), one.f1) for one in shown] for shown in chosen],
     }

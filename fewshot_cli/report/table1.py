@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fewshot_cli.sweep.summary import Estimate, Row, Summary
+from fewshot_cli.sweeps.summary import Estimate, Row, Summary
 
 LEGEND = "mAP@[.50:.95] after the last iteration, mean ± half the 95 % confidence interval over seeds; "
 LEGEND += "bold: best of its budget, underlined: best of all."
@@ -82,7 +82,7 @@ def comma_separated(summary: Summary) -> str:
     """One line a setup and column, numbers in full: for other programs."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["detector", "shots", "setup", "layers", "parameters", "column", "mean", "half_interval", "seeds"])
+    writer.writerow(["detector", "shots", "setup", "layers", "parameters", "column", "mean", "margin", "seeds"])
     for row in summary.rows:
         for column, estimate in row.columns.items():
             if estimate:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fewshot_cli.data.augmentation import Augmentation
+from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.errors import ConfigError, closest
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -53,7 +53,7 @@ class FinetuneConfig:
     batch_size: int = 8
     """Variants a step."""
     copies: int = 24
-    """Variants of each shot, the picture as it is among them."""
+    """Variants of each shot, the image as it is among them."""
     ops: tuple[str, ...] = Augmentation.ops
     """Augmentations the variants go through; their ranges follow."""
     positive: float = Augmentation.positive
@@ -72,9 +72,9 @@ class FinetuneConfig:
     """`adamw` or `sgd` (momentum 0.9)."""
     lr: float = 2e-3
     """Peak learning rate."""
-    body_lr: float = 0.02
-    """Rate of neck and backbone layers that train, as a share of `lr`: they know more than ten pictures can teach."""
-    fine_lr: float | None = None
+    backbone_lr: float = 0.02
+    """Rate of neck and backbone layers that train, as a share of `lr`: they know more than ten images can teach."""
+    small_object_lr: float | None = None
     """Rate of the head's finest level, as a share of `lr`, where levels have heads of their own; by default 2 if small
     objects are the rule, else 1."""
     weight_decay: float = 0.01
@@ -131,10 +131,10 @@ class FinetuneConfig:
             (0 <= self.seed <= LARGEST_SEED, f"seed is {self.seed}: give 0 to {LARGEST_SEED}"),
             (0 <= self.weight_decay <= LARGEST_RATE, f"weight_decay is {self.weight_decay}: give 0 or more"),
             (0 < self.lr <= LARGEST_RATE, f"lr is {self.lr}: give a positive number"),
-            (0 < self.body_lr <= LARGEST_RATE, f"body_lr is {self.body_lr}: give a positive share of lr"),
+            (0 < self.backbone_lr <= LARGEST_RATE, f"backbone_lr is {self.backbone_lr}: give a positive share of lr"),
             (
-                self.fine_lr is None or 0 < self.fine_lr <= LARGEST_RATE,
-                f"fine_lr is {self.fine_lr}: give a positive share of lr",
+                self.small_object_lr is None or 0 < self.small_object_lr <= LARGEST_RATE,
+                f"small_object_lr is {self.small_object_lr}: give a positive share of lr",
             ),
             (0 <= self.warmup < 1, f"warmup is {self.warmup}: give a share of the run, from 0 to below 1"),
         ]

@@ -7,7 +7,7 @@ runs/NAME/
   checkpoint-best.safetensors   the same at the best test mAP seen
   predictions.json              on the test set, COCO results format
   result.json                   the summary that `--json` prints
-  report.html                   the same to look at, with curves and pictures (`fsod finetune` writes it)
+  report.html                   the same to look at, with curves and images (`fsod finetune` writes it)
   state.pt                      only while unfinished: what `--resume` needs
 """
 

@@ -1,1 +1,1 @@
-"""Fine-tuning: which layers train, the feature cache, the loop, the run on disk."""
+"""Fine-tuning in four steps: plan, features, fit, record."""

@@ -1,11 +1,11 @@
-"""Features that several fine-tunes share: the same pictures, frozen layers and cut give the same activations."""
+"""Features that several fine-tunes share: the same images, frozen layers and cut give the same activations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
 from fewshot_cli.training.cache import FeatureCache
-from fewshot_cli.training.examples import Example
+from fewshot_cli.training.variants import Example
 
 
 class FeatureStore:

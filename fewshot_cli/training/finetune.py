@@ -10,29 +10,29 @@ from typing import Any
 
 import torch
 
-from fewshot_cli.data.classes import class_key
-from fewshot_cli.data.coco import Split
-from fewshot_cli.data.store import Dataset, open_dataset
+from fewshot_cli.datasets.classes import class_key
+from fewshot_cli.datasets.store import Dataset, open_dataset
+from fewshot_cli.datasets.types import Split
 from fewshot_cli.detectors.chain import Activations, Detections, Target
-from fewshot_cli.detectors.device import choose_device, computes_in_half, forget_peak_memory, peak_memory
+from fewshot_cli.detectors.device import choose_device, computes_in_bf16, forget_peak_memory, peak_memory
 from fewshot_cli.detectors.registry import build_detector, get_spec, head_depths
 from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
 from fewshot_cli.errors import DataError, DivergedError, FsodError
 from fewshot_cli.evaluation.coco_metrics import Metrics
-from fewshot_cli.evaluation.detect import score
 from fewshot_cli.evaluation.drift import LayerDrift
+from fewshot_cli.evaluation.measure import score
 from fewshot_cli.policies import Selection, select
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.checkpoint import CheckpointInfo, load_tensors, save_checkpoint, tensors_to_keep
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.training.cache import FeatureCache
-from fewshot_cli.training.classes import choose_origins, describe_origin, similar_classes
-from fewshot_cli.training.examples import Example, Examples
+from fewshot_cli.training.class_init import choose_inits, describe_init, similar_classes
 from fewshot_cli.training.features import FeatureStore
-from fewshot_cli.training.loop import StepOptions, make_optimizer, train
+from fewshot_cli.training.fit import StepOptions, make_optimizer, train
+from fewshot_cli.training.plan import FrozenCheck, fine_share, freeze, learning_rates, trained_parameters
 from fewshot_cli.training.schedule import batch_order
-from fewshot_cli.training.selection import FrozenProof, fine_share, freeze, learning_rates, trained_parameters
+from fewshot_cli.training.variants import Example, Examples
 
 GIB = 1 << 30
 SAVE_EVERY = 50
@@ -109,12 +109,12 @@ class _Session:
         base_fingerprint = state_fingerprint(self.detector.network)
         base = tensor_fingerprints(self.detector.network)
         self._give_classes()
-        self.fine_lr = config.fine_lr or fine_share(self.detector, self.data.shots)
-        self.half = computes_in_half(config.precision, self.device, self.detector)
+        self.small_object_lr = config.small_object_lr or fine_share(self.detector, self.data.shots)
+        self.bf16 = computes_in_bf16(config.precision, self.device, self.detector)
         self.split = freeze(self.detector, selection)
         self.kept = tensors_to_keep(self.detector, base, tensor_fingerprints(self.detector.network))
         self.detector.place(self.device)
-        self.proof = FrozenProof(self.detector)
+        self.proof = FrozenCheck(self.detector)
         self.drift = LayerDrift(self.detector)
         self.info = self._describe(selection, base_fingerprint)
         self.progress = _Progress()
@@ -122,21 +122,21 @@ class _Session:
 
     def _introduce(self) -> None:
         """What is about to happen, before it takes time."""
-        shots, boxes = self.data.train.pictures, sum(len(picture.boxes) for picture in self.data.train.pictures)
+        shots, boxes = self.data.train.images, sum(len(image.boxes) for image in self.data.train.images)
         trained, total = self._parameter_counts()
         layers = ", ".join(self.info.trained_layers) or "nothing"
-        self.reporter.say(
-            f"Shots: {len(shots)} images with {boxes} boxes; test: {len(self.data.test.pictures)} images."
-        )
-        if self.fine_lr != 1 and self.config.fine_lr is None and self.config.policy != "none":
-            self.reporter.say(f"Most objects are small: the head's finest level learns {self.fine_lr:g} times as fast.")
+        self.reporter.say(f"Shots: {len(shots)} images with {boxes} boxes; test: {len(self.data.test.images)} images.")
+        if self.small_object_lr != 1 and self.config.small_object_lr is None and self.config.policy != "none":
+            self.reporter.say(
+                f"Most objects are small: the head's finest level learns {self.small_object_lr:g} times as fast."
+            )
         self.reporter.say(
             f"Training {layers}: {trained:,} of {total:,} parameters, in {self._precision} on {self.device}."
         )
 
     @property
     def _precision(self) -> str:
-        return "bf16" if self.half else "fp32"
+        return "bf16" if self.bf16 else "fp32"
 
     def _parameter_counts(self) -> tuple[int, int]:
         """Parameters that train, and all."""
@@ -147,17 +147,17 @@ class _Session:
         classes = self.data.train.classes
         known = self.detector.classes if self.detector.pretrained else ()
         self.known_classes = [name for name in classes if class_key(name) in map(class_key, known)]
-        origins = choose_origins(
+        inits = choose_inits(
             classes,
             known,
             self.config.init_class,
             lambda: similar_classes(self.detector, self.data.shots, self.reporter),
         )
-        for name, bases in zip(classes, origins, strict=True):
-            self.reporter.say(f"Class {name!r} starts from {describe_origin(bases, known)}.")
+        for name, bases in zip(classes, inits, strict=True):
+            self.reporter.say(f"Class {name!r} starts from {describe_init(bases, known)}.")
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(self.config.seed)
-            self.detector.replace_classes(classes, origins)
+            self.detector.replace_classes(classes, inits)
 
     def _describe(self, selection: Selection, base_fingerprint: str) -> CheckpointInfo:
         names = [layer.name for layer, trains in zip(self.detector.layers, self.split.trained, strict=True) if trains]
@@ -179,7 +179,7 @@ class _Session:
         started = time.perf_counter()
         shots = Examples(
             self.detector,
-            self.data.train.pictures,
+            self.data.train.images,
             copies=self.copies,
             augmentation=self.config.augmentation,
             seed=self.config.seed,
@@ -189,31 +189,31 @@ class _Session:
         self.train_features = self._cache("train", shots, variants, memory, disk, "Features of the variants")
         memory -= self.train_features.in_memory * self.train_features.bytes_per_item
         disk -= self.train_features.on_disk * self.train_features.bytes_per_item
-        tests = Examples(self.detector, self.data.test.pictures)
+        tests = Examples(self.detector, self.data.test.images)
         self.test_features = self._cache("test", tests, (), memory, disk, "Features of the test images")
         self.seconds["features"] = time.perf_counter() - started
 
     def _cache(
         self, kind: str, examples: Examples, variants: Hashable, memory: int, disk: int, description: str
     ) -> FeatureCache[Example]:
-        half = self.config.cache_type == "bf16" or (self.config.cache_type == "auto" and self.half)
+        bf16 = self.config.cache_type == "bf16" or (self.config.cache_type == "auto" and self.bf16)
 
         def make() -> FeatureCache[Example]:
             cache = FeatureCache(
-                examples.prefix(self.split.cut, self.device, self.half),
+                examples.prefix(self.split.cut, self.device, self.bf16),
                 len(examples),
                 memory=memory,
                 disk=disk,
                 folder=self.run.folder,
-                dtype=torch.bfloat16 if half else torch.float32,
+                dtype=torch.bfloat16 if bf16 else torch.float32,
                 device=self.device,
             )
             return cache.fill(self.reporter, description)
 
         base = (self.info.detector, self.info.base_fingerprint, self.info.image_size, self.split.cut)
-        computed = (str(self.device), self.half, half)
-        pictures = str(self.config.data_folder.resolve())
-        return self.features.get(kind, (base, computed, pictures, variants, memory, disk), make)
+        computed = (str(self.device), self.bf16, bf16)
+        images = str(self.config.data_folder.resolve())
+        return self.features.get(kind, (base, computed, images, variants, memory, disk), make)
 
     def train(self) -> None:
         """Train what is left of the iterations, measuring and saving on the way."""
@@ -224,14 +224,14 @@ class _Session:
         config = self.config
         optimizer = make_optimizer(
             config.optimizer,
-            learning_rates(self.detector, config.body_lr, self.fine_lr),
+            learning_rates(self.detector, config.backbone_lr, self.small_object_lr),
             lr=config.lr,
             weight_decay=config.weight_decay,
         )
         self._resume(optimizer)
         order = batch_order(len(self.train_features), config.batch_size, config.iterations, config.seed)
         options = StepOptions(
-            iterations=config.iterations, lr=config.lr, warmup=config.warmup, clip=config.clip, half=self.half
+            iterations=config.iterations, lr=config.lr, warmup=config.warmup, clip=config.clip, bf16=self.bf16
         )
         with self.reporter.progress("Training", config.iterations, self.progress.iteration) as task:
             train(
@@ -291,7 +291,7 @@ class _Session:
         found: list[Detections] = []
         for start in range(0, len(items), 8):
             activations, examples = features.batch(items[start : start + 8])
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 found += self.detector.detect(activations, self.split.cut, [example.canvas for example in examples])
         return score(found, split, self.detector.classes)
 
@@ -346,10 +346,10 @@ class _Session:
             "budget": self.info.budget,
             "trained_layers": list(self.info.trained_layers),
             "parameters": {"trained": trained, "total": total},
-            "images": {"train": len(self.data.train.pictures), "test": len(self.data.test.pictures)},
+            "images": {"train": len(self.data.train.images), "test": len(self.data.test.images)},
             "iterations": self.progress.iteration,
             "seed": self.config.seed,
-            "fine_lr": self.fine_lr,
+            "small_object_lr": self.small_object_lr,
             "ap": metrics.ap,
             "best": {"ap": best["ap"], "iteration": best["iteration"]},
             "train_ap": train_metrics.ap,
@@ -365,6 +365,6 @@ class _Session:
 
 def _open(config: FinetuneConfig) -> Dataset:
     data = open_dataset(config.data_folder)
-    if not any(len(picture.boxes) for picture in data.train.pictures):
-        raise DataError(f"{config.data}: no training picture has a box", hint="Fetch again, or check the annotations.")
+    if not any(len(image.boxes) for image in data.train.images):
+        raise DataError(f"{config.data}: no training image has a box", hint="Fetch again, or check the annotations.")
     return data

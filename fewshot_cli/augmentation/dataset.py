@@ -1,0 +1,92 @@
+"""A data set with its variants written out, for other tools or to look at."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torchvision.transforms.v2.functional import to_pil_image
+
+from fewshot_cli.augmentation.config import Augmentation
+from fewshot_cli.augmentation.operations import Sample, load_sample, make_variant
+from fewshot_cli.datasets.store import RECORD, Dataset, open_dataset, save_dataset
+from fewshot_cli.datasets.types import ImageRecord
+from fewshot_cli.errors import DataError
+from fewshot_cli.files import make_folder, storage_errors
+from fewshot_cli.progress import Reporter, SilentReporter
+
+QUALITY = 95
+
+
+def augment(
+    source: Path,
+    target: Path | None = None,
+    *,
+    copies: int,
+    augmentation: Augmentation,
+    seed: int,
+    force: bool = False,
+    reporter: Reporter | None = None,
+) -> Dataset:
+    """Write a data set whose training images are the originals and `copies` − 1 variants of each.
+
+    The test images are copied as they are. A variant is the one that `finetune` would make with the same seed.
+
+    Args:
+        source: a data set.
+        target: where the new one goes; default: beside it, named `SOURCE-augmented`.
+        copies: images per shot, the original included.
+        augmentation: what the variants go through.
+        seed: of the variants.
+        force: replace a data set at `target`.
+
+    Raises:
+        DataError: `target` exists and may not be replaced, or an image cannot be read.
+        StorageError: the disk refuses.
+    """
+    reporter = reporter or SilentReporter()
+    data = open_dataset(source)
+    target = target or default_target(source)
+    if target.exists() and not (force and (target / RECORD).is_file()):
+        raise DataError(f"{target} exists already", hint="Give another --out, or replace a data set with --force.")
+    record: dict[str, Any] = {"source": str(source)}
+    record["augmentation"] = {"copies": copies, "ops": augmentation.to_json(), "seed": seed}
+    if data.detector:
+        record["detector"] = data.detector
+    make_folder(target.parent)
+    with storage_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".variants.") as folder:
+        images = list(data.train.images)
+        next_id = max(image.id for image in images) + 1
+        with reporter.progress("Variants", len(data.train.images) * (copies - 1)) as task:
+            for image in data.train.images:
+                sample = load_sample(image)
+                for copy in range(1, copies):
+                    variant = make_variant(sample, augmentation, (seed, image.id, copy))
+                    images.append(_write(variant, Path(folder), image, copy, next_id))
+                    next_id += 1
+                    task.advance()
+        train = replace(data.train, images=tuple(images))
+        return save_dataset(target, train, data.test, record, overwrite=force)
+
+
+def default_target(source: Path) -> Path:
+    """Beside the data set: `NAME-augmented`."""
+    return source.parent / f"{source.resolve().name}-augmented"
+
+
+def _write(variant: Sample, folder: Path, original: ImageRecord, copy: int, image_id: int) -> ImageRecord:
+    path = folder / f"{original.path.stem}_{original.id}_variant{copy:03}.jpg"
+    to_pil_image(variant.image).save(path, quality=QUALITY)
+    height, width = variant.image.shape[-2:]
+    return ImageRecord(
+        id=image_id,
+        path=path,
+        width=width,
+        height=height,
+        boxes=variant.boxes.numpy(),
+        labels=variant.labels.numpy(),
+        crowd=np.zeros(len(variant.boxes), dtype=bool),
+    )

@@ -1,1 +1,0 @@
-"""Open Images: its files, its boxes, its pictures. `data.sources.openimages` draws from them."""

@@ -1,0 +1,184 @@
+"""Images from disk: RGB, upright, whole, or an error that names the file.
+
+What a person sees in a viewer is what the program sees: the EXIF orientation is applied before
+anything else, so width, height and boxes always belong to the upright image.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from fewshot_cli.errors import DataError
+from fewshot_cli.files import storage_errors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Only plain raster formats: some of Pillow's other readers start external programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = {5, 6, 7, 8}
+_ON_UPRIGHT: dict[int, Callable[[float, float], tuple[float, float]]] = {
+    1: lambda x, y: (x, y),
+    2: lambda x, y: (1 - x, y),
+    3: lambda x, y: (1 - x, 1 - y),
+    4: lambda x, y: (x, 1 - y),
+    5: lambda x, y: (y, x),
+    6: lambda x, y: (1 - y, x),
+    7: lambda x, y: (1 - y, 1 - x),
+    8: lambda x, y: (y, 1 - x),
+}
+"""Orientation → where a stored point, in shares of width and height, lies on the upright image."""
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """The image as RGB, decoded in full, EXIF orientation applied.
+
+    Raises:
+        DataError: the file is missing, empty, corrupt, truncated, not an image, or a decompression bomb.
+    """
+    with _opened(Path(path)) as image:
+        return _upright(_to_rgb(image), _orientation(image))
+
+
+def read_image(path: Path | str) -> Tensor:
+    """The image as a (3, H, W) uint8 tensor, RGB, 0 … 255, upright; raises DataError like `open_image`."""
+    import torch
+
+    # The memory keeps the decoder's order, channels last: torchvision resizes that faster.
+    return torch.from_numpy(np.array(open_image(path))).permute(2, 0, 1)
+
+
+def image_size(path: Path | str, *, decode: bool = True) -> tuple[int, int]:
+    """(width, height) in pixels of the upright image.
+
+    Args:
+        path: the file.
+        decode: read all of it, so that a truncated file is found; otherwise the header is believed.
+
+    Raises:
+        DataError: like `open_image`.
+    """
+    with _opened(Path(path)) as image:
+        if decode:
+            image.load()
+        width, height = image.size
+        return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
+
+
+def copy_upright(source: Path, target: Path) -> None:
+    """Copy an image byte for byte, or turned upright if it carries an EXIF orientation.
+
+    A turned image is written in the same format at quality 95, without its metadata.
+
+    Raises:
+        DataError: the source cannot be read.
+        StorageError: the target cannot be written.
+    """
+    with _opened(source) as image:
+        turn = _orientation(image)
+        format_ = "JPEG" if image.format in (None, "MPO") else image.format
+    with storage_errors(target):
+        if turn == 1:
+            shutil.copyfile(source, target)
+        else:
+            open_image(source).save(target, format=format_, quality=95)
+
+
+def upright_corners(path: Path | str, corners: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """A box of the pixels as they are stored, on the upright image.
+
+    Args:
+        path: the image.
+        corners: xyxy, as shares of the stored width and height.
+
+    Raises:
+        DataError: like `open_image`.
+    """
+    with _opened(Path(path)) as image:
+        turn = _ON_UPRIGHT[_orientation(image)]
+    (x1, y1), (x2, y2) = turn(*corners[:2]), turn(*corners[2:])
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a file as an image; every way in which reading it can fail becomes a DataError."""
+    _check_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(path, formats=FORMATS)
+        with opened as image:
+            yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{path}: more pixels than a photograph has (decompression bomb?)",
+            hint=f"Images may have at most {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels: scale it down.",
+        ) from error
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
+        raise DataError(
+            f"{path}: not readable as an image: {_reason(error)}",
+            hint="Replace the file or leave it out. Formats: " + ", ".join(FORMATS) + ".",
+        ) from error
+
+
+def _check_file(path: Path) -> None:
+    hint = "Check the path, or leave the image out."
+    try:
+        if not path.exists():
+            raise DataError(f"{path}: the file does not exist", hint=hint)
+        if not path.is_file():
+            raise DataError(f"{path}: not a file", hint=hint)
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty", hint=hint)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be opened: {error}", hint=hint) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "unknown format or damaged header"
+    return str(error) or type(error).__name__
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB in 8 bits; deep greyscale keeps its upper 8 bits, where Pillow alone would clip to white."""
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.int64)
+        if deep.max(initial=0) > 255:
+            image = Image.fromarray((deep.clip(0, 65535) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 … 8; 1 (upright) where it is absent, odd or unreadable."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) and value in _UPRIGHT else 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image

@@ -1,0 +1,224 @@
+"""A data set on disk, as `fsod fetch` leaves it and everything after reads it.
+
+    data/NAME/
+      train/  annotations.json  images/
+      test/   annotations.json  images/
+      dataset.json              where it came from, what was drawn, checksums, licences
+
+It is built in a hidden folder beside its place and renamed there in one step, so a data set that can be
+seen is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from fewshot_cli import __version__
+from fewshot_cli.datasets.formats.coco import read_split
+from fewshot_cli.datasets.formats.coco_layouts import TEST_NAMES, TRAIN_NAMES, split_paths
+from fewshot_cli.datasets.formats.coco_writer import file_names, fill_split
+from fewshot_cli.datasets.sampling import boxes_per_class, images_per_class, restrict
+from fewshot_cli.datasets.types import Split
+from fewshot_cli.errors import DataError, DatasetError, Problem
+from fewshot_cli.files import sha256_of, storage_errors, write_folder, write_json
+
+FORMAT = 1
+RECORD = "dataset.json"
+DEFAULT_ROOT = Path("data")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A data set ready for training.
+
+    Attributes:
+        path: its folder.
+        train: the shots.
+        test: same classes in the same order, no image of `train`.
+        record: the content of dataset.json; empty for a folder that fsod did not fetch.
+    """
+
+    path: Path
+    train: Split
+    test: Split
+    record: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def shots(self) -> Split:
+        """The training images themselves, without the variants that `fsod augment` wrote behind them."""
+        augmentation = self.record.get("augmentation")
+        copies = augmentation.get("copies") if isinstance(augmentation, dict) else None
+        if not isinstance(copies, int) or copies < 2:
+            return self.train
+        return replace(self.train, images=self.train.images[: max(1, len(self.train.images) // copies)])
+
+    @property
+    def detector(self) -> str | None:
+        """The detector that was made for its images, if there is one."""
+        return _detector_in(self.record)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in label order."""
+        return self.train.classes
+
+
+def open_dataset(path: Path | str) -> Dataset:
+    """Read a data set: one that fsod fetched, or any folder with COCO splits train/ and test/ (or valid/).
+
+    The record of a fetched one vouches for its images, which are then not decoded again.
+
+    Raises:
+        DataError: nothing is there, it is no data set, or another version of fsod wrote it.
+        DatasetError: problems of both splits, all at once.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist", hint="Give the folder of a data set, or run: fsod fetch")
+    record = read_record(path) if (path / RECORD).exists() else {}
+    splits = split_paths(path)
+    train = next((splits[name] for name in TRAIN_NAMES if name in splits), None)
+    test = next((splits[name] for name in TEST_NAMES if name in splits), None)
+    if train is None or test is None:
+        missing = "train/" if train is None else "test/"
+        raise DataError(
+            f"{path} is not a data set: it has no {missing} with annotations",
+            hint="Expected train/ and test/, each with annotations.json and images/; fsod fetch makes them.",
+        )
+    read = _read_both(path, train, test, decode_images=not record)
+    return Dataset(path=path, train=read[0], test=restrict(read[1], read[0].classes), record=record)
+
+
+def latest_dataset(root: Path | str = DEFAULT_ROOT) -> Dataset:
+    """The data set under `root` that was fetched (or fetched again) last; raises DataError if there is none."""
+    root = Path(root)
+    records = [file for file in root.glob(f"*/{RECORD}") if not file.parent.name.startswith(".")]
+    if not records:
+        raise DataError(
+            f"no data set under {root}",
+            hint="Run fsod fetch first, or name one with --data.",
+        )
+    return open_dataset(max(records, key=lambda file: (file.stat().st_mtime_ns, file.parent.name)).parent)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of a data set's dataset.json; raises DataError if it cannot be used."""
+    file = path / RECORD
+    hint = "Fetch it again with --force, or remove the folder."
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file} cannot be read: {error}", hint=hint) from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise DataError(f"{file} is not a record that fsod {__version__} understands", hint=hint)
+    return record
+
+
+def recorded_detector(path: Path) -> str | None:
+    """The detector that was made for the images of a data set, as its record says; None if there is no record."""
+    return _detector_in(read_record(path)) if (path / RECORD).is_file() else None
+
+
+def _detector_in(record: dict[str, Any]) -> str | None:
+    name = record.get("detector")
+    return name if isinstance(name, str) else None
+
+
+def touch(dataset: Dataset) -> None:
+    """Make it the most recently fetched one; raises StorageError."""
+    with storage_errors(dataset.path):
+        os.utime(dataset.path / RECORD)
+
+
+def save_dataset(
+    path: Path,
+    train: Split,
+    test: Split,
+    record: dict[str, Any],
+    *,
+    facts: Mapping[Path, Mapping[str, Any]] | None = None,
+    overwrite: bool,
+) -> Dataset:
+    """Write a data set, all or nothing.
+
+    Args:
+        path: its folder.
+        train, test: what to copy; both with the same classes.
+        record: further keys for dataset.json.
+        facts: further keys for single images, by the file that is copied.
+        overwrite: replace an existing folder.
+
+    Returns:
+        the data set as it lies on disk.
+
+    Raises:
+        DataError: `path` exists, or an image cannot be read.
+        StorageError: the disk refuses.
+    """
+
+    def fill(folder: Path) -> None:
+        described = {}
+        for name, split in (("train", train), ("test", test)):
+            (folder / name).mkdir()
+            fill_split(folder / name, split)
+            described[name] = _describe(split, folder / name / "images", facts or {})
+        write_json(folder / RECORD, {**_header(path, train, test), **record, "splits": described})
+
+    write_folder(path, fill, overwrite=overwrite)
+    return open_dataset(path)
+
+
+def _header(path: Path, train: Split, test: Split) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "fsod": __version__,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "name": path.name,
+        "classes": list(train.classes),
+        "licences": list(dict.fromkeys((*train.licences, *test.licences))),
+    }
+
+
+def _describe(split: Split, images: Path, facts: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
+    """What dataset.json says about one split; checksums are those of the files in `images`."""
+    names = file_names(split.images)
+    return {
+        "annotations": str(split.annotations),
+        "images": len(split.images),
+        "images_per_class": images_per_class(split),
+        "boxes_per_class": boxes_per_class(split),
+        "files": [
+            {
+                "id": image.id,
+                "file_name": names[image.id],
+                "source_file": image.path.name,
+                "sha256": sha256_of(images / names[image.id]),
+                **facts.get(image.path, {}),
+            }
+            for image in split.images
+        ],
+    }
+
+
+def _read_both(path: Path, *splits: Path, decode_images: bool) -> list[Split]:
+    """Read the splits; the problems of all of them come in one error."""
+    read: list[Split] = []
+    problems: list[Problem] = []
+    for split in splits:
+        try:
+            read.append(read_split(split, decode_images=decode_images))
+        except DatasetError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise DatasetError(str(path), problems, hint="Fetch the data set again with --force, or correct the files.")
+    return read

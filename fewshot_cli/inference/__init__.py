@@ -1,0 +1,1 @@
+"""From images to detections, and the boxes drawn on images."""

@@ -1,0 +1,74 @@
+"""Images to look at: boxes drawn on them, several on a sheet, or inside an HTML page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+TRUTH, FOUND = (0, 158, 115), (213, 94, 0)
+"""Green and vermilion that colour-blind readers tell apart (Okabe and Ito's palette)."""
+PAPER, INK = (255, 255, 255), (20, 20, 20)
+
+
+class Mark(NamedTuple):
+    """A box to draw: (x1, y1, x2, y2) in pixels of the image, its colour, and a few words."""
+
+    box: tuple[float, float, float, float]
+    color: tuple[int, int, int] = TRUTH
+    text: str = ""
+
+
+def marked(source: Path | Image.Image, marks: Sequence[Mark], side: int = 256) -> Image.Image:
+    """The image with boxes, upright, its longer side `side` pixels."""
+    image = source if isinstance(source, Image.Image) else _upright(source)
+    scale = side / max(image.size)
+    image = image.resize([max(1, round(scale * length)) for length in image.size])
+    draw = ImageDraw.Draw(image)
+    for mark in marks:
+        box = [scale * value for value in mark.box]
+        # A thin white rim, so that the box is seen on any background.
+        draw.rectangle([box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1], outline=PAPER, width=1)
+        draw.rectangle(box, outline=mark.color, width=3)
+        if mark.text:
+            _write(draw, box, mark)
+    return image
+
+
+def _upright(path: Path) -> Image.Image:
+    with Image.open(path) as file:
+        return ImageOps.exif_transpose(file).convert("RGB")
+
+
+def _write(draw: ImageDraw.ImageDraw, box: list[float], mark: Mark) -> None:
+    """The words above the box, or inside it at the image's upper edge."""
+    font = ImageFont.load_default(size=12)
+    place = (box[0], max(0.0, box[1] - 15))
+    draw.rectangle(draw.textbbox(place, mark.text, font=font), fill=mark.color)
+    draw.text(place, mark.text, fill=PAPER, font=font)
+
+
+def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], side: int = 256) -> Image.Image:
+    """Images in rows, each row under its title, each image in a square of `side` pixels."""
+    title, gap = 22, 6
+    columns = max(len(images) for _, images in rows)
+    page = Image.new("RGB", (columns * (side + gap) + gap, len(rows) * (side + title + gap) + gap), PAPER)
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=15)
+    for row, (text, images) in enumerate(rows):
+        top = gap + row * (side + title + gap)
+        draw.text((gap, top), text, fill=INK, font=font)
+        for column, image in enumerate(images):
+            shown = ImageOps.contain(image, (side, side))
+            page.paste(shown, (gap + column * (side + gap), top + title))
+    return page
+
+
+def as_data_url(image: Image.Image) -> str:
+    """The image as text for `<img src>`, so that a page needs no other file."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,1 @@
+"""Where images come from: your own files, Open Images, the miniature world. `fetch` draws data sets from them."""

@@ -1,0 +1,193 @@
+"""What the results of a sweep say: means with intervals, averages over domains, paired comparisons.
+
+Every figure is the mAP after the last iteration, never the best one seen: that one is picked on the test set.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from fewshot_cli.sweeps.grid import Cell, Setup
+
+AVERAGES = ("avg", "avg (in-domain)", "avg (out-of-domain)")
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds and half its 95 % confidence interval (Student's t); None where one seed tells nothing."""
+
+    mean: float
+    margin: float | None
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f}" if self.margin is None else f"{self.mean:.3f} ± {self.margin:.3f}"
+
+
+class Difference(NamedTuple):
+    """How much better one setup is than another over the same shots and seeds.
+
+    estimate: of the mean over seeds, of a class or of an average; wins, losses: single pairs (class and seed) in which
+    the first was better, worse.
+    """
+
+    estimate: Estimate
+    wins: int
+    losses: int
+
+    def __str__(self) -> str:
+        mean, margin, _ = self.estimate
+        interval = "" if margin is None else f" ± {margin:.3f}"
+        return f"{mean:+.3f}".replace("-", "−") + f"{interval} ({self.wins} : {self.losses})"
+
+
+class Comparison(NamedTuple):
+    """One setup minus another, per column of the table (None: not a single pair)."""
+
+    first: Setup
+    second: Setup
+    columns: dict[str, Difference | None]
+
+    def __str__(self) -> str:
+        return f"{self.first} − {self.second}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setup: layers and parameters trained, and an estimate per column (None: not a single whole seed)."""
+
+    setup: Setup
+    layers: int
+    parameters: int
+    columns: dict[str, Estimate | None]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One table: a detector at a number of shots.
+
+    Attributes:
+        classes: in the order asked; averages: the further columns and what each is over.
+        rows: in the order of the grid.
+        comparisons: every policy against `last` at the same budget, then every setup that trains against `full`.
+    """
+
+    detector: str
+    shots: int
+    classes: tuple[str, ...]
+    averages: dict[str, tuple[str, ...]]
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the figures: classes, then averages."""
+        return (*self.classes, *self.averages)
+
+    def best_of_budget(self, row: Row, column: str) -> bool:
+        """Whether no other setup of the same budget has a higher mean; false where there is no other."""
+        rivals = [other for other in self.rows if other.setup.budget == row.setup.budget is not None]
+        return len(rivals) > 1 and self._is_best(row, rivals, column)
+
+    def best_of_all(self, row: Row, column: str) -> bool:
+        """Whether no row has a higher mean."""
+        return self._is_best(row, self.rows, column)
+
+    @staticmethod
+    def _is_best(row: Row, rivals: Iterable[Row], column: str) -> bool:
+        own = row.columns[column]
+        means = [estimate.mean for rival in rivals if (estimate := rival.columns[column])]
+        return own is not None and own.mean >= max(means)
+
+
+def summarize(results: Iterable[tuple[Cell, dict[str, Any]]]) -> list[Summary]:
+    """One summary per detector and number of shots, in the order of the grid.
+
+    Args:
+        results: finished cells with the content of their result.json.
+    """
+    tables: dict[tuple[str, int], dict[Cell, dict[str, Any]]] = {}
+    for cell, result in results:
+        tables.setdefault((cell.group.detector, cell.group.shots), {})[cell] = result
+    return [_summary(detector, shots, cells) for (detector, shots), cells in tables.items()]
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Mean and half the confidence interval of values that are one a seed; None if there is none."""
+    if not values:
+        return None
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return Estimate(mean, None, 1)
+    from scipy.stats import t
+
+    quantile = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return Estimate(mean, quantile * statistics.stdev(values) / len(values) ** 0.5, len(values))
+
+
+Scores = dict[Setup, dict[str, dict[int, float]]]
+"""mAP by setup, class and seed."""
+
+
+def _summary(detector: str, shots: int, cells: Mapping[Cell, dict[str, Any]]) -> Summary:
+    classes = tuple(dict.fromkeys(cell.group.class_name for cell in cells))
+    known = tuple(
+        name for name in classes if any(r["known_classes"] for c, r in cells.items() if c.group.class_name == name)
+    )
+    unknown = tuple(name for name in classes if name not in known)
+    averages = dict(zip(AVERAGES, (classes, known, unknown), strict=True))
+    averages = {column: names for column, names in averages.items() if names}
+    scores: Scores = {}
+    for cell, result in cells.items():
+        by_class = scores.setdefault(cell.setup, {name: {} for name in classes})
+        by_class[cell.group.class_name][cell.group.seed] = float(result["ap"])
+    rows = tuple(_row(setup, scores[setup], averages, cells) for setup in scores)
+    return Summary(detector, shots, classes, averages, rows, tuple(_comparisons(scores, averages)))
+
+
+def _row(
+    setup: Setup,
+    scores: Mapping[str, Mapping[int, float]],
+    averages: Mapping[str, Sequence[str]],
+    cells: Mapping[Cell, dict[str, Any]],
+) -> Row:
+    results = [result for cell, result in cells.items() if cell.setup == setup]
+    columns = {name: estimate(list(by_seed.values())) for name, by_seed in scores.items()}
+    columns |= {column: estimate(list(_means(scores, names).values())) for column, names in averages.items()}
+    seconds = statistics.median(result["seconds"]["total"] for result in results)
+    return Row(setup, len(results[0]["trained_layers"]), results[0]["parameters"]["trained"], columns, seconds)
+
+
+def _means(scores: Mapping[str, Mapping[int, float]], names: Sequence[str]) -> dict[int, float]:
+    """Seed → average over the classes, for seeds that have all of them: so the interval is one over seeds."""
+    whole = set.intersection(*(set(scores[name]) for name in names))
+    return {seed: statistics.mean(scores[name][seed] for name in names) for seed in sorted(whole)}
+
+
+def _comparisons(scores: Scores, averages: Mapping[str, Sequence[str]]) -> Iterable[Comparison]:
+    last = [(setup, Setup("last", setup.budget)) for setup in scores if setup.budget]
+    full = [(setup, Setup("full", None)) for setup in scores if setup.policy != "none"]
+    for first, second in (*last, *full):
+        if first != second and second in scores:
+            columns = {name: (name,) for name in scores[first]} | dict(averages)
+            differences = {name: _difference(scores[first], scores[second], over) for name, over in columns.items()}
+            yield Comparison(first, second, differences)
+
+
+def _difference(
+    first: Mapping[str, Mapping[int, float]], second: Mapping[str, Mapping[int, float]], names: Sequence[str]
+) -> Difference | None:
+    """Over the pairs that both setups have."""
+    gains = {
+        name: {seed: first[name][seed] - second[name][seed] for seed in first[name].keys() & second[name].keys()}
+        for name in names
+    }
+    found = estimate(list(_means(gains, names).values()))
+    if found is None:
+        return None
+    wins, losses = (sum(sign * gain > 0 for by_seed in gains.values() for gain in by_seed.values()) for sign in (1, -1))
+    return Difference(found, wins, losses)

@@ -1,0 +1,110 @@
+"""What a new class's predictor starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from fewshot_cli.datasets.classes import class_key
+from fewshot_cli.datasets.types import Split
+from fewshot_cli.detectors.chain import ClassInit, Detections, Detector
+from fewshot_cli.errors import ModelError, closest
+from fewshot_cli.inference.predictor import detect_split
+from fewshot_cli.progress import Reporter
+
+SIMILAR = 3
+"""Base classes, at most, that a class starts from if the detector takes its objects for those."""
+HIT_IOU, HIT_SCORE = 0.5, 0.3
+"""A detection hits a box with this overlap, as in AP50, and this score, at which detections are commonly drawn."""
+_NO_CLASS = ("__background__", "N/A")
+"""Places that torchvision keeps in its list of classes and that no object has."""
+
+
+def choose_inits(
+    classes: Sequence[str],
+    base_classes: Sequence[str],
+    init_class: str,
+    similar: Callable[[], Sequence[ClassInit]],
+) -> list[ClassInit]:
+    """For each class, the base classes whose mean its predictor starts from; none for fresh weights.
+
+    What each start was worth: README, "How the defaults were chosen".
+
+    Args:
+        classes: the data set's.
+        base_classes: those the pretrained detector knows; empty if its predictor is random.
+        init_class: `auto` (the base class of the same name regardless of case, spaces and hyphens, else the similar
+            ones, else the mean of all), `mean` (the same without the similar ones), the name of a base class, or
+            `none` (fresh).
+        similar: the similar base classes of each class; asked only where it matters.
+
+    Raises:
+        ModelError: a base class that this detector does not know.
+    """
+    rows = {class_key(name): row for row, name in enumerate(base_classes) if name not in _NO_CLASS}
+    if init_class == "none":
+        return [()] * len(classes)
+    if init_class in ("auto", "mean"):
+        same = [rows.get(class_key(name)) for name in classes]
+        unknown: Sequence[ClassInit] = [()] * len(classes)
+        if init_class == "auto" and rows and None in same:
+            unknown = similar()
+        everything = tuple(rows.values())
+        return [others or everything if row is None else (row,) for row, others in zip(same, unknown, strict=True)]
+    if class_key(init_class) not in rows:
+        known = [name for name in base_classes if name not in _NO_CLASS]
+        raise ModelError(f"no base class {init_class!r} to start from", hint=closest(init_class, known))
+    return [(rows[class_key(init_class)],)] * len(classes)
+
+
+def similar_classes(detector: Detector, shots: Split, reporter: Reporter | None = None) -> list[ClassInit]:
+    """For each class of the shots, the base classes that the detector takes its objects for; empty if for none.
+
+    It takes them for something it knows if its detections hit more than half of the average image's objects of that
+    class. Fewer hits are chance, and a start from a person's weights, say, costs helmets more than it gives.
+
+    Args:
+        detector: with its base classes, on the CPU, so that every machine starts alike.
+        shots: training images.
+    """
+    detector.hold_statistics()
+    found = detect_split(
+        detector, shots, device=torch.device("cpu"), reporter=reporter, description="Known classes in the shots"
+    )
+    hits: list[list[Tensor]] = [[] for _ in shots.classes]
+    for image, detections in zip(shots.images, found, strict=True):
+        boxes, labels = map(torch.from_numpy, image.objects())
+        scores = _hits(boxes, detections, detector)
+        for label in labels.unique():
+            hits[label].append(scores[labels == label])
+    return [_strongest(images) for images in hits]
+
+
+def _hits(boxes: Tensor, detections: Detections, detector: Detector) -> Tensor:
+    """(N, base classes) highest score with which each class hits each of N boxes; 0 for a miss."""
+    hits = (box_iou(boxes, detections.boxes) >= HIT_IOU) & (detections.scores >= HIT_SCORE)
+    best = torch.zeros(len(boxes), len(detector.classes))
+    return best.scatter_reduce_(1, detections.labels.expand(hits.shape), hits * detections.scores, "amax")
+
+
+def _strongest(images: list[Tensor]) -> ClassInit:
+    """Of the hits on one class's objects, a tensor an image."""
+    seen = [(scores.amax(dim=1) > 0).float().mean() for scores in images]
+    if sum(seen) <= len(seen) / 2:
+        return ()
+    strongest = torch.cat(images).sum(dim=0).topk(min(SIMILAR, images[0].shape[1]))
+    return tuple(row for strength, row in zip(*map(Tensor.tolist, strongest), strict=True) if strength > 0)
+
+
+def describe_init(init: ClassInit, base_classes: Sequence[str]) -> str:
+    """The same in words, after `starts from`."""
+    if not init:
+        return "fresh weights"
+    if len(init) == 1:
+        return f"the weights of base class {base_classes[init[0]]!r}"
+    if len(init) <= SIMILAR:
+        return f"the mean of the base classes {', '.join(base_classes[row] for row in init)}"
+    return f"the mean of the {len(init)} base classes"

@@ -1,0 +1,100 @@
+"""Images and their variants as canvases with targets: what the frozen prefix is computed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewshot_cli.augmentation.config import Augmentation
+from fewshot_cli.augmentation.operations import Sample, load_sample, make_variant
+from fewshot_cli.datasets.types import ImageRecord
+from fewshot_cli.detectors.chain import Activations, Canvas, Detector, Target
+
+DECODED = 32
+"""Images kept decoded, because the variants of one are made one after the other."""
+
+
+class Example(NamedTuple):
+    """What goes with a canvas. The canvas's own pixels are dropped once the prefix has seen them."""
+
+    canvas: Canvas
+    target: Target
+
+
+class Examples:
+    """`copies` variants of each image; copy 0 is the image as it is.
+
+    Item i is copy i mod `copies` of image i div `copies`, a pure function of `seed`.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        images: Sequence[ImageRecord],
+        *,
+        copies: int = 1,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._detector = detector
+        self._images = images
+        self._copies = copies
+        self._augmentation = augmentation or Augmentation()
+        self._seed = seed
+        self._decoded = lru_cache(maxsize=DECODED if copies > 1 else 0)(_decoded)
+
+    def __len__(self) -> int:
+        return len(self._images) * self._copies
+
+    def load(self, item: int) -> tuple[Tensor, Example]:
+        """Canvas pixels (3, S, S) uint8 and what goes with them."""
+        number, copy = divmod(item, self._copies)
+        sample = self._decoded(_Hashed(self._images[number]))
+        if copy:
+            key = (self._seed, self._images[number].id, copy)
+            sample = make_variant(sample, self._augmentation, key, canvas=self._detector.image_size)
+        canvas = self._detector.make_canvas(sample.image)
+        target = Target(sample.boxes * canvas.scale, sample.labels)
+        return canvas.pixels, Example(canvas._replace(pixels=torch.empty(0)), target)
+
+    def prefix(self, cut: int, device: torch.device, bf16: bool) -> Prefix:
+        """The frozen layers before `cut` as a function of item numbers."""
+        return Prefix(self, self._detector, cut, device, bf16)
+
+
+class Prefix:
+    """Item numbers → activations at the cut, without gradients, and the examples."""
+
+    def __init__(self, examples: Examples, detector: Detector, cut: int, device: torch.device, bf16: bool) -> None:
+        self._examples, self._detector, self._cut = examples, detector, cut
+        self._device, self._bf16 = device, bf16
+
+    def __call__(self, items: Sequence[int]) -> tuple[Activations, list[Example]]:
+        loaded = [self._examples.load(item) for item in items]
+        canvases = torch.stack([pixels for pixels, _ in loaded]).to(self._device)
+        if self._cut == 0:
+            return (canvases,), [example for _, example in loaded]
+        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            activations = self._detector.run((canvases,), 0, self._cut)
+        return activations, [example for _, example in loaded]
+
+
+class _Hashed:
+    """An image as a key: images hold arrays, which cannot be hashed."""
+
+    def __init__(self, image: ImageRecord) -> None:
+        self.image = image
+
+    def __hash__(self) -> int:
+        return hash(self.image.path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashed) and other.image.path == self.image.path
+
+
+def _decoded(key: _Hashed) -> Sample:
+    return load_sample(key.image)

@@ -1,0 +1,111 @@
+"""A detector's chain described, without weights and without memory for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewshot_cli.detectors.chain import Detector
+from fewshot_cli.detectors.registry import build_detector, get_spec, head_depths
+from fewshot_cli.policies import Selection, select
+from fewshot_cli.runs.checkpoint import read_checkpoint
+from fewshot_cli.runs.folder import open_run
+from fewshot_cli.training.plan import Plan, plan_chain
+
+
+def select_for(detector: str, policy: str, budget: int | None, neck: bool, backbone_stages: int) -> Selection:
+    """The selection a policy makes in a detector of the registry; raises ModelError, PolicyError."""
+    depth = get_spec(detector).head_depth
+    return select(policy, budget, depth, neck=neck, backbone_stages=backbone_stages, depths=head_depths())
+
+
+def inspect_run(folder: Path) -> dict[str, Any]:
+    """What a run trained; raises DataError, CheckpointError."""
+    run = open_run(folder)
+    config = run.read_config()
+    _, info = read_checkpoint(run.checkpoint)
+    selection = select_for(config.detector, config.policy, config.budget, config.train_neck, config.backbone_stages)
+    return inspect_selection(config.detector, selection, classes=len(info.classes), image_size=info.image_size)
+
+
+def inspect_selection(name: str, selection: Selection, *, classes: int, image_size: int | None) -> dict[str, Any]:
+    """The chain, what the selection trains, and the cut, as plain values.
+
+    Parameters are counted with a predictor for `classes` classes; `cached_mb` is the size of one image's
+    activations at the cut in fp32 (uint8 pixels where the cut is the canvas), in MB of 10⁶ bytes.
+    """
+    # Shapes are all that is needed: on the meta device nothing is drawn, stored or computed.
+    with torch.device("meta"):
+        detector = build_detector(name, weights="none", image_size=image_size)
+        detector.replace_classes([f"class {i}" for i in range(classes)], [()] * classes)
+        split = plan_chain(detector, selection)
+        cached = _bytes_at(detector, split.cut) / 1e6
+    return {
+        "detector": name,
+        "image_size": detector.image_size,
+        "classes": classes,
+        "head_depth": detector.head_depth,
+        "policy": selection.policy,
+        "budget": selection.budget,
+        "parameters": sum(_counts(detector)),
+        "trained": _totals(detector, split),
+        "cut": detector.layers[split.cut].name if split.cut < len(detector.layers) else None,
+        "cached_mb": round(cached, 4),
+        "layers": _rows(detector, split),
+    }
+
+
+def _rows(detector: Detector, split: Plan) -> list[dict[str, Any]]:
+    counts = _counts(detector)
+    return [
+        {
+            "part": layer.part,
+            "name": layer.name,
+            "modules": _compact([name for name, _ in layer.modules]),
+            "parameters": count,
+            "share": count / sum(counts),
+            "trained": trained,
+            "cut_before": i == split.cut,
+        }
+        for i, (layer, count, trained) in enumerate(zip(detector.layers, counts, split.trained, strict=True))
+    ]
+
+
+def _totals(detector: Detector, split: Plan) -> dict[str, int]:
+    chosen = [layer for layer, trained in zip(detector.layers, split.trained, strict=True) if trained]
+    return {
+        "layers": len(chosen),
+        "head_layers": sum(layer.part == "head" for layer in chosen),
+        "parameters": sum(parameter.numel() for layer in chosen for parameter in layer.parameters().values()),
+    }
+
+
+def _counts(detector: Detector) -> list[int]:
+    return [sum(parameter.numel() for parameter in layer.parameters().values()) for layer in detector.layers]
+
+
+def _bytes_at(detector: Detector, cut: int) -> int:
+    canvas = torch.zeros(1, 3, detector.image_size, detector.image_size, dtype=torch.uint8)
+    activations = (canvas,) if cut == 0 else detector.run((canvas,), 0, cut)
+    return sum(tensor.numel() * tensor.element_size() for tensor in activations)
+
+
+def _compact(names: list[str]) -> list[str]:
+    """`head.stems.0`, `head.stems.1`, `head.stems.2` → `head.stems.{0,1,2}`: the levels in one line."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        parts = name.split(".")
+        place = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+        if place is None:
+            grouped[(name, "")] = []
+        else:
+            key = (".".join(parts[:place]), "".join(f".{part}" for part in parts[place + 1 :]))
+            grouped.setdefault(key, []).append(parts[place])
+    return [
+        before
+        if not numbers
+        else f"{before}.{numbers[0] if len(numbers) == 1 else '{' + ','.join(numbers) + '}'}{after}"
+        for (before, after), numbers in grouped.items()
+    ]

@@ -1,0 +1,457 @@
+"""The whole command line: what a person types wrongly, what a script relies on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from helpers_data import write_document
+from helpers_runs import TINY, argv_of, draw_shapes, fsod, start_fsod
+
+from fewshot_cli.cli.app import app
+from fewshot_cli.detectors.registry import DETECTORS
+from fewshot_cli.policies import POLICIES
+from fewshot_cli.runs.checkpoint import read_checkpoint
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.folder import Run
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FSOD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FSOD_TRACEBACK", raising=False)
+
+
+# --- bad options ---
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message", "hint"),
+    [
+        ({"policy": "symetric"}, 4, "unknown policy 'symetric'", "Did you mean symmetric?"),
+        ({"detector": "yolox_nanno"}, 5, "unknown detector 'yolox_nanno'", "Did you mean yolox_nano?"),
+        ({"budget": 0}, 4, "a budget of 0 is not possible with policy symmetric: this head has M = 4 layers", "2 to 4"),
+        ({"budget": 9}, 4, "a budget of 9 is not possible with policy symmetric: this head has M = 4", "2 to 4"),
+        ({"budget": 5}, 4, "M = 4 layers", "It would work with: retinanet_resnet50_fpn"),
+        ({"budget": 1}, 4, "a budget of 1 is not possible with policy symmetric", "2 to 4"),
+        ({"budget": -1, "policy": "last"}, 4, "a budget of -1 is not possible with policy last", "1 to 4"),
+        ({"budget": "three"}, 2, "Invalid value for '--budget'", "--help"),
+        ({"backbone_stages": 6}, 4, "--backbone-stages 6 is not possible: a backbone has 5 stages", "0 (frozen) to 5"),
+        ({"backbone_stages": 1, "policy": "none"}, 4, "policy none trains nothing", "Drop those options"),
+        ({"init_class": "kat", "weights": "BASE"}, 5, "no base class 'kat' to start from", "Did you mean cat?"),
+        ({"weights": "imagenet"}, 5, "yolox_nano has no ImageNet weights", "retinanet_resnet50_fpn"),
+        ({"weights": "nowhere.pth"}, 5, "nowhere.pth", ".safetensors file"),
+        ({"image_size": 100}, 4, "an image size of 100 pixels is not possible", "multiple of 32 from 64 to 2048"),
+        ({"device": "cuda:7"}, 4, "no device cuda:7", "--device auto or cpu"),
+        ({"device": "tpu9"}, 4, "unknown device 'tpu9'", "auto, cpu, cuda"),
+        ({"device": "meta"}, 4, "device meta is not supported", "auto, cpu, cuda"),
+        ({"optimizer": "adam"}, 4, "optimizer is 'adam': Did you mean adamw?", "--help"),
+        ({"precision": "fp16"}, 4, "precision is 'fp16'", "--help"),
+        ({"cache_type": "int8"}, 4, "cache_type is 'int8'", "--help"),
+        ({"ops": "flip,rotato"}, 4, "unknown augmentation 'rotato' in --ops", "Valid: positive, flip"),
+        ({"iterations": 0}, 4, "iterations is 0: give 1 to 1,000,000", "--help"),
+        ({"iterations": 10**12}, 4, "iterations is 1000000000000: give 1 to 1,000,000", "--help"),
+        ({"batch_size": 0, "copies": -2}, 4, "batch_size is 0: give 1 to 1,024; copies is -2", "--help"),
+        ({"lr": "nan"}, 4, "lr is nan: give a positive number", "--help"),
+        ({"lr": "inf"}, 4, "lr is inf: give a positive number", "--help"),
+        ({"lr": "1e39"}, 4, "lr is 1e+39: give a positive number", "--help"),
+        ({"lr": 0}, 4, "lr is 0.0: give a positive number", "--help"),
+        ({"backbone_lr": 0}, 4, "backbone_lr is 0.0: give a positive share of lr", "--help"),
+        ({"small_object_lr": -1}, 4, "small_object_lr is -1.0: give a positive share of lr", "--help"),
+        ({"weight_decay": "inf"}, 4, "weight_decay is inf: give 0 or more", "--help"),
+        ({"clip": "nan"}, 4, "clip is nan: give 0 or more", "--help"),
+        ({"cache_memory": "inf"}, 4, "cache_memory is inf: give 0 or more", "--help"),
+        ({"cache_disk": -1}, 4, "cache_disk is -1.0: give 0 or more", "--help"),
+        ({"warmup": 1}, 4, "warmup is 1.0: give a share of the run", "--help"),
+        ({"seed": -1}, 4, "seed is -1: give 0 to", "--help"),
+        ({"seed": 2**63}, 4, f"seed is {2**63}: give 0 to", "--help"),
+        ({"data": "nowhere"}, 3, "nowhere does not exist", "fsod fetch"),
+        ({"data": "."}, 3, "is not a data set: it has no train/", "annotations.json and images/"),
+        ({"name": "a/b"}, 4, "--name 'a/b' is not a plain folder name", "--runs"),
+        ({"name": "taken"}, 4, "a run runs/taken exists already", "--resume runs/taken"),
+        ({"resume": "nowhere"}, 2, "--resume goes on with the options the run was started with", "new run"),
+        ({"lr": "1e30", "optimizer": "sgd", "clip": 0}, 6, "the loss is nan at iteration 2", "Lower --lr"),
+    ],
+    ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_a_bad_option_of_finetune_is_told(
+    options: dict[str, Any], code: int, message: str, hint: str, shapes: Path, base_weights: Path
+) -> None:
+    """Each wrong option has its exit code, names what is wrong, and says what would be right."""
+    Path("runs/taken").mkdir(parents=True)
+    options = {key: base_weights if value == "BASE" else value for key, value in options.items()}
+    hold(fsod(*argv_of(shapes, **options)), code, message, hint)
+
+
+def hold(result: Any, code: int, message: str, hint: str) -> None:
+    """An error as a person should see it: on stderr, with a hint, nothing on stdout, no traceback."""
+    assert code == result.exit_code, result.output
+    error, marker, advice = result.stderr.partition("\nhint: ")
+    assert marker and message in error and hint in advice, result.stderr
+    assert "Traceback" not in result.output and "bug:" not in result.output
+    assert "" == result.stdout
+
+
+def test_a_policy_that_needs_a_budget_says_so(shapes: Path) -> None:
+    """Without --budget the message names the policy and the hint the possible numbers, for finetune and inspect."""
+    without = {key: value for key, value in TINY.items() if key != "budget"}
+    hold(fsod(*argv_of(shapes, without)), 4, "policy symmetric needs a budget", "--budget 2 to 4")
+    hold(fsod("inspect-layers", "yolox_nano", "--policy", "last"), 4, "policy last needs a budget", "--budget 1 to 4")
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message", "hint"),
+    [
+        (["inspect-layers", "yolox"], 5, "unknown detector 'yolox'", "yolox_s"),
+        (["inspect-layers", "yolox_nano", "--policy", "lats", "--budget", "1"], 4, "unknown policy", "mean last?"),
+        (["inspect-layers", "yolox_nano", "--policy", "symmetric", "--budget", "1"], 4, "a budget of 1", "2 to 4"),
+        (["inspect-layers", "yolox_nano", "--image-size", "65"], 4, "image size of 65", "multiple of 32"),
+        (["inspect-layers", "yolox_nano", "--classes", "0"], 2, "--classes", "--help"),
+        (["eval", "nowhere"], 3, "nowhere is not a run", "fsod finetune"),
+        (["eval", "--detector", "nope", "--data", "DATA"], 5, "unknown detector 'nope'", "Valid:"),
+        (["finetune", "--resume", "nowhere"], 3, "nowhere is not a run", "fsod finetune"),
+        (["finetune", "--budget", "3"], 3, "no data set under data", "fsod fetch"),
+        (["augment"], 3, "no data set under data", "fsod fetch"),
+        (["augment", "DATA", "--ops", "turn"], 4, "unknown augmentation 'turn'", "Valid:"),
+        (["augment", "DATA", "--copies", "0"], 2, "--copies", "--help"),
+        (["augment", "nowhere"], 3, "nowhere does not exist", "fsod fetch"),
+        (["fetch", "--source", "coco:POOL"], 2, "no class is named", "--class"),
+        (["fetch", "--class", "square", "--split", "valid"], 2, "--split valid is not possible", "mean validation?"),
+        (["fetch", "--class", "square", "--allow", "ocluded"], 2, "--allow ocluded", "Did you mean occluded?"),
+        (["fetch", "--class", "square", "--source", "coco:POOL", "--offline"], 2, "--offline does not go", "openimages"),
+        (["fetch", "--class", "square", "--offline"], 7, "--offline forbids to download it", "without --offline"),
+        (["fetch", "--class", "square", "--source", "cocoo:POOL"], 2, "unknown source", "Did you mean coco:DIR?"),
+        (["fetch", "--class", "sqare", "--source", "coco:POOL"], 3, "unknown class 'sqare'", "Did you mean square?"),
+        (["fetch", "--class", "square", "--source", "coco:POOL"], 3, "for 10 shots (square: 4)", "--shots 4"),
+        (["fetch", "--class", "square", "--source", "coco:POOL", "--shots", "0"], 2, "--shots 0", "1 or more"),
+        (["fetch", "--class", "square", "--source", "coco:POOL", "--shots", "4"], 3, "no image is left", "--shots"),
+        (["fetch", "--class", "square", "--source", "coco:nowhere"], 3, "nowhere does not exist", "COCO"),
+        (["fetch", "--class", "square", "--source", "coco:POOL", "--name", "a/b"], 2, "cannot be the name", "slashes"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_every_other_command_tells_what_is_wrong(
+    argv: list[str], code: int, message: str, hint: str, shapes: Path
+) -> None:
+    """The same for the other commands: exit code, what and where, and a hint."""
+    places = {"DATA": str(shapes), "coco:POOL": f"coco:{shapes / 'train'}"}
+    hold(fsod(*(places.get(word, word) for word in argv)), code, message, hint)
+
+
+# --- bad data ---
+
+Spoil = Callable[[Path, dict[str, Any]], Any]
+
+
+def box(value: list[Any]) -> Spoil:
+    return lambda folder, document: document["annotations"][0].update(bbox=value)
+
+
+def content(data: bytes) -> Spoil:
+    return lambda folder, document: (folder / "images" / "0001.png").write_bytes(data)
+
+
+def half_of_it(folder: Path, document: dict[str, Any]) -> None:
+    path = folder / "images" / "0001.png"
+    path.write_bytes(path.read_bytes()[:80])
+
+
+def link_outside(folder: Path, document: dict[str, Any]) -> None:
+    outside = folder.parent.parent / "outside.png"
+    (folder / "images" / "0001.png").rename(outside)
+    (folder / "images" / "0001.png").symlink_to(outside)
+
+
+BAD_DATA: dict[str, tuple[Spoil, str]] = {
+    "no lists": (lambda folder, document: document.clear(), '"images" is missing'),
+    "an image is missing": (lambda f, d: (f / "images" / "0001.png").unlink(), "'0001.png' does not exist"),
+    "an image is empty": (content(b""), "'0001.png': the file is empty"),
+    "an image is corrupt": (content(b"GIF89a\x00\x00 and no more"), "not readable as an image"),
+    "an image is text": (content(b"hello"), "unknown format or damaged header"),
+    "an image is cut": (half_of_it, "not readable as an image"),
+    "an image is outside": (lambda f, d: d["images"][0].update(file_name="../../x.png"), "leads out of the folder"),
+    "an image is absolute": (lambda f, d: d["images"][0].update(file_name="/etc/passwd"), "leads out of the folder"),
+    "an image is a link out": (link_outside, "is a link that leads out of the folder"),
+    "a size is wrong": (lambda f, d: d["images"][0].update(width=65), "the annotations say 65×64 pixels"),
+    "a box is outside": (box([50, 50, 30, 30]), "leaves the image of 64×64 pixels"),
+    "a box is inverted": (box([40, 40, -20, -20]), "no positive width and height"),
+    "a box is empty": (box([40, 40, 0, 20]), "no positive width and height"),
+    "a box is NaN": (box([float("nan"), 4, 20, 20]), "not a finite number"),
+    "a box is infinite": (box([4, 4, float("inf"), 20]), "not a finite number"),
+    "a box is short": (box([4, 4, 20]), "not a list of four numbers"),
+    "a box has no image": (lambda f, d: d["annotations"][0].update(image_id=77), "no image has the id 77"),
+    "a box has no class": (lambda f, d: d["annotations"][0].update(category_id=77), "no category has the id 77"),
+    "an id comes twice": (lambda f, d: d["annotations"][1].update(id=1), "annotation 1: the id is used twice"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+@pytest.mark.parametrize("command", ["finetune", "eval"])
+def test_bad_data_is_told_with_file_record_and_reason(
+    name: str, command: str, tmp_path: Path, trained: Run, shapes: Path
+) -> None:
+    """A faulty test set stops fine-tune and eval with exit 3; the message names the file and the reason."""
+    spoil, reason = BAD_DATA[name]
+    data = Path(shutil.copytree(shapes, tmp_path / "data" / "bad"))
+    document = json.loads((data / "test" / "annotations.json").read_text())
+    spoil(data / "test", document)
+    write_document(data / "test", document)
+    argv = argv_of(data) if command == "finetune" else ["eval", trained.folder, "--data", data]
+    result = fsod(*argv)
+    hold(result, 3, reason, "")
+    assert str(data) in result.stderr
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "just words", '{"images": 3}'])
+def test_json_that_is_not_coco_is_told(text: str, shapes: Path, tmp_path: Path) -> None:
+    """An annotations.json that is no COCO file: exit 3, its path, and what COCO looks like."""
+    data = Path(shutil.copytree(shapes, tmp_path / "bad"))
+    (data / "train" / "annotations.json").write_text(text)
+    result = fsod(*argv_of(data))
+    hold(result, 3, "annotations.json: not ", "")
+    assert "train" in result.stderr
+
+
+def test_all_problems_come_at_once_for_people_and_for_programs(shapes: Path, tmp_path: Path) -> None:
+    """Faults in both splits are one list; --json has each with file, record and reason."""
+    data = Path(shutil.copytree(shapes, tmp_path / "bad"))
+    for name, spoil in (("train", box([0, 0, -1, 5])), ("test", box([60, 0, 30, 5]))):
+        document = json.loads((data / name / "annotations.json").read_text())
+        spoil(data / name, document)
+        write_document(data / name, document)
+    result = fsod(*argv_of(data), "--json")
+    problems = json.loads(result.stdout)["error"]["problems"]
+    assert (3, 2) == (result.exit_code, len(problems))
+    assert ["annotation 1", "annotation 1"] == [problem["record"] for problem in problems]
+    assert ["train", "test"] == [Path(problem["file"]).parent.name for problem in problems]
+    assert all(problem["reason"] in result.stderr for problem in problems)
+
+
+# --- the disk ---
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts tmpfs with given options: a real full or read-only disk, where root may do that."""
+    mounted: list[Path] = []
+
+    def mount(options: str) -> Path:
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("mounting a tmpfs needs root")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(("size", "left"), [("100k", False), ("400k", True), ("1200k", True)])
+def test_a_full_disk_ends_the_run_and_spares_what_was_saved(
+    size: str, left: bool, small_disk: Callable[[str], Path], shapes: Path
+) -> None:
+    """Full at the first checkpoint, at the first state, or later: exit 3, the file's name, no half-written file.
+
+    Where nothing could be saved, no folder stays behind either.
+    """
+    folder = small_disk(f"size={size}")
+    result = fsod(*argv_of(shapes, iterations=20, eval_every=2, runs=folder, name="run"))
+    hold(result, 3, "the disk is full", "Free some space")
+    assert str(folder / "run") in result.stderr
+    run = Run(folder / "run")
+    assert not run.finished and [] == list(run.folder.glob(".*"))
+    assert left == run.folder.exists()
+    if left:
+        assert read_checkpoint(run.best_checkpoint)[1].iteration > 0
+
+
+def test_a_read_only_disk_is_told(small_disk: Callable[[str], Path], shapes: Path, trained: Run) -> None:
+    """finetune, fetch, augment and eval --predictions on a read-only disk: exit 3 and the path."""
+    folder = small_disk("size=1m,ro")
+    pool = f"coco:{shapes / 'test'}"
+    for argv in (
+        argv_of(shapes, runs=folder),
+        ["fetch", "--class", "square", "--shots", 2, "--source", pool, "--root", folder],
+        ["augment", shapes, "--out", folder / "more"],
+        ["eval", trained.folder, "--predictions", folder / "p.json"],
+    ):
+        result = fsod(*argv)
+        hold(result, 3, "the file system is read-only", "")
+        assert str(folder) in result.stderr
+
+
+def test_a_write_that_is_cut_short_is_told_without_root(shapes: Path, tmp_path: Path) -> None:
+    """A limit on file sizes, which any user can set, stands for a quota: exit 3, and the run can be resumed."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))  # noqa: E731
+    process = start_fsod(*argv_of(shapes, name="small"), cwd=tmp_path, preexec_fn=limit)
+    _, stderr = process.communicate(timeout=60)
+    assert 3 == process.returncode, stderr
+    assert "error: cannot write runs/small/state.pt: the file is larger than the disk allows" in stderr
+    assert 0 == fsod("finetune", "--resume", "runs/small").exit_code
+
+
+def test_a_file_where_a_folder_should_be_is_told(shapes: Path) -> None:
+    """--runs that names a file: exit 3, not a traceback."""
+    Path("runs").write_text("here already")
+    hold(fsod(*argv_of(shapes)), 3, "a file stands where a folder should be", "choose another folder")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_answer_that_cannot_be_written_is_an_error(trained: Run) -> None:
+    """stdout on a full disk: exit 3, so a script does not go on with an empty file."""
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        command = [
+            sys.executable,
+            "-m",
+            "fewshot_cli",
+            "finetune",
+            "--resume",
+            str(trained.folder),
+            "--json",
+            "--no-report",
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    assert 3 == done.returncode and "No space left on device" in done.stderr
+
+
+# --- what scripts rely on ---
+
+
+def test_config_and_command_line_are_the_same() -> None:
+    """Every field of FinetuneConfig is an option of `fsod finetune` of that name with the same default, and back."""
+    group: Any = typer.main.get_command(app)
+    own = {"resume", "runs", "name", "report", "config", "json", "quiet", "help"}
+    options = {p.name: p.default for p in group.commands["finetune"].params if p.name not in own}
+    expected = {field.name: field.default for field in fields(FinetuneConfig)}
+    # What the data set decides has no default on the command line.
+    assert {**expected, "ops": ",".join(FinetuneConfig.ops), "data": None, "detector": None} == options
+
+
+def test_a_config_from_json_is_the_config() -> None:
+    """to_json and from_json are inverse, for the defaults and for odd values; unknown options are named."""
+    from fewshot_cli.errors import ConfigError
+
+    for config in (FinetuneConfig(data="x"), FinetuneConfig(data="x", ops=(), budget=2, train_neck=True, lr=1e-4)):
+        assert config == FinetuneConfig.from_json(json.loads(json.dumps(config.to_json())))
+    with pytest.raises(ConfigError, match="unknown options: itterations") as caught:
+        FinetuneConfig.from_json({"data": "x", "itterations": 3})
+    assert "Did you mean iterations?" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("ops", ["", "flip", "color,flip"])
+def test_a_runs_config_repeats_it(ops: str, shapes: Path) -> None:
+    """--config runs/X/config.json, or the folder: the same run again, to the same metrics."""
+    first = fsod(*argv_of(shapes, name="first", ops=ops, lr=0.01, seed=3))
+    assert 0 == first.exit_code, first.stderr
+    for number, config in enumerate(("runs/first/config.json", "runs/first")):
+        again = fsod("finetune", "--config", config, "--name", f"again{number}")
+        assert 0 == again.exit_code, again.stderr
+        assert Run(Path("runs/first")).read_config() == Run(Path(f"runs/again{number}")).read_config()
+        assert Path("runs/first/metrics.jsonl").read_bytes() == Path(f"runs/again{number}/metrics.jsonl").read_bytes()
+
+
+def test_a_toml_file_holds_options_and_the_command_line_wins(shapes: Path) -> None:
+    """Flat keys and the command's own table; what is typed beats the file, the file beats the default."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in TINY.items()]
+    Path("fsod.toml").write_text("\n".join(["seed = 4", "[finetune]", *lines, f'data = "{shapes}"']))
+    result = fsod("finetune", "--config", "fsod.toml", "--iterations", "2", "--json")
+    assert 0 == result.exit_code, result.stderr
+    document = json.loads(result.stdout)
+    assert (2, 4) == (document["iterations"], document["seed"])
+    assert (64, 4, "symmetric") == tuple(
+        getattr(Run(Path(document["run"])).read_config(), name) for name in ("image_size", "batch_size", "policy")
+    )
+
+
+def commands_on(shapes: Path, run: Run) -> dict[str, list[Any]]:
+    return {
+        "fetch": ["fetch", "--class", "square", "--shots", 2, "--source", f"coco:{shapes / 'test'}"],
+        "augment": ["augment", shapes, "--copies", 2, "--out", "more"],
+        "finetune": argv_of(shapes),
+        "eval": ["eval", run.folder],
+        "inspect-layers": ["inspect-layers", "yolox_nano", "--policy", "last", "--budget", 1],
+        "inspect-layers of nothing": ["inspect-layers"],
+        "inspect-layers of a run": ["inspect-layers", run.folder],
+        "a finished run": ["finetune", "--resume", run.folder, "--no-report"],
+        "an error": ["eval", "nowhere"],
+        "a usage error": ["eval", "--bogus"],
+    }
+
+
+@pytest.mark.parametrize("name", list(commands_on(Path(), Run(Path()))))
+def test_json_is_one_document_on_stdout_and_quiet_is_silence(name: str, shapes: Path, trained: Run) -> None:
+    """With --json stdout parses as one document; with --quiet stderr has nothing but errors."""
+    result = fsod(*commands_on(shapes, trained)[name], "--json", "--quiet")
+    document = json.loads(result.stdout)
+    assert isinstance(document, dict) and document
+    assert ("error" in name) == (result.exit_code != 0) == ("error" in document)
+    assert (result.stderr == "") == (result.exit_code == 0)
+
+
+def test_quiet_leaves_the_table(shapes: Path) -> None:
+    """--quiet silences stderr, not the answer on stdout."""
+    result = fsod(*argv_of(shapes), "-q")
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert "test mAP" in result.stdout and "0 of 5" in result.stdout
+
+
+def test_a_run_speaks_on_stderr_and_answers_on_stdout(shapes: Path) -> None:
+    """Without --quiet: the run's folder, the class's start and progress on stderr; the result on stdout."""
+    result = fsod(*argv_of(shapes, name="spoken"))
+    for text in ("Run: runs/spoken", "Class 'square' starts from fresh weights.", "Training: done"):
+        assert text in result.stderr and text not in result.stdout
+    for text in ("head.1, head.2, head.4", "frozen tensors changed", "train mAP", "Next: fsod eval runs/spoken"):
+        assert text in result.stdout
+
+
+def test_the_four_commands_without_names(shapes: Path, tmp_path: Path) -> None:
+    """fetch, inspect-layers, finetune, eval as in the issue: the latest data set and run are taken and named."""
+    for name, seed in (("older", 1), ("newer", 2)):
+        draw_shapes(tmp_path / name, 8, seed)
+        fetched = fsod(
+            "fetch", "--source", f"coco:{tmp_path / name}", "--class", "square", "--shots", 3, "--name", name
+        )
+        assert 0 == fetched.exit_code, fetched.stderr
+        os.utime(f"data/{name}/dataset.json", (seed * 1000, seed * 1000))
+    assert 0 == fsod("inspect-layers", "yolox_nano", "--policy", "symmetric", "--budget", "3").exit_code
+    trained = fsod(*argv_of(None, name="run"))
+    assert 0 == trained.exit_code, trained.stderr
+    assert "Data set: data/newer, the most recently fetched one." in trained.stderr
+    measured = fsod("eval", "--json")
+    assert "Run: runs/run, the one finished last." in measured.stderr
+    result = json.loads(Path("runs/run/result.json").read_text())
+    assert result["metrics"]["numbers"] == json.loads(measured.stdout)["numbers"]
+    assert (str(Path("data/newer").resolve()), ["square"], 3) == (
+        result["data"],
+        result["classes"],
+        result["images"]["train"],
+    )
+
+
+def test_a_run_gets_a_telling_name(shapes: Path) -> None:
+    """Without --name: data set, detector, policy, budget, seed; a number if that is taken."""
+    names = [json.loads(fsod(*argv_of(shapes, iterations=1), "--json").stdout)["run"] for _ in range(2)]
+    assert ["runs/shapes-yolox_nano-symmetric3-seed0", "runs/shapes-yolox_nano-symmetric3-seed0-2"] == names
+
+
+def test_help_names_every_policy_and_the_registry_every_detector() -> None:
+    """What can be chosen is told where it is chosen."""
+    shown = " ".join(fsod("finetune", "--help").stdout.split())
+    assert all(policy in shown for policy in POLICIES)
+    listed = fsod("inspect-layers").stdout
+    assert all(name in listed for name in DETECTORS)

@@ -1,0 +1,240 @@
+"""Selection: what a policy trains in every detector of the registry, and the proof that the rest stayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers_runs import SIDE
+
+from fewshot_cli.datasets.types import ImageRecord, Split
+from fewshot_cli.detectors.chain import Detector, Target
+from fewshot_cli.detectors.registry import DETECTORS, build_detector
+from fewshot_cli.errors import FsodError, PolicyError
+from fewshot_cli.policies import POLICIES, Selection, select
+from fewshot_cli.training.fit import StepOptions, make_optimizer, train
+from fewshot_cli.training.plan import (
+    FrozenCheck,
+    fine_share,
+    freeze,
+    learning_rates,
+    plan_chain,
+    trained_parameters,
+)
+
+CASES = [(name, policy) for name in DETECTORS for policy in POLICIES]
+
+
+@cache
+def weightless(name: str, image_size: int = SIDE) -> Detector:
+    """The real chain of a detector without memory for its weights; freezing never looks at them."""
+    with torch.device("meta"):
+        return build_detector(name, weights="none", image_size=image_size)
+
+
+def selection_in(name: str, policy: str, budget: int = 3, **more: int) -> Selection:
+    return select(policy, budget, DETECTORS[name].head_depth, **more)  # type: ignore[arg-type]
+
+
+def tiny() -> Detector:
+    return build_detector("yolox_nano", weights="none", image_size=SIDE)
+
+
+@pytest.mark.parametrize(("name", "policy"), CASES)
+def test_exactly_the_chosen_layers_train(name: str, policy: str) -> None:
+    """A parameter requires a gradient if and only if its layer was chosen; every parameter is in one layer."""
+    detector = weightless(name)
+    split = freeze(detector, selection_in(name, policy))
+    chosen = {
+        parameter
+        for layer, trained in zip(detector.layers, split.trained, strict=True)
+        for parameter in layer.parameters()
+        if trained
+    }
+    flags = {parameter: value.requires_grad for parameter, value in detector.network.named_parameters()}
+    assert {parameter: parameter in chosen for parameter in flags} == flags
+    assert len(flags) == sum(len(layer.parameters()) for layer in detector.layers)
+    assert chosen == set(trained_parameters(detector))
+
+
+@pytest.mark.parametrize(
+    ("policy", "budget", "expected"),
+    [
+        ("last", 1, [5]),
+        ("last", 3, [3, 4, 5]),
+        ("symmetric", 2, [1, 5]),
+        ("symmetric", 3, [1, 2, 5]),
+        ("symmetric", 4, [1, 2, 4, 5]),
+        ("first", 3, [1, 2, 5]),
+        ("all", 3, [1, 2, 3, 4, 5]),
+        ("none", 3, []),
+    ],
+)
+def test_a_budget_lands_on_the_head_layers_of_the_table(policy: str, budget: int, expected: list[int]) -> None:
+    """The numbers of the policy table are the layers `head.N` of the chain, and nothing else trains."""
+    detector = weightless("retinanet_resnet50_fpn")
+    split = freeze(detector, selection_in(detector.name, policy, budget))
+    names = [layer.name for layer, trained in zip(detector.layers, split.trained, strict=True) if trained]
+    assert [f"head.{number}" for number in expected] == names
+
+
+@pytest.mark.parametrize(("name", "policy"), CASES)
+def test_the_cut_is_the_first_layer_that_trains(name: str, policy: str) -> None:
+    """Everything before the cut is frozen and the layer at the cut trains; the end, if nothing does."""
+    split = plan_chain(weightless(name), selection_in(name, policy))
+    assert not any(split.trained[: split.cut])
+    assert split.cut == len(split.trained) if policy == "none" else split.trained[split.cut]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_neck_and_backbone_stages_come_from_the_output_side(name: str) -> None:
+    """--train-neck frees the neck; --backbone-stages 2 the two stages nearest to it; 5 the whole backbone."""
+    detector = weightless(name)
+    parts = [layer.part for layer in detector.layers]
+    assert ["backbone"] * 5 + ["neck"] == parts[:6]
+    neck = plan_chain(detector, selection_in(name, "last", 1, neck=True))
+    assert (5, [True] + [False] * (detector.head_depth - 1) + [True]) == (neck.cut, list(neck.trained[5:]))
+    assert (False,) * 3 + (True,) * 2 == plan_chain(detector, selection_in(name, "last", 1, backbone_stages=2)).trained[
+        :5
+    ]
+    assert 0 == plan_chain(detector, selection_in(name, "last", 1, backbone_stages=5)).cut
+
+
+def test_full_trains_every_parameter() -> None:
+    """Under `full` no parameter of any detector is frozen."""
+    for name in DETECTORS:
+        freeze(weightless(name), selection_in(name, "full"))
+        assert all(parameter.requires_grad for parameter in weightless(name).network.parameters())
+
+
+def test_a_layer_outside_the_chain_is_an_error() -> None:
+    """A parameter that no layer, or more than one, accounts for stops everything: no third kind."""
+    stray, twice = tiny(), tiny()
+    stray.layers = stray.layers[1:]
+    twice.layers = (twice.layers[0], *twice.layers)
+    for detector in (stray, twice):
+        with pytest.raises(FsodError, match="not in exactly one layer of the chain: backbone.backbone.stem"):
+            freeze(detector, selection_in("yolox_nano", "all"))
+
+
+def test_nothing_to_train_is_an_error() -> None:
+    """A selection that chooses no layer, under any policy but `none`, is refused."""
+    nothing = Selection(head_layers=frozenset(), policy="last", budget=1)
+    with pytest.raises(PolicyError, match="policy last leaves nothing to train in yolox_nano") as caught:
+        freeze(tiny(), nothing)
+    assert "--budget" in str(caught.value.hint)
+
+
+def canvases_and_targets(items: object) -> tuple[tuple[torch.Tensor, ...], list[Target]]:
+    generator = torch.Generator().manual_seed(0)
+    canvases = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    target = Target(torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.tensor([0]))
+    return (canvases,), [target, target]
+
+
+def train_two_steps(detector: Detector) -> None:
+    optimizer = make_optimizer("adamw", learning_rates(detector), lr=0.01, weight_decay=0.0)
+    options = StepOptions(iterations=2, lr=0.01, warmup=0.0, clip=10.0, bf16=False)
+    train(detector, 0, canvases_and_targets, [[0, 1]] * 2, optimizer, options, after_step=lambda done, losses: None)
+
+
+def test_each_parameter_has_its_share_of_the_rate() -> None:
+    """The body's as told; in the head YOLOX has a finest level, while RetinaNet's levels share everything."""
+    yolox = tiny()
+    freeze(yolox, selection_in("yolox_nano", "full"))
+    names = {id(parameter): name for name, parameter in yolox.network.named_parameters()}
+    shares = {
+        names[id(parameter)]: share for parameter, share in learning_rates(yolox, backbone_lr=0.02, small_object_lr=2.0)
+    }
+    assert shares.keys() == set(names.values())
+    finest = [f"head.{name}.0." for name in ("stems", "cls_convs", "reg_convs", "cls_preds", "reg_preds", "obj_preds")]
+    for name, share in shares.items():
+        assert share == (0.02 if name.startswith("backbone.") else 2.0 if name.startswith(tuple(finest)) else 1.0), name
+    retinanet = weightless("retinanet_mini")
+    freeze(retinanet, selection_in("retinanet_mini", "all"))
+    assert {1.0} == {share for _, share in learning_rates(retinanet, small_object_lr=2.0)}
+
+
+def shots_with(*images: Sequence[float], crowd: int = 0) -> Split:
+    """Images of 640 × 320 with square boxes of these sides, the first of them crowds."""
+    return Split(
+        annotations=Path("nowhere.json"),
+        classes=("thing",),
+        images=tuple(
+            ImageRecord(
+                id=number,
+                path=Path("nowhere.jpg"),
+                width=640,
+                height=320,
+                boxes=np.array([[1, 2, 1 + side, 2 + side] for side in sides], dtype=np.float32).reshape(-1, 4),
+                labels=np.zeros(len(sides), dtype=np.int64),
+                crowd=np.arange(len(sides)) < crowd,
+            )
+            for number, sides in enumerate(images)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("shots", "share"),
+    [
+        (shots_with([120], [128], [300]), 2.0),  # a canvas of 320 halves them: two of three are 64 pixels or less
+        (shots_with([120], [132], [300]), 1.0),
+        (shots_with([120], [300]), 1.0),
+        (shots_with([10] * 50, [300], [300]), 1.0),  # one crowded image is one image
+        (shots_with([10, 10, 300], [10, 10, 300], []), 2.0),
+        (shots_with([300, 10], [300, 10], crowd=1), 2.0),
+        (shots_with([10, 300], [10, 300], crowd=1), 1.0),
+    ],
+)
+def test_the_finest_level_learns_faster_where_small_objects_are_the_rule(shots: Split, share: float) -> None:
+    """Twice as fast if more than half of the average image's objects are at most 64 canvas pixels wide and high."""
+    yolox, retinanet = (weightless(name, 320) for name in ("yolox_nano", "retinanet_mini"))
+    assert share == fine_share(yolox, shots)
+    assert 1.0 == fine_share(retinanet, shots), "its levels share their weights"
+
+
+def test_norm_statistics_do_not_move_in_layers_that_train() -> None:
+    """`full` trains the norm layers' weights, while their running statistics stay as they were, bit for bit."""
+    detector = tiny().train()
+    freeze(detector, selection_in("yolox_nano", "full"))
+    norms = [module for module in detector.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    before = [(norm.running_mean.clone(), norm.running_var.clone(), norm.weight.clone()) for norm in norms]  # type: ignore[union-attr]
+    train_two_steps(detector)
+    assert norms and not any(norm.training for norm in norms)
+    for norm, (mean, variance, _weight) in zip(norms, before, strict=True):
+        assert torch.equal(mean, norm.running_mean) and torch.equal(variance, norm.running_var)  # type: ignore[arg-type]
+    # A level without a matched cell has no class loss, so a few of its norms rest.
+    moved = [not torch.equal(weight, norm.weight) for norm, (_, _, weight) in zip(norms, before, strict=True)]
+    assert sum(moved) > 0.8 * len(moved)
+
+
+def test_the_proof_holds_through_real_training_steps() -> None:
+    """After two steps of `symmetric 3` no frozen tensor has changed, while trained ones have."""
+    detector = tiny()
+    freeze(detector, selection_in("yolox_nano", "symmetric"))
+    proof = FrozenCheck(detector)
+    before = {name: value.clone() for name, value in trained_parameters(detector).items()}
+    train_two_steps(detector)
+    everything = len(dict(detector.network.named_parameters())) + len(dict(detector.network.named_buffers()))
+    assert ([], everything - len(before)) == (proof.changed(detector), len(proof))
+    assert any(not torch.equal(value, trained_parameters(detector)[name]) for name, value in before.items())
+
+
+def test_the_proof_notices_a_changed_parameter_and_a_changed_buffer() -> None:
+    """One bit in a frozen weight or in a norm's statistics, also a trained layer's, is named; a trained weight not."""
+    detector = tiny()
+    freeze(detector, selection_in("yolox_nano", "last", 1))
+    proof = FrozenCheck(detector)
+    state = detector.network.state_dict(keep_vars=True)
+    frozen, buffer = "head.stems.0.conv.weight", "head.stems.0.bn.running_mean"
+    with torch.no_grad():
+        state["head.cls_preds.0.bias"].add_(1)
+        assert [] == proof.changed(detector)
+        state[frozen].view(-1)[0].add_(1e-6)
+        state[buffer][0] += 1e-6
+    assert {frozen, buffer} == set(proof.changed(detector))

@@ -1,0 +1,133 @@
+"""inspect-layers: the chain in numbers, held against the real detector."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers_runs import fsod
+
+from fewshot_cli.detectors.registry import DETECTORS, build_detector
+from fewshot_cli.policies import POLICIES, select
+from fewshot_cli.runs.folder import Run
+from fewshot_cli.training.plan import freeze, trained_parameters
+
+CASES = [
+    ("yolox_nano", "symmetric", 3, 64, 1),
+    ("yolox_nano", "last", 1, 96, 7),
+    ("yolox_tiny", "last", 2, 64, 1),
+    ("yolox_nano", "full", None, 64, 2),
+    ("yolox_nano", "none", None, 64, 80),
+    ("retinanet_resnet50_fpn", "symmetric", 4, 64, 1),
+    ("retinanet_resnet50_fpn_v2", "last", 2, 64, 3),
+]
+
+
+def report_of(target: str | Path, *options: object) -> dict[str, Any]:
+    result = fsod("inspect-layers", target, *map(str, options), "--json")
+    assert 0 == result.exit_code, result.stderr
+    return dict(json.loads(result.stdout))
+
+
+@pytest.mark.parametrize(("name", "policy", "budget", "size", "classes"), CASES)
+def test_the_numbers_are_those_of_the_real_detector(
+    name: str, policy: str, budget: int | None, size: int, classes: int
+) -> None:
+    """Parameters, what trains, the cut, and the megabytes at the cut: counted on a built and frozen detector."""
+    options = [] if budget is None else ["--budget", budget]
+    report = report_of(name, "--policy", policy, *options, "--image-size", size, "--classes", classes)
+
+    detector = build_detector(name, weights="none", image_size=size)
+    detector.replace_classes([f"c{i}" for i in range(classes)], [()] * classes)
+    split = freeze(detector, select(policy, budget, detector.head_depth))
+    with torch.no_grad():
+        canvas = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+        activations = (canvas,) if split.cut == 0 else detector.run((canvas,), 0, split.cut)
+
+    assert sum(p.numel() for p in detector.network.parameters()) == report["parameters"]
+    assert sum(p.numel() for p in trained_parameters(detector).values()) == report["trained"]["parameters"]
+    assert [layer.name for layer in detector.layers] == [row["name"] for row in report["layers"]]
+    assert list(split.trained) == [row["trained"] for row in report["layers"]]
+    assert sum(tensor.nbytes for tensor in activations) / 1e6 == pytest.approx(report["cached_mb"], abs=1e-4)
+    names = [layer.name for layer in detector.layers]
+    assert (names[split.cut] if split.cut < len(names) else None) == report["cut"]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_rows_add_up_to_the_totals(name: str) -> None:
+    """Rows sum to the detector, shares to one; trained rows to the totals in layers and in parameters."""
+    report = report_of(name, "--policy", "symmetric", "--budget", 3)
+    rows = report["layers"]
+    trained = [row for row in rows if row["trained"]]
+    assert report["parameters"] == sum(row["parameters"] for row in rows)
+    assert 1 == pytest.approx(sum(row["share"] for row in rows))
+    assert report["trained"] == {
+        "layers": len(trained),
+        "head_layers": sum(row["part"] == "head" for row in trained),
+        "parameters": sum(row["parameters"] for row in trained),
+    }
+    assert [report["cut"]] == [row["name"] for row in rows if row["cut_before"]]
+    assert DETECTORS[name].head_depth == report["head_depth"] == sum(row["part"] == "head" for row in rows)
+    assert DETECTORS[name].image_size == report["image_size"]
+
+
+def test_it_promises_what_finetune_does(trained: Run) -> None:
+    """Before: the detector with the same options; after: the run. Both say what the run's result says."""
+    result = trained.read_result()
+    before = report_of("yolox_nano", "--policy", "symmetric", "--budget", 3, "--classes", 2, "--image-size", 64)
+    after = report_of(trained.folder)
+    assert before == after
+    assert result["parameters"] == {"trained": after["trained"]["parameters"], "total": after["parameters"]}
+    assert result["trained_layers"] == [row["name"] for row in after["layers"] if row["trained"]]
+
+
+def test_neck_and_stages_count_as_layers() -> None:
+    """--train-neck and --backbone-stages add layers outside the head, and move the cut to the front."""
+    report = report_of("yolox_nano", "--policy", "last", "--budget", 1, "--train-neck", "--backbone-stages", 2)
+    trained = [row["name"] for row in report["layers"] if row["trained"]]
+    assert ["backbone.dark4", "backbone.dark5", "neck", "head.4"] == trained
+    assert (4, 1, "backbone.dark4") == (report["trained"]["layers"], report["trained"]["head_layers"], report["cut"])
+
+
+def test_the_table_says_it_in_words() -> None:
+    """Without --json: every layer with its state, the place of the cache, and both totals."""
+    shown = fsod("inspect-layers", "yolox_nano", "--policy", "symmetric", "--budget", "3").stdout
+    report = report_of("yolox_nano", "--policy", "symmetric", "--budget", 3)
+    for row in report["layers"]:
+        line = next(line for line in shown.splitlines() if row["name"] in line.split())
+        assert f"{row['parameters']:,}" in line and ("trained" if row["trained"] else "frozen") in line
+    assert "Policy symmetric, budget 3" in shown and "features are cached here" in shown
+    assert "Trained: 3 of 4 head layers, 3 of 10 layers in all" in shown
+    assert f"{report['trained']['parameters']:,} of {report['parameters']:,} parameters" in shown
+
+
+def test_without_a_target_it_lists_the_detectors() -> None:
+    """`fsod inspect-layers` alone: every detector of the registry with its M."""
+    shown = fsod("inspect-layers").stdout
+    for name, spec in DETECTORS.items():
+        assert any(line.startswith(name) and f"M = {spec.head_depth}" in line for line in shown.splitlines())
+    assert set(DETECTORS) == set(json.loads(fsod("inspect-layers", "--json").stdout)["detectors"])
+
+
+def test_every_policy_can_be_looked_at() -> None:
+    """Every policy of the table works here, with a budget where it takes one."""
+    for name, policy in POLICIES.items():
+        budget = ["--budget", 2] if policy.takes_budget else []
+        assert name == report_of("yolox_nano", "--policy", name, *budget)["policy"]
+
+
+def test_without_a_policy_nothing_is_chosen() -> None:
+    """The bare chain: no layer trains and no cut is shown."""
+    report = report_of("yolox_nano")
+    assert (0, None) == (report["trained"]["layers"], report["cut"])
+
+
+def test_contradictions_are_usage_errors(trained: Run) -> None:
+    """A budget without a policy, and a policy for a run that has one: exit 2."""
+    without = fsod("inspect-layers", "yolox_nano", "--budget", "2")
+    fixed = fsod("inspect-layers", trained.folder, "--policy", "all")
+    assert (2, 2) == (without.exit_code, fixed.exit_code)
+    assert "--budget goes with --policy" in without.stderr and "its policy and budget are fixed" in fixed.stderr
