@@ -14,14 +14,13 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-import torch
 from PIL import Image
 
 from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.detectors.chain import Detections, Detector
 from fewshot_cli.detectors.registry import build_detector
-from fewshot_cli.inference.drawing import FOUND, PAPER, Mark, marked, sheet
-from fewshot_cli.inference.predictor import detect_split
+from fewshot_cli.inference.drawing import FOUND, PAPER, SCORE_THRESHOLD, Mark, marked, sheet
+from fewshot_cli.inference.predictor import Predictor
 from fewshot_cli.runs.checkpoint import restore
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
@@ -31,7 +30,6 @@ from fewshot_cli.sources.miniature.pen import Pen, Pose
 from fewshot_cli.sources.miniature.world import HELD_OUT, TRAIN, SceneKey, draw_base_split, save_scene, to_image
 from fewshot_cli.training.finetune import finetune
 
-THRESHOLD = 0.3
 COLUMNS = 8
 
 
@@ -91,14 +89,14 @@ def detections(folder: Path) -> Image.Image:
 
 
 def _found(detector: Detector, split: Split) -> list[Image.Image]:
-    results = detect_split(detector, split, device=torch.device("cpu"))
+    results = Predictor.place(detector, "cpu", "fp32").detect([image.path for image in split.images])
     return [_both(*pair, detector) for pair in zip(split.images, results, strict=True)]
 
 
 def _both(image: ImageRecord, found: Detections, detector: Detector) -> Image.Image:
     marks = [Mark(tuple(box)) for box in image.boxes.tolist()]
     for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
-        if score >= THRESHOLD:
+        if score >= SCORE_THRESHOLD:
             marks.append(Mark(tuple(box), FOUND, f"{detector.classes[label]} {score:.2f}"))
     return marked(image.path, marks)
 

@@ -28,9 +28,10 @@ from fewshot_cli.detectors.device import choose_device, computes_in_bf16
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.evaluation.measure import score
 from fewshot_cli.files import write_atomically
-from fewshot_cli.inference.predictor import detect_split
+from fewshot_cli.inference.predictor import Predictor
 from fewshot_cli.sources.miniature.world import HELD_OUT, PRETRAIN, draw_base_split
 from fewshot_cli.training.fit import Batches, StepOptions, make_optimizer, train
+from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.plan import learning_rates
 from fewshot_cli.training.schedule import batch_order
 
@@ -85,8 +86,7 @@ def train_all(detector: Detector, split: Split, options: argparse.Namespace) -> 
     order = list(chain(*batch_order(len(split.images), options.batch_size, options.steps, options.seed)))
     numbers = range(len(order))
     train(
-        detector,
-        0,
+        DetectorLosses(detector, 0),
         batches_of(detector, split, order, options.seed, device),
         [numbers[i : i + options.batch_size] for i in range(0, len(order), options.batch_size)],
         optimizer,
@@ -163,7 +163,11 @@ def main() -> None:
     )
     export(trained, path)
     detector = build_detector(DETECTOR, weights=path)
-    metrics, _ = score(detect_split(detector, held_out, device=torch.device("cpu")), held_out, detector.classes)
+    metrics, _ = score(
+        Predictor.place(detector, "cpu", "fp32").detect([image.path for image in held_out.images]),
+        held_out,
+        detector.classes,
+    )
     log(options.out, held_out=metrics.numbers, per_class=metrics.per_class, megabytes=path.stat().st_size / 1e6)
 
 

@@ -86,8 +86,8 @@ def ours(policy: str, budget: int | None, options: argparse.Namespace, bf16: boo
     def step() -> torch.Tensor:
         activations, _ = cache.batch(range(options.batch))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            outputs = detector.run(activations, split.cut)
-        loss = torch.stack(list(detector.loss(tuple(o.float() for o in outputs), on_device).values())).sum()
+            losses = detector.losses(activations, split.cut, on_device)
+        loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

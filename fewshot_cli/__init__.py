@@ -1,3 +1,82 @@
-"""fsod: adapt a pretrained object detector to a new class from about ten images."""
+"""fsod: adapt a pretrained object detector to a new class from about ten images.
+
+    from fewshot_cli import evaluate, fetch, finetune
+
+    data = fetch("helmet", source="coco:my_photos", shots=10)
+    run = finetune(data, policy="symmetric", budget=3)
+    print(run.result["ap"])
+    print(evaluate(run).metrics.numbers)
+
+Everything in `__all__` is imported when it is first used, so importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "augment": "fewshot_cli.verbs.augment",
+    "evaluate": "fewshot_cli.verbs.evaluate",
+    "fetch": "fewshot_cli.verbs.fetch",
+    "finetune": "fewshot_cli.verbs.finetune",
+    "load_run": "fewshot_cli.runs.folder",
+    "open_dataset": "fewshot_cli.datasets.store",
+    "sweep": "fewshot_cli.sweeps.run",
+}
+"""Public function → module that defines it; what else is public is an error."""
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DatasetError",
+    "DivergedError",
+    "FsodError",
+    "ModelError",
+    "NetworkError",
+    "PolicyError",
+    "StorageError",
+    "UsageError",
+    "augment",
+    "evaluate",
+    "fetch",
+    "finetune",
+    "load_run",
+    "open_dataset",
+    "sweep",
+]
+
+if TYPE_CHECKING:
+    from fewshot_cli.datasets.store import open_dataset
+    from fewshot_cli.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        DatasetError,
+        DivergedError,
+        FsodError,
+        ModelError,
+        NetworkError,
+        PolicyError,
+        StorageError,
+        UsageError,
+    )
+    from fewshot_cli.runs.folder import load_run
+    from fewshot_cli.sweeps.run import sweep
+    from fewshot_cli.verbs.augment import augment
+    from fewshot_cli.verbs.evaluate import evaluate
+    from fewshot_cli.verbs.fetch import fetch
+    from fewshot_cli.verbs.finetune import finetune
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES.get(name, "fewshot_cli.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

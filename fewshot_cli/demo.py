@@ -14,17 +14,16 @@ from typing import Any
 from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.augmentation.dataset import augment
 from fewshot_cli.datasets.store import Dataset
-from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.files import make_folder
-from fewshot_cli.inference.drawing import FOUND, Mark, as_data_url, marked
+from fewshot_cli.inference.drawing import SCORE_THRESHOLD, as_data_url, draw_boxes
 from fewshot_cli.progress import Reporter
 from fewshot_cli.report.page import write_page
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.sources.fetch import FetchRequest, fetch
 from fewshot_cli.sources.miniature.classes import BASE
-from fewshot_cli.training.finetune import finetune
-from fewshot_cli.verbs.evaluate import Evaluation, evaluate_run
+from fewshot_cli.verbs.evaluate import Evaluation, evaluate
+from fewshot_cli.verbs.finetune import run_at
 
 DETECTOR, NAME, SHOTS, TESTS, COPIES = "retinanet_mini", "helmet", 10, 100, 24
 SETUPS: dict[str, tuple[str, int | None]] = {
@@ -32,7 +31,7 @@ SETUPS: dict[str, tuple[str, int | None]] = {
     "last 3": ("last", 3),
     "zero-shot": ("none", None),
 }
-SHOWN_TESTS, SHOWN_VARIANTS, THRESHOLD = 8, 12, 0.3
+SHOWN_TESTS, SHOWN_VARIANTS = 8, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def run_demo(
     reporter.say(f"3/4  Fine-tune {DETECTOR}: {', '.join(SETUPS)}.")
     runs = {setup: _run(folder, setup, variants, seed, iterations, reporter) for setup in SETUPS}
     reporter.say("4/4  Evaluate and write the page.")
-    evaluations = {setup: _evaluate(run, reporter) for setup, run in runs.items()}
+    evaluations = {setup: evaluate(run, reporter=reporter) for setup, run in runs.items()}
     rows = [_row(setup, run.read_result(), evaluations[setup]) for setup, run in runs.items()]
     commands = _commands(folder, shots, variants, runs, seed)
     page = folder / "demo.html"
@@ -94,26 +93,18 @@ def _augmented(shots: Dataset, copies: int, seed: int, reporter: Reporter) -> Da
 
 
 def _run(folder: Path, setup: str, data: Dataset, seed: int, iterations: int, reporter: Reporter) -> Run:
-    """Fine-tune, unless that is done already; a stopped run goes on."""
+    """Fine-tune, unless that is done already; a stopped run is continued."""
     policy, budget = SETUPS[setup]
-    run = Run(folder / "runs" / f"{NAME}-{policy}{budget or ''}-seed{seed}")
-    if not run.finished:
-        make_folder(run.folder)
-        config = FinetuneConfig(
-            data=str(data.path.resolve()),
-            detector=DETECTOR,
-            policy=policy,
-            budget=budget,
-            seed=seed,
-            iterations=iterations,
-        )
-        run.write_config(config)
-        finetune(config, run, reporter)
-    return run
-
-
-def _evaluate(run: Run, reporter: Reporter) -> Evaluation:
-    return evaluate_run(run, None, best=False, weights=None, device="auto", precision="auto", reporter=reporter)
+    config = FinetuneConfig(
+        data=str(data.path.resolve()),
+        detector=DETECTOR,
+        policy=policy,
+        budget=budget,
+        seed=seed,
+        iterations=iterations,
+    )
+    run_folder = folder / "runs" / f"{NAME}-{policy}{budget or ''}-seed{seed}"
+    return run_at(run_folder, config, reporter=reporter)
 
 
 def _row(setup: str, result: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
@@ -165,11 +156,11 @@ def _write(
         known=len(BASE),
         rows=rows,
         test_images=len(shots.test.images),
-        shots=[_with_truth(image) for image in shots.train.images],
-        variants=[_with_truth(image) for image in made[::step][:SHOWN_VARIANTS]],
+        shots=[as_data_url(draw_boxes(image)) for image in shots.train.images],
+        variants=[as_data_url(draw_boxes(image)) for image in made[::step][:SHOWN_VARIANTS]],
         operations=", ".join(Augmentation.ops),
         tests=[_test_row(number, evaluations) for number in range(min(SHOWN_TESTS, len(shots.test.images)))],
-        threshold=THRESHOLD,
+        threshold=SCORE_THRESHOLD,
         commands=commands,
     )
 
@@ -177,17 +168,5 @@ def _write(
 def _test_row(number: int, evaluations: dict[str, Evaluation]) -> list[str]:
     """One test image: its ground truth, then what each setup found."""
     image = next(iter(evaluations.values())).split.images[number]
-    return [_with_truth(image), *(_with_detections(image, evaluation) for evaluation in evaluations.values())]
-
-
-def _with_truth(image: ImageRecord) -> str:
-    return as_data_url(marked(image.path, [Mark(tuple(box)) for box in image.boxes.tolist()]))
-
-
-def _with_detections(image: ImageRecord, evaluation: Evaluation) -> str:
-    marks = []
-    for result in evaluation.results:
-        if result["image_id"] == image.id and result["score"] >= THRESHOLD:
-            x, y, width, height = result["bbox"]
-            marks.append(Mark((x, y, x + width, y + height), FOUND, f"{result['score']:.2f}"))
-    return as_data_url(marked(image.path, marks))
+    found = [draw_boxes(image, evaluation.results) for evaluation in evaluations.values()]
+    return [as_data_url(drawn) for drawn in (draw_boxes(image), *found)]

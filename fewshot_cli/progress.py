@@ -26,6 +26,9 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Something a person must know, even when quiet."""
 
+    def on_interrupt(self, text: str) -> None:
+        """What a person has to know who stops the work from now on, e.g. how to continue it."""
+
     def progress(self, description: str, total: float | None, done: float = 0) -> AbstractContextManager[Task]:
         """Work of `total` steps (None: unknown), `done` of them before, that goes on now and ends with the context."""
 
@@ -47,6 +50,9 @@ class SilentReporter:
         pass
 
     def warn(self, text: str) -> None:
+        pass
+
+    def on_interrupt(self, text: str) -> None:
         pass
 
     @contextmanager

@@ -131,6 +131,10 @@ class Console:
         """Print a warning on stderr, also under --quiet."""
         _print_labelled("warning", _YELLOW, text)
 
+    def on_interrupt(self, text: str) -> None:
+        """Print this if the command is interrupted."""
+        note_on_interrupt(text)
+
     def result(self, document: Mapping[str, Any], *renderables: object) -> None:
         """Answer on stdout, once.
 

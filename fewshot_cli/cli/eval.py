@@ -9,7 +9,6 @@ import typer
 
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet
-from fewshot_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from fewshot_cli.verbs.evaluate import Evaluation
@@ -47,52 +46,36 @@ def evaluate(
 ) -> None:
     """Measure a run or a detector on a test set with pycocotools."""
     console = Console(json=json, quiet=quiet)
-    if detector is not None and (run is not None or best):
-        raise UsageError("--detector measures a detector without a run", hint="Give a run, or --detector, not both.")
-    if detector is not None and data is None:
-        raise UsageError("--detector needs --data", hint="Give a data set or a split in COCO format.")
-    if detector is None and image_size is not None:
-        raise UsageError("--image-size goes with --detector", hint="A run is measured at the size it was trained at.")
     if fiftyone is not None:
         from fewshot_cli.report.fiftyone_sets import check_free
 
         check_free(fiftyone)
     from fewshot_cli.files import write_json
-    from fewshot_cli.verbs.evaluate import evaluate_base, evaluate_run
+    from fewshot_cli.verbs.evaluate import evaluate as run_evaluate
 
-    if detector is not None and data is not None:
-        measured = detector
-        evaluation = evaluate_base(
-            detector,
-            data,
-            weights=weights or "default",
-            image_size=image_size,
-            device=device,
-            precision=precision,
-            reporter=console,
-        )
-    else:
-        from fewshot_cli.runs.folder import latest_run, open_run
-
-        found = open_run(run) if run is not None else latest_run()
-        if run is None:
-            console.say(f"Run: {found.folder}, the one finished last.")
-        measured = str(found.folder)
-        evaluation = evaluate_run(
-            found, data, best=best, weights=weights, device=device, precision=precision, reporter=console
-        )
+    evaluation = run_evaluate(
+        run,
+        data,
+        detector=detector,
+        weights=weights,
+        image_size=image_size,
+        best=best,
+        device=device,
+        precision=precision,
+        reporter=console,
+    )
     if predictions is not None:
         write_json(predictions, evaluation.results)
     if fiftyone is not None:
         from fewshot_cli.report.fiftyone_sets import store_evaluation
 
-        store_evaluation(fiftyone, measured, evaluation)
+        store_evaluation(fiftyone, evaluation)
         console.say(f"Stored as FiftyOne data set {fiftyone}. Look at it: fiftyone app launch {fiftyone}")
-    _show(console, measured, evaluation, {"fiftyone": fiftyone} if fiftyone else {})
+    _show(console, evaluation, {"fiftyone": fiftyone} if fiftyone else {})
 
 
-def _show(console: Console, measured: str, evaluation: Evaluation, more: dict[str, str]) -> None:
-    split, metrics = evaluation.split, evaluation.metrics
+def _show(console: Console, evaluation: Evaluation, more: dict[str, str]) -> None:
+    measured, split, metrics = evaluation.measured, evaluation.split, evaluation.metrics
     document = {"measured": measured, "data": str(split.annotations), "images": len(split.images), **more}
     from fewshot_cli.report.tables import metrics_table, per_class_table
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewshot_cli.augmentation.config import parse_ops
-from fewshot_cli.cli.console import Console, note_on_interrupt
+from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Color, Config, Flip, Json, Ops, Positive, Quiet, Rotate, Scale, Stretch
-from fewshot_cli.errors import FsodError, UsageError
+from fewshot_cli.errors import UsageError
 from fewshot_cli.runs.config import FinetuneConfig as Defaults
 
 if TYPE_CHECKING:
@@ -108,84 +107,28 @@ def finetune(
 ) -> None:
     """Train the layers that a policy chooses, on cached features of everything before them."""
     console = Console(json=json, quiet=quiet)
+    from fewshot_cli.verbs.finetune import finetune as run_finetune
+    from fewshot_cli.verbs.finetune import resume as run_resume
+
     if resume is not None:
         _refuse_other_options(context)
-        result = _resume(resume, console)
-        console.result(result, lambda: _table(result), *_write_report(resume, report))
-        return
-    options = {name: value for name, value in context.params.items() if name not in _OWN}
-    options["ops"] = parse_ops(ops)
-    result = _start(options, runs, name, console)
-    lines = _write_report(Path(result["run"]), report)
-    console.result(result, lambda: _table(result), *lines, f"Next: fsod eval {result['run']}")
+        done = run_resume(resume, reporter=console)
+    else:
+        options = {name: value for name, value in context.params.items() if name not in _OWN}
+        done = run_finetune(runs=runs, name=name, reporter=console, **options)
+    lines = _write_report(done, report)
+    lines += [f"Next: fsod eval {done.folder}"] if done.result["ap"] is not None else []
+    console.result(done.result, lambda: _table(done.result), *lines)
 
 
-def _write_report(folder: Path, wanted: bool) -> list[str]:
+def _write_report(run: Run, wanted: bool) -> list[str]:
     """Write the page of a finished run, unless it is there; returns what to say of it."""
     if not wanted:
         return []
     from fewshot_cli.report.run import write_run_report
-    from fewshot_cli.runs.folder import Run
 
-    run = Run(folder)
     page = run.report_file if run.report_file.exists() else write_run_report(run)
     return [f"Images and curves: {page}"]
-
-
-def _start(options: dict[str, Any], runs: Path, name: str | None, console: Console) -> dict[str, Any]:
-    from fewshot_cli.detectors.registry import WEIGHT_NAMES
-    from fewshot_cli.runs.config import FinetuneConfig
-
-    # Wrong options are told before anything is loaded.
-    FinetuneConfig(**{**options, "data": options["data"] or "", "detector": options["detector"] or ""})
-    from fewshot_cli.datasets.store import latest_dataset, recorded_detector
-
-    if options["data"] is None:
-        options["data"] = str(latest_dataset().path)
-        console.say(f"Data set: {options['data']}, the most recently fetched one.")
-    if options["detector"] is None:
-        options["detector"] = recorded_detector(Path(options["data"])) or Defaults.detector
-    # Whole paths, so that the run can be measured and resumed from any folder.
-    options["data"] = str(Path(options["data"]).resolve())
-    if options["weights"] not in WEIGHT_NAMES:
-        options["weights"] = str(Path(options["weights"]).resolve())
-    config = FinetuneConfig(**options)
-    from fewshot_cli.runs.folder import new_run
-    from fewshot_cli.training.finetune import select_layers
-
-    select_layers(config)
-    run = new_run(runs, name, run_stem(config))
-    try:
-        run.write_config(config)
-        return _run(config, run, console)
-    except FsodError:
-        # E.g. weights that do not load: nothing was begun, so nothing is left lying about.
-        run.discard_if_bare()
-        raise
-
-
-def _resume(folder: Path, console: Console) -> dict[str, Any]:
-    from fewshot_cli.runs.folder import open_run
-
-    run = open_run(folder)
-    if run.finished:
-        console.say(f"{folder} is finished already.")
-        return run.read_result()
-    return _run(run.read_config(), run, console)
-
-
-def _run(config: Defaults, run: Run, console: Console) -> dict[str, Any]:
-    from fewshot_cli.training.finetune import finetune as run_finetune
-
-    console.say(f"Run: {run.folder}")
-    note_on_interrupt(f"Go on with: fsod finetune --resume {run.folder}")
-    return run_finetune(config, run, console)
-
-
-def run_stem(config: Defaults) -> str:
-    """The default name of a run: data set, detector, policy, budget and seed."""
-    spent = f"{config.policy}{config.budget or ''}"
-    return f"{Path(config.data).resolve().name}-{config.detector}-{spent}-seed{config.seed}"
 
 
 def _refuse_other_options(context: typer.Context) -> None:

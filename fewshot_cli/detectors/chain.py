@@ -149,6 +149,12 @@ class Detector(nn.Module, ABC):
     def normalize(self, canvases: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 RGB → what the first layer was trained on."""
 
+    def losses(self, activations: Activations, start: int, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The losses of a batch from the input of layer `start`."""
+        outputs = self.run(activations, start)
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            return self.loss(tuple(output.float() for output in outputs), targets)
+
     @abstractmethod
     def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Named scalar losses of a batch; their sum is what training minimises."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from fewshot_cli.datasets.types import ImageRecord
+
+SCORE_THRESHOLD = 0.3
+"""Detections with a lower score are not drawn, and do not count as found where found and missed are counted."""
+MATCH_IOU = 0.5
+"""A detection has found an object if they overlap at least so much, as in AP50."""
 
 TRUTH, FOUND = (0, 158, 115), (213, 94, 0)
 """Green and vermilion that colour-blind readers tell apart (Okabe and Ito's palette)."""
@@ -21,6 +28,31 @@ class Mark(NamedTuple):
     box: tuple[float, float, float, float]
     color: tuple[int, int, int] = TRUTH
     text: str = ""
+
+
+def draw_boxes(
+    image: ImageRecord,
+    results: Iterable[Mapping[str, Any]] = (),
+    *,
+    names: Mapping[int, str] | None = None,
+    side: int = 256,
+) -> Image.Image:
+    """An image with its ground truth (green) and detections (orange), the best on top.
+
+    Args:
+        image: the file and its ground truth.
+        results: detections in COCO's results format, of any image; those of this one that reach SCORE_THRESHOLD are
+            drawn.
+        names: category id → class name, written beside the score; none: the score alone.
+        side: longer side of the drawing, pixels.
+    """
+    marks = [Mark(tuple(box)) for box in image.boxes.tolist()]
+    own = [found for found in results if found["image_id"] == image.id and found["score"] >= SCORE_THRESHOLD]
+    for found in sorted(own, key=lambda found: found["score"]):
+        x, y, width, height = found["bbox"]
+        text = f"{(names or {}).get(found['category_id'], '')} {found['score']:.2f}".strip()
+        marks.append(Mark((x, y, x + width, y + height), FOUND, text))
+    return marked(image.path, marks, side)
 
 
 def marked(source: Path | Image.Image, marks: Sequence[Mark], side: int = 256) -> Image.Image:

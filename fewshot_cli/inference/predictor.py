@@ -1,41 +1,73 @@
-"""A detector over the images of a split."""
+"""From images to detections: the one way in which this package detects."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
 from fewshot_cli.datasets.images import read_image
-from fewshot_cli.datasets.types import Split
-from fewshot_cli.detectors.chain import Detections, Detector
+from fewshot_cli.detectors.chain import Activations, Canvas, Detections, Detector
+from fewshot_cli.detectors.device import choose_device, computes_in_bf16
 from fewshot_cli.progress import Reporter, SilentReporter
 
 BATCH = 8
+"""Images that go through the detector together."""
 
 
-def detect_split(
-    detector: Detector,
-    split: Split,
-    *,
-    device: torch.device,
-    bf16: bool = False,
-    reporter: Reporter | None = None,
-    description: str = "Detecting",
-) -> list[Detections]:
-    """Detections in every image of a split, in its order; boxes in pixels of the images."""
-    reporter = reporter or SilentReporter()
-    found: list[Detections] = []
-    with reporter.progress(description, len(split.images)) as task:
-        for images in _batches(split.images, BATCH):
-            canvases = [detector.make_canvas(read_image(image.path)) for image in images]
-            batch = torch.stack([canvas.pixels for canvas in canvases]).to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                found += detector.detect((batch,), 0, canvases)
-            task.advance(len(images))
-    return found
+class Predictor:
+    """A detector on its device: images in, detections out.
+
+    Args:
+        detector: in eval, already on `device`.
+        device: where it computes.
+        bf16: whether convolutions run in bfloat16.
+    """
+
+    def __init__(self, detector: Detector, device: torch.device, *, bf16: bool = False) -> None:
+        self.detector = detector
+        self.device = device
+        self.bf16 = bf16
+
+    @classmethod
+    def place(cls, detector: Detector, device: str = "auto", precision: str = "auto") -> Predictor:
+        """Move a detector to a device and choose the precision, both as in FinetuneConfig; raises ConfigError."""
+        place = choose_device(device)
+        bf16 = computes_in_bf16(precision, place, detector)
+        detector.place(place)
+        return cls(detector, place, bf16=bf16)
+
+    def detect(
+        self, images: Sequence[Path], reporter: Reporter | None = None, description: str = "Detecting"
+    ) -> list[Detections]:
+        """Detections in each image file, in order; boxes in pixels of the upright image.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        reporter = reporter or SilentReporter()
+        found: list[Detections] = []
+        with reporter.progress(description, len(images)) as task:
+            for paths in batches(images):
+                canvases = [self.detector.make_canvas(read_image(path)) for path in paths]
+                pixels = torch.stack([canvas.pixels for canvas in canvases]).to(self.device)
+                found += self.resume((pixels,), 0, canvases)
+                task.advance(len(paths))
+        return found
+
+    def resume(self, activations: Activations, cut: int, canvases: Sequence[Canvas]) -> list[Detections]:
+        """Detections from the input of layer `cut`, for features that were cached there.
+
+        Args:
+            activations: of a batch of images, on the device.
+            canvases: of the same images; their pixels are not needed.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.detector.detect(activations, cut, canvases)
 
 
-def _batches(items: Sequence, size: int) -> Iterator[Sequence]:
+def batches(items: Sequence, size: int = BATCH) -> Iterator[Sequence]:
+    """Consecutive slices of at most `size` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

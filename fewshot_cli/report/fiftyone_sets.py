@@ -53,14 +53,13 @@ def check_free(name: str) -> None:
         )
 
 
-def store_evaluation(name: str, measured: str, evaluation: Evaluation) -> None:
+def store_evaluation(name: str, evaluation: Evaluation) -> None:
     """Store images, ground truth, predictions and FiftyOne's evaluation of them under a name, to stay.
 
     Only classes that were measured are stored. COCO's numbers by pycocotools are in the data set's `info`.
 
     Args:
         name: of the FiftyOne data set; it must be free.
-        measured: what was measured, for `info`.
         evaluation: of a run or a detector.
 
     Raises:
@@ -74,7 +73,7 @@ def store_evaluation(name: str, measured: str, evaluation: Evaluation) -> None:
         dataset = fiftyone.Dataset(name, persistent=True)
         try:
             dataset.default_classes = classes
-            dataset.info = {"measured": measured, **evaluation.metrics.to_json()}
+            dataset.info = {"measured": evaluation.measured, **evaluation.metrics.to_json()}
             dataset.add_samples(
                 [_evaluated(fiftyone, image, split, classes, found[image.id]) for image in split.images],
                 progress=False,

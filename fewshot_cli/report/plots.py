@@ -25,10 +25,10 @@ def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot:
     """mAP on the test set and the training loss against the iteration."""
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     panel = figure.subplots()
-    iterations = [line["iteration"] for line in lines]
-    scores = [line["ap"] for line in lines]
-    panel.plot(iterations, scores, marker="o", color=PALETTE[0], label="test mAP")
-    panel.set(xlabel="iteration", ylabel="test mAP", ylim=(0, None))
+    scores = [(line["iteration"], line["ap"]) for line in lines if line["ap"] is not None]
+    if scores:
+        panel.plot(*zip(*scores, strict=True), marker="o", color=PALETTE[0], label="test mAP")
+    panel.set(xlabel="iteration", ylabel="test mAP" if scores else "", ylim=(0, None))
     losses = [(line["iteration"], line["losses"]["loss"]) for line in lines if "loss" in line["losses"]]
     if losses:
         other = panel.twinx()
@@ -37,7 +37,7 @@ def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot:
         panel.legend(
             handles=[*panel.lines, *other.lines], loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2, frameon=False
         )
-    last = f"The last test mAP is {scores[-1]:.3f}." if scores else ""
+    last = f"The last test mAP is {scores[-1][1]:.3f}." if scores else "No test set, so no test mAP."
     return Plot("Learning", figure_url(figure), f"Test mAP and training loss against the iteration. {last}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,20 +10,18 @@ import torch
 from torchvision.ops import box_iou
 
 from fewshot_cli.datasets.store import Dataset, open_dataset
-from fewshot_cli.datasets.types import ImageRecord
+from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.evaluation.coco_metrics import evaluate
-from fewshot_cli.inference.drawing import FOUND, Mark, as_data_url, marked
+from fewshot_cli.inference.drawing import MATCH_IOU, SCORE_THRESHOLD, as_data_url, draw_boxes
 from fewshot_cli.report.page import write_page
 from fewshot_cli.report.plots import drift_plot, learning_plot, precision_recall_plot
 from fewshot_cli.runs.folder import Run
 
-SCORE, IOU = 0.3, 0.5
-"""A detection is drawn and counted above this score; it is right at this overlap."""
 SHOWN_TESTS, SHOWN_SHOTS = 6, 20
 
 
 class Judged(NamedTuple):
-    """A test image, what was found in it, and how well: F1 at SCORE and IOU."""
+    """A test image, what was found in it, and how well: F1 at SCORE_THRESHOLD and MATCH_IOU."""
 
     image: ImageRecord
     results: list[dict[str, Any]]
@@ -40,26 +37,35 @@ def write_run_report(run: Run) -> Path:
     """
     result, config = run.read_result(), run.read_config()
     data = open_dataset(config.data_folder)
-    results = json.loads(run.predictions_file.read_text("utf-8"))
-    lines = [json.loads(line) for line in run.metrics_file.read_text("utf-8").splitlines()]
-    metrics = evaluate(data.test.to_coco(), results)
-    judged = sorted(judge(data, results), key=lambda found: found.f1)
     write_page(
         run.report_file,
         "run.html",
         result=result,
         options=config.to_json(),
-        numbers=metrics.numbers,
-        per_class=metrics.per_class,
         data=_about(data),
-        shots=[drawn(data, image, []) for image in data.train.images[:SHOWN_SHOTS]],
-        plots=[learning_plot(lines), precision_recall_plot(metrics.curves), drift_plot(result["drift"])],
-        best=[_shown(data, found) for found in judged[::-1][:SHOWN_TESTS]],
-        worst=[_shown(data, found) for found in judged[:SHOWN_TESTS]],
-        score=SCORE,
-        iou=IOU,
+        shots=[drawn(data.train, image, []) for image in data.train.images[:SHOWN_SHOTS]],
+        score=SCORE_THRESHOLD,
+        iou=MATCH_IOU,
+        **_tested(run, data.test, result),
     )
     return run.report_file
+
+
+def _tested(run: Run, test: Split | None, result: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of the test set: metrics, curves, and the images that went best and worst."""
+    plots = [learning_plot(run.read_metrics()), drift_plot(result["drift"])]
+    if test is None:
+        return {"numbers": {}, "per_class": {}, "plots": plots, "best": [], "worst": []}
+    results = run.read_predictions()
+    metrics = evaluate(test.to_coco(), results)
+    judged = sorted(judge(test, results), key=lambda found: found.f1)
+    return {
+        "numbers": metrics.numbers,
+        "per_class": metrics.per_class,
+        "plots": [plots[0], precision_recall_plot(metrics.curves), plots[1]],
+        "best": [_shown(test, found) for found in judged[::-1][:SHOWN_TESTS]],
+        "worst": [_shown(test, found) for found in judged[:SHOWN_TESTS]],
+    }
 
 
 def _about(data: Dataset) -> dict[str, Any]:
@@ -69,21 +75,24 @@ def _about(data: Dataset) -> dict[str, Any]:
         "path": str(data.path),
         "source": record.get("source", "not fetched by fsod"),
         "seed": record.get("seed", "–"),
-        "train": f"{len(data.train.images)} images, {sum(len(p.boxes) for p in data.train.images)} boxes",
-        "test": f"{len(data.test.images)} images, {sum(len(p.boxes) for p in data.test.images)} boxes",
+        "train": _size(data.train),
+        "test": _size(data.test) if data.test else "none",
         "licences": ", ".join(record.get("licences", [])) or "not recorded",
     }
 
 
-def judge(data: Dataset, results: Sequence[dict[str, Any]]) -> list[Judged]:
+def _size(split: Split) -> str:
+    return f"{len(split.images)} images, {sum(len(image.boxes) for image in split.images)} boxes"
+
+
+def judge(test: Split, results: Sequence[dict[str, Any]]) -> list[Judged]:
     """Every test image with what was found in it, in their order; `results` are COCO's."""
-    of_image: dict[int, list[dict[str, Any]]] = {image.id: [] for image in data.test.images}
+    of_image: dict[int, list[dict[str, Any]]] = {image.id: [] for image in test.images}
     for found in results:
-        if found["score"] >= SCORE:
+        if found["score"] >= SCORE_THRESHOLD:
             of_image[found["image_id"]].append(found)
-    category_ids = data.test.category_ids
     return [
-        Judged(image, of_image[image.id], f1_of(image, of_image[image.id], category_ids)) for image in data.test.images
+        Judged(image, of_image[image.id], f1_of(image, of_image[image.id], test.category_ids)) for image in test.images
     ]
 
 
@@ -101,7 +110,7 @@ def f1_of(image: ImageRecord, results: Sequence[dict[str, Any]], category_ids: S
         fitting = [
             (overlap, i)
             for i, overlap in enumerate(overlaps)
-            if free[i] and overlap >= IOU and category_ids[labels[i]] == found["category_id"]
+            if free[i] and overlap >= MATCH_IOU and category_ids[labels[i]] == found["category_id"]
         ]
         if fitting:
             free[max(fitting)[1]] = False
@@ -115,15 +124,11 @@ def _corners(found: dict[str, Any]) -> tuple[float, float, float, float]:
     return x, y, x + width, y + height
 
 
-def _shown(data: Dataset, found: Judged) -> dict[str, Any]:
-    return {"image": drawn(data, found.image, found.results), "f1": found.f1, "name": found.image.path.name}
+def _shown(split: Split, found: Judged) -> dict[str, Any]:
+    return {"image": drawn(split, found.image, found.results), "f1": found.f1, "name": found.image.path.name}
 
 
-def drawn(data: Dataset, image: ImageRecord, results: Sequence[dict[str, Any]]) -> str:
-    """An image with its ground truth and detections (COCO results), as a data URL."""
-    marks = [Mark(tuple(box)) for box in image.boxes.tolist()]
-    names = dict(zip(data.test.category_ids, data.classes, strict=True)) if len(data.classes) > 1 else {}
-    for found in sorted(results, key=lambda found: found["score"]):
-        text = f"{names.get(found['category_id'], '')} {found['score']:.2f}".strip()
-        marks.append(Mark(_corners(found), FOUND, text))
-    return as_data_url(marked(image.path, marks, 320))
+def drawn(split: Split, image: ImageRecord, results: Sequence[dict[str, Any]]) -> str:
+    """An image with its ground truth and detections (COCO results), as a data URL; class names if there are several."""
+    names = dict(zip(split.category_ids, split.classes, strict=True)) if len(split.classes) > 1 else None
+    return as_data_url(draw_boxes(image, results, names=names, side=320))

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.evaluation.coco_metrics import evaluate
 from fewshot_cli.files import write_atomically, write_json, write_text
+from fewshot_cli.inference.drawing import SCORE_THRESHOLD
 from fewshot_cli.report.curves import draw_curves, draw_precision_recall
 from fewshot_cli.report.page import write_page
 from fewshot_cli.report.plots import figure_url
-from fewshot_cli.report.run import SCORE, Judged, drawn, judge
+from fewshot_cli.report.run import Judged, drawn, judge
 from fewshot_cli.report.table1 import (
     LEGEND,
     PAIRED,
@@ -59,7 +60,7 @@ def write_report(sweep: Sweep, summaries: Sequence[Summary]) -> list[Path]:
         paired=PAIRED,
         tables=[_section(sweep, *pair) for pair in zip(summaries, figures, strict=True)],
         missing=[str(cell) for cell in sweep.missing()],
-        score=SCORE,
+        score=SCORE_THRESHOLD,
     )
     return [page, *tables, *figures]
 
@@ -150,7 +151,7 @@ def _judged(sweep: Sweep, cells: Iterable[Cell], name: str) -> JudgedClass:
             results = json.loads(sweep.run(cell).predictions_file.read_text("utf-8"))
             curves = evaluate(truth, results).curves
             precision = next((by_iou[CURVE_IOU] for by_iou in curves.values()), ())
-            found[cell] = JudgedCell(precision, judge(data, results))
+            found[cell] = JudgedCell(precision, judge(data.test, results))
     return JudgedClass(data, found)
 
 
@@ -167,7 +168,7 @@ def _images(name: str, found: JudgedClass) -> dict[str, Any]:
     chosen = ordered[:SHOWN_TESTS] + ordered[SHOWN_TESTS:][-SHOWN_TESTS:]
     return {
         "name": name,
-        "shots": [drawn(found.data, image, []) for image in found.data.train.images],
+        "shots": [drawn(found.data.train, image, []) for image in found.data.train.images],
         "setups": [str(cell.setup) for cell in found.cells],
-        "rows": [[(drawn(found.data, one.image, one.results), one.f1) for one in shown] for shown in chosen],
+        "rows": [[(drawn(found.data.test, one.image, one.results), one.f1) for one in shown] for shown in chosen],
     }

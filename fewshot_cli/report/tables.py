@@ -53,20 +53,27 @@ def result_table(result: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE, show_header=False, title=f"Run {result['run']}", title_justify="left")
     trained, total = result["parameters"]["trained"], result["parameters"]["total"]
     layers = ", ".join(result["trained_layers"]) or "nothing"
-    metrics = result["metrics"]["numbers"]
     rows = {
         "trained": f"{layers}: {trained:,} of {total:,} parameters ({trained / total:.1%})",
         "frozen": f"{result['frozen']['changed']} of {result['frozen']['tensors']} frozen tensors changed",
-        "test mAP": f"{number(result['ap'])} after {result['iterations']} iterations "
-        f"(AP50 {number(metrics['AP50'])}, AP75 {number(metrics['AP75'])})",
-        "best": f"{number(result['best']['ap'])} at iteration {result['best']['iteration']}; "
-        "picked on the test set, so optimistic",
+        **_test_rows(result),
         "train mAP": f"{number(result['train_ap'])} on the {result['images']['train']} shots",
         "time": ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items()),
     }
     for name, text in rows.items():
         table.add_row(name, text, style="bold" if name == "test mAP" else None)
     return table
+
+
+def _test_rows(result: Mapping[str, Any]) -> dict[str, str]:
+    if result["metrics"] is None:
+        return {"test mAP": "not measured: the data set has no test set"}
+    numbers, best = result["metrics"]["numbers"], result["best"]
+    return {
+        "test mAP": f"{number(result['ap'])} after {result['iterations']} iterations "
+        f"(AP50 {number(numbers['AP50'])}, AP75 {number(numbers['AP75'])})",
+        "best": f"{number(best['ap'])} at iteration {best['iteration']}; chosen on the test set, so optimistic",
+    }
 
 
 def demo_table(rows: Sequence[Mapping[str, Any]]) -> Table:

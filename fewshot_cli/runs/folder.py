@@ -4,8 +4,8 @@ runs/NAME/
   config.json                   how it was made; give it to `fsod finetune --config` to repeat it
   metrics.jsonl                 one line an evaluation
   checkpoint.safetensors        what trained, after the last iteration
-  checkpoint-best.safetensors   the same at the best test mAP seen
-  predictions.json              on the test set, COCO results format
+  checkpoint-best.safetensors   the same at the best test mAP seen, if there is a test set
+  predictions.json              on the test set, if there is one, in COCO's results format
   result.json                   the summary that `--json` prints
   report.html                   the same to look at, with curves and images (`fsod finetune` writes it)
   state.pt                      only while unfinished: what `--resume` needs
@@ -17,6 +17,7 @@ import io
 import json
 from contextlib import suppress
 from datetime import datetime, timezone
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ STATE_KEYS = ("iteration", "records", "parameters", "optimizer")
 
 
 class Run:
-    """One run's folder: its files by name, read and written atomically."""
+    """One run's folder: its files by name, read and written atomically.
+
+    Wherever a folder is expected, the run itself will do.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,6 +50,18 @@ class Run:
         self.result_file = folder / RESULT
         self.report_file = folder / "report.html"
         self.state_file = folder / "state.pt"
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What was done and measured, the content of result.json; raises DataError if the run is not finished."""
+        if not self.finished:
+            raise DataError(
+                f"{self.folder} is not finished", hint=f"Continue with: fsod finetune --resume {self.folder}"
+            )
+        return self.read_result()
 
     @property
     def finished(self) -> bool:
@@ -82,6 +98,17 @@ class Run:
     def read_result(self) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(self.result_file.read_text("utf-8"))
         return result
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """One record a measurement, in order."""
+        return [json.loads(line) for line in self.metrics_file.read_text("utf-8").splitlines()]
+
+    def read_predictions(self) -> list[dict[str, Any]]:
+        """Detections on the test set in COCO's results format; empty without a test set."""
+        if not self.predictions_file.exists():
+            return []
+        results: list[dict[str, Any]] = json.loads(self.predictions_file.read_text("utf-8"))
+        return results
 
     def write_predictions(self, results: list[dict[str, Any]]) -> None:
         write_text(self.predictions_file, json.dumps(results) + "\n")
@@ -148,9 +175,9 @@ def _taken(folder: Path) -> Path:
     raise ConfigError(f"a run {folder} exists already", hint=f"Go on with --resume {folder}, or choose another --name.")
 
 
-def open_run(folder: Path) -> Run:
+def load_run(folder: str | PathLike[str]) -> Run:
     """The run in a folder; raises DataError if there is none."""
-    run = Run(folder)
+    run = Run(Path(folder))
     if not run.config_file.is_file():
         raise DataError(f"{folder} is not a run: it has no config.json", hint="Give a folder made by `fsod finetune`.")
     return run

@@ -12,13 +12,12 @@ from fewshot_cli.datasets.classes import class_key
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.detectors.chain import ClassInit, Detections, Detector
 from fewshot_cli.errors import ModelError, closest
-from fewshot_cli.inference.predictor import detect_split
+from fewshot_cli.inference.drawing import MATCH_IOU, SCORE_THRESHOLD
+from fewshot_cli.inference.predictor import Predictor
 from fewshot_cli.progress import Reporter
 
 SIMILAR = 3
 """Base classes, at most, that a class starts from if the detector takes its objects for those."""
-HIT_IOU, HIT_SCORE = 0.5, 0.3
-"""A detection hits a box with this overlap, as in AP50, and this score, at which detections are commonly drawn."""
 _NO_CLASS = ("__background__", "N/A")
 """Places that torchvision keeps in its list of classes and that no object has."""
 
@@ -71,9 +70,8 @@ def similar_classes(detector: Detector, shots: Split, reporter: Reporter | None 
         shots: training images.
     """
     detector.hold_statistics()
-    found = detect_split(
-        detector, shots, device=torch.device("cpu"), reporter=reporter, description="Known classes in the shots"
-    )
+    predictor = Predictor(detector, torch.device("cpu"))
+    found = predictor.detect([image.path for image in shots.images], reporter, "Known classes in the shots")
     hits: list[list[Tensor]] = [[] for _ in shots.classes]
     for image, detections in zip(shots.images, found, strict=True):
         boxes, labels = map(torch.from_numpy, image.objects())
@@ -85,7 +83,7 @@ def similar_classes(detector: Detector, shots: Split, reporter: Reporter | None 
 
 def _hits(boxes: Tensor, detections: Detections, detector: Detector) -> Tensor:
     """(N, base classes) highest score with which each class hits each of N boxes; 0 for a miss."""
-    hits = (box_iou(boxes, detections.boxes) >= HIT_IOU) & (detections.scores >= HIT_SCORE)
+    hits = (box_iou(boxes, detections.boxes) >= MATCH_IOU) & (detections.scores >= SCORE_THRESHOLD)
     best = torch.zeros(len(boxes), len(detector.classes))
     return best.scatter_reduce_(1, detections.labels.expand(hits.shape), hits * detections.scores, "amax")
 

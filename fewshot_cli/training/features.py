@@ -1,15 +1,27 @@
-"""Features that several fine-tunes share: the same images, frozen layers and cut give the same activations."""
+"""Second step of a fine-tune: the frozen layers run once over every variant and test image, their outputs cached."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import torch
+
+from fewshot_cli.datasets.store import Dataset
+from fewshot_cli.detectors.chain import Activations, Detections, Target
+from fewshot_cli.inference.predictor import Predictor, batches
+from fewshot_cli.progress import Reporter
+from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.training.cache import FeatureCache
-from fewshot_cli.training.variants import Example
+from fewshot_cli.training.prepare import Prepared
+from fewshot_cli.training.variants import Example, Examples
+
+GIB = 1 << 30
 
 
 class FeatureStore:
-    """Keeps the last cache of each kind, so that the next fine-tune need not fill it again.
+    """Keeps the last cache of each kind, for fine-tunes with the same images, frozen layers and cut.
 
     At most one cache a kind is held: memory stays bounded by what one fine-tune may take.
     """
@@ -34,3 +46,109 @@ class FeatureStore:
         del kept
         self._kept[kind] = key, make()
         return self._kept[kind][1]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Cached activations of the training variants and, where there is a test set, of the test images.
+
+    train: item i is copy i mod `copies` of image i div `copies`; copy 0 is the image itself.
+    """
+
+    train: FeatureCache[Example]
+    test: FeatureCache[Example] | None
+    copies: int
+
+    def batch(self, items: Sequence[int], device: torch.device) -> tuple[Activations, list[Target]]:
+        """Activations and targets of some training variants, on the device."""
+        activations, examples = self.train.batch(items)
+        targets = [example.target for example in examples]
+        return activations, [Target(target.boxes.to(device), target.labels.to(device)) for target in targets]
+
+    @property
+    def shots(self) -> range:
+        """The items of `train` that are the training images themselves."""
+        return range(0, len(self.train), self.copies)
+
+
+def cache_features(
+    prepared: Prepared,
+    config: FinetuneConfig,
+    data: Dataset,
+    *,
+    folder: Path,
+    store: FeatureStore,
+    reporter: Reporter,
+) -> Features:
+    """Run the frozen layers over every variant and every test image, as far as memory and disk allow.
+
+    Args:
+        folder: where the part of the cache that does not fit in memory goes.
+        store: caches of fine-tunes before this one.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    shots = Examples(
+        prepared.detector,
+        data.train.images,
+        copies=prepared.copies,
+        augmentation=config.augmentation,
+        seed=config.seed,
+    )
+    variants = (prepared.copies, config.augmentation, config.seed)
+    memory, disk = int(config.cache_memory * GIB), int(config.cache_disk * GIB)
+    caches = _Caches(prepared, config, folder, store, reporter)
+    train = caches.get("train", shots, variants, memory, disk, "Features of the variants")
+    if data.test is None:
+        return Features(train, None, prepared.copies)
+    tests = Examples(prepared.detector, data.test.images)
+    memory -= train.in_memory * train.bytes_per_item
+    disk -= train.on_disk * train.bytes_per_item
+    return Features(train, caches.get("test", tests, (), memory, disk, "Features of the test images"), prepared.copies)
+
+
+@dataclass(frozen=True, slots=True)
+class _Caches:
+    """Makes the caches of one fine-tune, or takes them from the store."""
+
+    prepared: Prepared
+    config: FinetuneConfig
+    folder: Path
+    store: FeatureStore
+    reporter: Reporter
+
+    def get(
+        self, kind: str, examples: Examples, variants: Hashable, memory: int, disk: int, description: str
+    ) -> FeatureCache[Example]:
+        prepared, predictor = self.prepared, self.prepared.predictor
+        cache_type = prepared.precision if self.config.cache_type == "auto" else self.config.cache_type
+
+        def make() -> FeatureCache[Example]:
+            cache = FeatureCache(
+                examples.prefix(prepared.plan.cut, predictor.device, predictor.bf16),
+                len(examples),
+                memory=memory,
+                disk=disk,
+                folder=self.folder,
+                dtype=torch.bfloat16 if cache_type == "bf16" else torch.float32,
+                device=predictor.device,
+            )
+            return cache.fill(self.reporter, description)
+
+        info = prepared.info
+        base = (info.detector, info.base_fingerprint, info.image_size, prepared.plan.cut)
+        computed = (str(predictor.device), predictor.bf16, cache_type)
+        images = str(self.config.data_folder.resolve())
+        return self.store.get(kind, (base, computed, images, variants, memory, disk), make)
+
+
+def detect_cached(
+    predictor: Predictor, cut: int, features: FeatureCache[Example], items: Sequence[int]
+) -> list[Detections]:
+    """Detections in some cached images, in pixels of the images."""
+    found: list[Detections] = []
+    for part in batches(items):
+        activations, examples = features.batch(part)
+        found += predictor.resume(activations, cut, [example.canvas for example in examples])
+    return found

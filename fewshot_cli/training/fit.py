@@ -1,19 +1,37 @@
-"""The training loop: from cached features to trained layers."""
+"""Third step of a fine-tune: the loop from cached features to trained layers, measured and saved on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fewshot_cli.detectors.chain import Activations, Detector, Target
+from fewshot_cli.datasets.types import Split
+from fewshot_cli.detectors.chain import Activations, Target
 from fewshot_cli.errors import DivergedError
-from fewshot_cli.training.schedule import learning_rate
+from fewshot_cli.evaluation.coco_metrics import Metrics
+from fewshot_cli.evaluation.measure import score
+from fewshot_cli.progress import Reporter, Task
+from fewshot_cli.runs.checkpoint import load_tensors, save_checkpoint
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.folder import Run
+from fewshot_cli.training.features import Features, detect_cached
+from fewshot_cli.training.objectives import Objective
+from fewshot_cli.training.plan import learning_rates, trained_parameters
+from fewshot_cli.training.prepare import Prepared
+from fewshot_cli.training.schedule import batch_order, learning_rate
+
+SAVE_EVERY = 50
+"""Iterations between two saved states when nothing is measured in between."""
 
 Batches = Callable[[Sequence[int]], tuple[Activations, list[Target]]]
 """Item numbers → activations at the cut and targets, on the training device."""
+
+
+# --- the loop ---
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +56,13 @@ def make_optimizer(
     lr: float,
     weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD with momentum 0.9; biases and norms are not decayed.
+    """AdamW or SGD with momentum 0.9. Biases and norm parameters are exempt from weight decay.
 
     Args:
         name: `adamw` or `sgd`.
         parameters: what trains, each with its share of `lr`.
         lr: peak rate.
-        weight_decay: see above.
+        weight_decay: decoupled for AdamW, L2 for SGD.
     """
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter, share in parameters:
@@ -56,8 +74,7 @@ def make_optimizer(
 
 
 def train(
-    detector: Detector,
-    cut: int,
+    objective: Objective,
     batches: Batches,
     order: Sequence[Sequence[int]],
     optimizer: torch.optim.Optimizer,
@@ -66,16 +83,15 @@ def train(
     start: int = 0,
     after_step: Callable[[int, dict[str, float]], None],
 ) -> None:
-    """Train the chosen layers from iteration `start` to the end.
+    """Minimise the objective's losses from iteration `start` to the end.
 
     Args:
-        detector: frozen but for the chosen layers, its norm statistics held.
-        cut: where the activations enter the chain.
+        objective: over a detector that is frozen but for the chosen layers, its norm statistics held.
         batches: see Batches.
         order: the items of every iteration.
         optimizer: over the trained parameters.
         start: iterations already done.
-        after_step: told (iterations done, losses by name with their sum as `loss`) after each step.
+        after_step: gets (iterations done, losses by name with their sum as `loss`) after each step.
 
     Raises:
         DivergedError: a loss or a gradient is not finite; the parameters are those of the last good step.
@@ -88,8 +104,7 @@ def train(
             group["lr"] = rate * group["share"]
         activations, targets = batches(order[iteration])
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-            outputs = detector.run(activations, cut)
-        losses = detector.loss(tuple(output.float() for output in outputs), targets)
+            losses = objective.losses(activations, targets)
         loss = torch.stack(list(losses.values())).sum()
         _check_finite("loss", loss, iteration, losses)
         optimizer.zero_grad()
@@ -108,3 +123,158 @@ def _check_finite(what: str, value: Tensor, iteration: int, losses: dict[str, Te
         f"the {what} is {value.item()} at iteration {iteration + 1} ({parts})",
         hint="Lower --lr or --clip, or train with --precision fp32. What was saved before is intact.",
     )
+
+
+# --- a run's loop ---
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        iteration: iterations done.
+        records: one a measurement: `iteration`, `ap` on the test set (None without one), `losses`, metrics.
+        metrics, results: of the last measurement on the test set, and its detections in COCO's results format.
+    """
+
+    iteration: int = 0
+    records: list[dict[str, Any]] = field(default_factory=list)
+    metrics: Metrics | None = None
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The record with the highest test mAP; None where nothing was measured."""
+        measured = [record for record in self.records if record["ap"] is not None]
+        return max(measured, key=lambda record: record["ap"], default=None)
+
+
+def fit(
+    prepared: Prepared,
+    features: Features,
+    objective: Objective,
+    config: FinetuneConfig,
+    *,
+    test: Split | None,
+    run: Run,
+    reporter: Reporter,
+) -> Progress:
+    """Train what is left of the iterations; measure on the test set and save the state on the way.
+
+    Args:
+        test: the test set; None: nothing is measured.
+        run: where metrics, the best checkpoint and the state are written; its saved state is continued.
+
+    Raises:
+        DivergedError: a loss, a gradient or a parameter is not finite.
+        CheckpointError, StorageError: the saved state is damaged, or the disk cannot be written.
+    """
+    watch = _Watch(prepared, features, config, test, run)
+    if not trained_parameters(prepared.detector):
+        watch.measure(0, {})
+        return watch.progress
+    optimizer = make_optimizer(
+        config.optimizer,
+        learning_rates(prepared.detector, config.backbone_lr, prepared.small_object_lr),
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+    )
+    watch.resume(optimizer, reporter)
+    start, device = watch.progress.iteration, prepared.predictor.device
+    options = StepOptions(
+        iterations=config.iterations,
+        lr=config.lr,
+        warmup=config.warmup,
+        clip=config.clip,
+        bf16=prepared.predictor.bf16,
+    )
+    with reporter.progress("Training", config.iterations, start) as task:
+        train(
+            objective,
+            lambda items: features.batch(items, device),
+            batch_order(len(features.train), config.batch_size, config.iterations, config.seed),
+            optimizer,
+            options,
+            start=start,
+            after_step=lambda done, losses: watch.after_step(done, losses, optimizer, task),
+        )
+    return watch.progress
+
+
+class _Watch:
+    """What happens between steps: measuring, keeping the best checkpoint, saving the state."""
+
+    def __init__(
+        self, prepared: Prepared, features: Features, config: FinetuneConfig, test: Split | None, run: Run
+    ) -> None:
+        self.prepared, self.features, self.config, self.test, self.run = prepared, features, config, test, run
+        self.progress = Progress()
+
+    def resume(self, optimizer: torch.optim.Optimizer, reporter: Reporter) -> None:
+        """Continue from the run's saved state, if it has one."""
+        state = self.run.read_state()
+        if state is None:
+            return
+        load_tensors(self.prepared.detector, state["parameters"], self.run.state_file)
+        optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(state["iteration"], state["records"])
+        reporter.say(f"Continuing after iteration {state['iteration']}.")
+
+    def after_step(self, done: int, losses: dict[str, float], optimizer: torch.optim.Optimizer, task: Task) -> None:
+        self.progress.iteration = done
+        last = done == self.config.iterations
+        every = self.config.eval_every
+        if last or (every and done % every == 0):
+            self.measure(done, losses)
+        if not last and done % (every or SAVE_EVERY) == 0:
+            self._save_state(optimizer)
+        measured = f", test mAP {self.progress.records[-1]['ap']:.3f}" if self.progress.best else ""
+        task.update(f"loss {losses['loss']:.3f}{measured}")
+        task.advance()
+
+    def measure(self, done: int, losses: dict[str, float]) -> None:
+        """Record the losses and, where there is a test set, its metrics; keep the checkpoint if it is the best yet."""
+        self._check_parameters(done)
+        before = self.progress.best
+        record: dict[str, Any] = {"iteration": done, "ap": None}
+        record["losses"] = {name: round(value, 6) for name, value in losses.items()}
+        if self.test is not None:
+            metrics = self._measure_test(self.test)
+            record |= {"ap": metrics.ap, **metrics.to_json()}
+            if before is None or metrics.ap > before["ap"]:
+                self._save_best(done)
+        self.progress.records.append(record)
+        self.run.write_metrics(self.progress.records)
+
+    def _measure_test(self, test: Split) -> Metrics:
+        assert self.features.test is not None  # cached for every data set with a test set
+        predictor, items = self.prepared.predictor, range(len(self.features.test))
+        found = detect_cached(predictor, self.prepared.plan.cut, self.features.test, items)
+        self.progress.metrics, self.progress.results = score(found, test, predictor.detector.classes)
+        return self.progress.metrics
+
+    def _check_parameters(self, done: int) -> None:
+        """A step with a finite loss and gradient can still be too large for the numbers themselves."""
+        for name, parameter in trained_parameters(self.prepared.detector).items():
+            if not bool(torch.isfinite(parameter).all()):
+                raise DivergedError(
+                    f"{name} is not finite after iteration {done}",
+                    hint="Lower --lr. What was saved before is intact.",
+                )
+
+    def _save_best(self, done: int) -> None:
+        state = self.prepared.detector.network.state_dict()
+        tensors = {name: state[name] for name in self.prepared.kept}
+        save_checkpoint(self.run.best_checkpoint, tensors, self.prepared.info_after(done))
+
+    def _save_state(self, optimizer: torch.optim.Optimizer) -> None:
+        trained = trained_parameters(self.prepared.detector)
+        self.run.write_state(
+            {
+                "iteration": self.progress.iteration,
+                "records": self.progress.records,
+                "parameters": {name: value.detach().cpu() for name, value in trained.items()},
+                "optimizer": optimizer.state_dict(),
+            }
+        )

@@ -76,7 +76,7 @@ def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
 
 
-def fine_share(detector: Detector, shots: Split) -> float:
+def small_object_share(detector: Detector, shots: Split) -> float:
     """Share of the learning rate for the finest level of the head: FASTER where small objects are the rule, else 1.
 
     Where levels have heads of their own, what small objects teach is learned in the finest alone. They are the rule if

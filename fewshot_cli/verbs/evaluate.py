@@ -1,81 +1,137 @@
-"""A run, or a pretrained detector as it is, measured on a data set."""
+"""Measuring a run, or a pretrained detector as it is, on a data set."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fewshot_cli.datasets.formats.coco import read_split
-from fewshot_cli.datasets.formats.coco_layouts import TEST_NAMES, split_paths
-from fewshot_cli.datasets.types import Split
-from fewshot_cli.detectors.chain import Detector
-from fewshot_cli.detectors.device import choose_device, computes_in_bf16
-from fewshot_cli.detectors.registry import build_detector
-from fewshot_cli.evaluation.coco_metrics import Metrics
-from fewshot_cli.evaluation.measure import score
-from fewshot_cli.inference.predictor import detect_split
-from fewshot_cli.progress import Reporter
-from fewshot_cli.runs.checkpoint import restore
-from fewshot_cli.runs.folder import Run
+from fewshot_cli.errors import DataError, UsageError
+from fewshot_cli.progress import Reporter, SilentReporter
+from fewshot_cli.runs.folder import Run, latest_run, load_run
+
+if TYPE_CHECKING:
+    from fewshot_cli.datasets.types import Split
+    from fewshot_cli.evaluation.coco_metrics import Metrics
+    from fewshot_cli.inference.predictor import Predictor
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Metrics of one detector on one split, and its detections as COCO results."""
+    """What was measured.
 
+    Attributes:
+        measured: the run's folder, or the detector's name.
+        split: the images and their ground truth.
+        metrics: COCO's numbers and AP per class.
+        results: the detections in COCO's results format.
+    """
+
+    measured: str
     split: Split
     metrics: Metrics
     results: list[dict[str, Any]]
 
 
-def evaluate_run(
-    run: Run, data: Path | None, *, best: bool, weights: str | None, device: str, precision: str, reporter: Reporter
+def evaluate(
+    run: Run | str | PathLike[str] | None = None,
+    data: str | PathLike[str] | None = None,
+    *,
+    detector: str | None = None,
+    weights: str | None = None,
+    image_size: int | None = None,
+    best: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    reporter: Reporter | None = None,
 ) -> Evaluation:
-    """Measure a run.
+    """Measure a run or a pretrained detector with COCO's metrics.
 
     Args:
-        run: a finished run, or one that has a best checkpoint.
-        data: a data set or a split; default: the data set it was made from.
-        best: use the checkpoint with the best test mAP instead of the last one.
-        weights: where the base is now, if it moved.
-        device, precision: as in FinetuneConfig; `auto` precision is what the run was told.
+        run: a run or its folder; default: the one finished last under `runs/`.
+        data: a data set (its test split is measured) or one split; default: the data set of the run.
+        detector: measure this pretrained detector instead of a run, on the classes that it and `data` share.
+        weights: of `detector`; or where the base weights of the run are now, if they moved.
+        image_size: with `detector`: side of the square canvas, pixels.
+        best: the checkpoint with the best test mAP instead of the last one.
+        device, precision: as in FinetuneConfig; `auto` precision is that of the run.
+        reporter: gets the progress.
 
     Raises:
-        DataError, CheckpointError, NetworkError: see `test_split`, `restore`, `build_detector`.
+        UsageError: options that do not go together.
+        DataError: no run, no data set, or no test set in it.
+        ModelError, CheckpointError, NetworkError: the detector or its weights cannot be had.
     """
-    config = run.read_config()
-    split = test_split(data or config.data_folder)
-    precision = config.precision if precision == "auto" else precision
-    checkpoint = run.best_checkpoint if best else run.checkpoint
-    detector, _ = restore(checkpoint, weights=weights, reporter=reporter)
-    return evaluate_detector(detector, split, device=device, precision=precision, reporter=reporter)
+    reporter = reporter or SilentReporter()
+    _check(run, data, detector, image_size, best)
+    if detector is not None and data is not None:
+        split = test_split(data)
+        predictor = _pretrained(detector, weights, image_size, device, precision, reporter)
+        return _measure(detector, predictor, split, reporter)
+    found = _find(run, reporter)
+    split = test_split(data if data is not None else found.read_config().data_folder)
+    predictor = _fine_tuned(found, best, weights, device, precision, reporter)
+    return _measure(str(found.folder), predictor, split, reporter)
 
 
-def evaluate_base(
-    name: str, data: Path, *, weights: str, image_size: int | None, device: str, precision: str, reporter: Reporter
-) -> Evaluation:
-    """Measure a pretrained detector on the classes that it and the data set share."""
-    split = test_split(data)
-    detector = build_detector(name, weights=weights, image_size=image_size, reporter=reporter)
-    return evaluate_detector(detector, split, device=device, precision=precision, reporter=reporter)
-
-
-def evaluate_detector(
-    detector: Detector, split: Split, *, device: str, precision: str, reporter: Reporter
-) -> Evaluation:
-    """Detect in every image of a split and score it."""
-    place = choose_device(device)
-    bf16 = computes_in_bf16(precision, place, detector)
-    detector.place(place)
-    found = detect_split(detector, split, device=place, bf16=bf16, reporter=reporter)
-    return Evaluation(split, *score(found, split, detector.classes))
-
-
-def test_split(folder: Path) -> Split:
+def test_split(folder: str | PathLike[str]) -> Split:
     """The test split of a data set, or the split itself; raises DataError, DatasetError."""
-    splits = split_paths(folder) if folder.is_dir() else {}
+    from fewshot_cli.datasets.formats.coco import read_split
+    from fewshot_cli.datasets.formats.coco_layouts import TEST_NAMES, TRAIN_NAMES, split_paths
+
+    path = Path(folder)
+    splits = split_paths(path) if path.is_dir() else {}
     for name in TEST_NAMES:
         if name in splits:
             return read_split(splits[name])
-    return read_split(folder)
+    if any(name in splits for name in TRAIN_NAMES):
+        raise DataError(f"{path} has no test set", hint="Give a data set with one, or a split, with --data.")
+    return read_split(path)
+
+
+def _check(run: object, data: object, detector: str | None, image_size: int | None, best: bool) -> None:
+    if detector is not None and (run is not None or best):
+        raise UsageError("--detector measures a detector without a run", hint="Give a run, or --detector, not both.")
+    if detector is not None and data is None:
+        raise UsageError("--detector needs --data", hint="Give a data set or a split in COCO format.")
+    if detector is None and image_size is not None:
+        raise UsageError("--image-size goes with --detector", hint="A run is measured at the size it was trained at.")
+
+
+def _find(run: Run | str | PathLike[str] | None, reporter: Reporter) -> Run:
+    if isinstance(run, Run):
+        return run
+    if run is not None:
+        return load_run(Path(run))
+    found = latest_run()
+    reporter.say(f"Run: {found.folder}, the one finished last.")
+    return found
+
+
+def _pretrained(
+    name: str, weights: str | None, image_size: int | None, device: str, precision: str, reporter: Reporter
+) -> Predictor:
+    from fewshot_cli.detectors.registry import build_detector
+    from fewshot_cli.inference.predictor import Predictor
+
+    detector = build_detector(name, weights=weights or "default", image_size=image_size, reporter=reporter)
+    return Predictor.place(detector, device, precision)
+
+
+def _fine_tuned(
+    run: Run, best: bool, weights: str | None, device: str, precision: str, reporter: Reporter
+) -> Predictor:
+    from fewshot_cli.inference.predictor import Predictor
+    from fewshot_cli.runs.checkpoint import restore
+
+    checkpoint = run.best_checkpoint if best else run.checkpoint
+    detector, _ = restore(checkpoint, weights=weights, reporter=reporter)
+    return Predictor.place(detector, device, run.read_config().precision if precision == "auto" else precision)
+
+
+def _measure(measured: str, predictor: Predictor, split: Split, reporter: Reporter) -> Evaluation:
+    from fewshot_cli.evaluation.measure import score
+
+    found = predictor.detect([image.path for image in split.images], reporter)
+    return Evaluation(measured, split, *score(found, split, predictor.detector.classes))

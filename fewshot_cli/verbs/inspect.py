@@ -11,7 +11,7 @@ from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import build_detector, get_spec, head_depths
 from fewshot_cli.policies import Selection, select
 from fewshot_cli.runs.checkpoint import read_checkpoint
-from fewshot_cli.runs.folder import open_run
+from fewshot_cli.runs.folder import load_run
 from fewshot_cli.training.plan import Plan, plan_chain
 
 
@@ -23,7 +23,7 @@ def select_for(detector: str, policy: str, budget: int | None, neck: bool, backb
 
 def inspect_run(folder: Path) -> dict[str, Any]:
     """What a run trained; raises DataError, CheckpointError."""
-    run = open_run(folder)
+    run = load_run(folder)
     config = run.read_config()
     _, info = read_checkpoint(run.checkpoint)
     selection = select_for(config.detector, config.policy, config.budget, config.train_neck, config.backbone_stages)

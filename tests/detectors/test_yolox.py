@@ -23,7 +23,7 @@ from fewshot_cli.detectors.yolox import PIXEL_SCALE, SIZES, Yolox, base_classes
 from fewshot_cli.detectors.yolox_network import ConvBlock
 from fewshot_cli.errors import CheckpointError
 from fewshot_cli.evaluation.measure import score
-from fewshot_cli.inference.predictor import detect_split
+from fewshot_cli.inference.predictor import Predictor
 from fewshot_cli.policies import select
 from fewshot_cli.training.plan import freeze
 
@@ -482,7 +482,9 @@ def test_the_real_weights_score_what_they_should(real: Path) -> None:
     detector = build_detector("yolox_nano", weights=real / "weights" / "yolox_nano_coco.pth")
     detector.place(torch.device("cpu"))
     split = read_split(real / "data" / "coco_val128" / "test", decode_images=False)
-    metrics, _ = score(detect_split(detector, split, device=torch.device("cpu")), split, detector.classes)
+    metrics, _ = score(
+        Predictor.place(detector, "cpu", "fp32").detect([image.path for image in split.images]), split, detector.classes
+    )
     assert 0.340 == pytest.approx(metrics.ap, abs=0.005)
 
 

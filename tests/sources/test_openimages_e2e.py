@@ -385,7 +385,7 @@ def test_perfect_predictions_are_perfect_in_fiftyone(shapes: Path) -> None:
     document = split.to_coco()
     results = [{**entry, "score": 0.9} for entry in document["annotations"]]
     metrics = evaluate(document, results)
-    store_evaluation("perfect", "the truth", Evaluation(split, metrics, results))
+    store_evaluation("perfect", Evaluation("the truth", split, metrics, results))
     import fiftyone
 
     stored = fiftyone.load_dataset("perfect")

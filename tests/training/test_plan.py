@@ -17,12 +17,13 @@ from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.errors import FsodError, PolicyError
 from fewshot_cli.policies import POLICIES, Selection, select
 from fewshot_cli.training.fit import StepOptions, make_optimizer, train
+from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.plan import (
     FrozenCheck,
-    fine_share,
     freeze,
     learning_rates,
     plan_chain,
+    small_object_share,
     trained_parameters,
 )
 
@@ -139,7 +140,8 @@ def canvases_and_targets(items: object) -> tuple[tuple[torch.Tensor, ...], list[
 def train_two_steps(detector: Detector) -> None:
     optimizer = make_optimizer("adamw", learning_rates(detector), lr=0.01, weight_decay=0.0)
     options = StepOptions(iterations=2, lr=0.01, warmup=0.0, clip=10.0, bf16=False)
-    train(detector, 0, canvases_and_targets, [[0, 1]] * 2, optimizer, options, after_step=lambda done, losses: None)
+    objective = DetectorLosses(detector, 0)
+    train(objective, canvases_and_targets, [[0, 1]] * 2, optimizer, options, after_step=lambda done, losses: None)
 
 
 def test_each_parameter_has_its_share_of_the_rate() -> None:
@@ -194,8 +196,8 @@ def shots_with(*images: Sequence[float], crowd: int = 0) -> Split:
 def test_the_finest_level_learns_faster_where_small_objects_are_the_rule(shots: Split, share: float) -> None:
     """Twice as fast if more than half of the average image's objects are at most 64 canvas pixels wide and high."""
     yolox, retinanet = (weightless(name, 320) for name in ("yolox_nano", "retinanet_mini"))
-    assert share == fine_share(yolox, shots)
-    assert 1.0 == fine_share(retinanet, shots), "its levels share their weights"
+    assert share == small_object_share(yolox, shots)
+    assert 1.0 == small_object_share(retinanet, shots), "its levels share their weights"
 
 
 def test_norm_statistics_do_not_move_in_layers_that_train() -> None:

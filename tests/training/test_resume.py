@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from fewshot_cli.errors import CheckpointError, ConfigError
 from fewshot_cli.runs.config import FinetuneConfig
-from fewshot_cli.runs.folder import Run, latest_run, new_run, open_run
-from fewshot_cli.training import finetune as finetune_module
+from fewshot_cli.runs.folder import Run, latest_run, load_run, new_run
+from fewshot_cli.training import fit as fit_module
+from fewshot_cli.training.finetune import finetune
 
 LONG = {**TINY, "iterations": 100, "eval_every": 5}
 """Long enough to be killed in the middle."""
@@ -53,7 +54,7 @@ def test_a_killed_run_resumes_to_the_same_result(shapes: Path, tmp_path: Path) -
 
     resumed = fsod("finetune", "--resume", stopped.folder)
     assert 0 == resumed.exit_code, resumed.stderr
-    assert f"Going on after iteration {state['iteration']}." in resumed.stderr
+    assert f"Continuing after iteration {state['iteration']}." in resumed.stderr
     unbroken = fine_tune(tmp_path / "unbroken", config_of(shapes, LONG))
     for file in ("metrics_file", "predictions_file", "checkpoint", "best_checkpoint"):
         assert getattr(unbroken, file).read_bytes() == getattr(stopped, file).read_bytes(), file
@@ -74,7 +75,7 @@ def test_a_stopped_run_says_how_to_go_on(
     stdout, stderr = process.communicate(timeout=60)
     assert code == process.returncode
     command = "fsod finetune --resume runs/stopped"
-    assert f"{word} Go on with: {command}" in stderr and "Traceback" not in stderr
+    assert f"{word} Continue with: {command}" in stderr and "Traceback" not in stderr
     assert command in json.loads(stdout)["error"]["hint"]
     assert 0 == fsod(*command.split()[1:]).exit_code
     assert LONG["iterations"] == metrics_of(Run(tmp_path / "runs" / "stopped"))[-1]["iteration"]
@@ -107,7 +108,7 @@ def _write_and_stop(run: Run, state: dict[str, Any]) -> None:
 def stop_after(folder: Path, config: FinetuneConfig, done: int) -> Run:
     """A run whose process ended right after saving iteration `done`; its `eval_every` is 0."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(finetune_module, "SAVE_EVERY", done)
+        patch.setattr(fit_module, "SAVE_EVERY", done)
         patch.setattr(Run, "write_state", _write_and_stop)
         fine_tune(folder, config)
     return Run(folder)
@@ -175,7 +176,7 @@ def test_a_state_of_another_detector_is_refused(shapes: Path, tmp_path: Path) ->
     with pytest.raises(
         CheckpointError, match="does not fit yolox_nano: 1 tensors are foreign, first head.foreign.weight"
     ):
-        finetune_module.finetune(run.read_config(), run)
+        finetune(run.read_config(), run)
 
 
 def test_a_name_is_used_once(tmp_path: Path) -> None:
@@ -199,4 +200,4 @@ def test_the_latest_run_is_the_one_that_finished_last(shapes: Path, tmp_path: Pa
         time.sleep(0.02)
     new_run(tmp_path / "runs", "c", "").write_config(config_of(shapes))
     assert "b" == latest_run(tmp_path / "runs").folder.name
-    assert "a" == open_run(tmp_path / "runs" / "a").folder.name
+    assert "a" == load_run(tmp_path / "runs" / "a").folder.name

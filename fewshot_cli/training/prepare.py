@@ -1,0 +1,154 @@
+"""First step of a fine-tune: the detector with its new classes, what trains in it, and where it computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from fewshot_cli.datasets.classes import class_key
+from fewshot_cli.datasets.store import Dataset
+from fewshot_cli.detectors.chain import Detector
+from fewshot_cli.detectors.registry import build_detector, get_spec, head_depths
+from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
+from fewshot_cli.inference.predictor import Predictor
+from fewshot_cli.policies import Selection, select
+from fewshot_cli.progress import Reporter
+from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.training.class_init import choose_inits, describe_init, similar_classes
+from fewshot_cli.training.plan import Plan, freeze, small_object_share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A detector ready to train.
+
+    Attributes:
+        predictor: the detector with the data set's classes, on its device, frozen but for what trains.
+        plan: what trains, and where the chain is cut.
+        known_classes: classes of the data set that the pretrained detector knows by name.
+        copies: variants of each training image, the image itself included.
+        small_object_lr: share of the learning rate for the part of the head that is for small objects.
+        kept: names of the tensors that a checkpoint holds: what trains, and what is not as in the base.
+        info: what a checkpoint says of itself; `iteration` is 0.
+    """
+
+    predictor: Predictor
+    plan: Plan
+    known_classes: tuple[str, ...]
+    copies: int
+    small_object_lr: float
+    kept: tuple[str, ...]
+    info: CheckpointInfo
+
+    @property
+    def detector(self) -> Detector:
+        return self.predictor.detector
+
+    @property
+    def precision(self) -> str:
+        """`fp32` or `bf16`."""
+        return "bf16" if self.predictor.bf16 else "fp32"
+
+    def info_after(self, iteration: int) -> CheckpointInfo:
+        return replace(self.info, iteration=iteration)
+
+
+def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepared:
+    """Build the detector, give it the classes of the data set, and freeze what does not train.
+
+    Raises:
+        PolicyError, ModelError, ConfigError, CheckpointError, NetworkError: see `select_layers`, `build_detector`.
+    """
+    selection = select_layers(config)
+    detector = build_detector(
+        config.detector, weights=config.weights, image_size=config.image_size, seed=config.seed, reporter=reporter
+    )
+    base = tensor_fingerprints(detector.network)
+    base_fingerprint = state_fingerprint(detector.network)
+    known = _give_classes(detector, config, data, reporter)
+    share = config.small_object_lr or small_object_share(detector, data.shots)
+    plan = freeze(detector, selection)
+    kept = tensors_to_keep(detector, base, tensor_fingerprints(detector.network))
+    prepared = Prepared(
+        predictor=Predictor.place(detector, config.device, config.precision),
+        plan=plan,
+        known_classes=known,
+        copies=_copies(config, data),
+        small_object_lr=share,
+        kept=tuple(kept),
+        info=_describe(config, detector, selection, plan, base_fingerprint),
+    )
+    _announce(prepared, config, data, reporter)
+    return prepared
+
+
+def select_layers(config: FinetuneConfig) -> Selection:
+    """What the configuration trains, checked against the detector's head; raises PolicyError, ModelError."""
+    return select(
+        config.policy,
+        config.budget,
+        get_spec(config.detector).head_depth,
+        neck=config.train_neck,
+        backbone_stages=config.backbone_stages,
+        depths=head_depths(),
+    )
+
+
+def parameter_counts(detector: Detector) -> tuple[int, int]:
+    """Parameters that train, and all."""
+    counted = [(parameter.numel(), parameter.requires_grad) for parameter in detector.network.parameters()]
+    return sum(size for size, trains in counted if trains), sum(size for size, _ in counted)
+
+
+def _copies(config: FinetuneConfig, data: Dataset) -> int:
+    """A data set that `fsod augment` wrote is used as it is, and what trains nothing needs no variants."""
+    return 1 if "augmentation" in data.record or config.policy == "none" else config.copies
+
+
+def _give_classes(detector: Detector, config: FinetuneConfig, data: Dataset, reporter: Reporter) -> tuple[str, ...]:
+    """Replace the detector's classes by the data set's; returns those that it knew by name."""
+    classes = data.train.classes
+    known = detector.classes if detector.pretrained else ()
+    inits = choose_inits(classes, known, config.init_class, lambda: similar_classes(detector, data.shots, reporter))
+    for name, bases in zip(classes, inits, strict=True):
+        reporter.say(f"Class {name!r} starts from {describe_init(bases, known)}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(config.seed)
+        detector.replace_classes(classes, inits)
+    return tuple(name for name in classes if class_key(name) in map(class_key, known))
+
+
+def _describe(
+    config: FinetuneConfig, detector: Detector, selection: Selection, plan: Plan, base_fingerprint: str
+) -> CheckpointInfo:
+    names = [layer.name for layer, trains in zip(detector.layers, plan.trained, strict=True) if trains]
+    return CheckpointInfo(
+        detector=config.detector,
+        weights=config.weights,
+        base_fingerprint=base_fingerprint,
+        classes=detector.classes,
+        image_size=detector.image_size,
+        policy=selection.policy,
+        budget=selection.budget,
+        trained_layers=tuple(names),
+        iteration=0,
+        seed=config.seed,
+    )
+
+
+def _announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporter: Reporter) -> None:
+    """Say what is about to happen, before it takes time."""
+    shots, boxes = data.train.images, sum(len(image.boxes) for image in data.train.images)
+    tests = f"test: {len(data.test.images)} images" if data.test else "no test set, so no test mAP will be measured"
+    reporter.say(f"Shots: {len(shots)} images with {boxes} boxes; {tests}.")
+    share = prepared.small_object_lr
+    if share != 1 and config.small_object_lr is None and config.policy != "none":
+        reporter.say(f"Most objects are small: the head's layers for small objects train at {share:g} times the rate.")
+    trained, total = parameter_counts(prepared.detector)
+    layers = ", ".join(prepared.info.trained_layers) or "nothing"
+    reporter.say(
+        f"Training {layers}: {trained:,} of {total:,} parameters, "
+        f"in {prepared.precision} on {prepared.predictor.device}."
+    )

@@ -1,0 +1,102 @@
+"""Last step of a fine-tune: check that frozen tensors did not change, then write checkpoint, predictions and result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fewshot_cli.datasets.store import Dataset
+from fewshot_cli.detectors.chain import Detector
+from fewshot_cli.detectors.device import peak_memory
+from fewshot_cli.errors import FsodError
+from fewshot_cli.evaluation.drift import LayerDrift
+from fewshot_cli.evaluation.measure import score
+from fewshot_cli.runs.checkpoint import save_checkpoint
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.folder import Run
+from fewshot_cli.training.features import Features, detect_cached
+from fewshot_cli.training.fit import Progress
+from fewshot_cli.training.plan import FrozenCheck
+from fewshot_cli.training.prepare import Prepared, parameter_counts
+
+
+class Before:
+    """The detector before training: what must not change, and what drift is measured from."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.frozen = FrozenCheck(detector)
+        self.drift = LayerDrift(detector)
+
+
+def record(
+    run: Run,
+    config: FinetuneConfig,
+    data: Dataset,
+    prepared: Prepared,
+    features: Features,
+    progress: Progress,
+    before: Before,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Write what a finished fine-tune leaves behind; returns the content of result.json.
+
+    Args:
+        seconds: of the steps by name, and in `total`.
+
+    Raises:
+        FsodError: a frozen tensor changed, which is a bug.
+        StorageError: the disk cannot be written.
+    """
+    changed = before.frozen.changed(prepared.detector)
+    if changed:
+        raise FsodError(f"{len(changed)} of {len(before.frozen)} frozen tensors changed, first {changed[0]}: a bug")
+    state = prepared.detector.network.state_dict()
+    tensors = {name: state[name] for name in prepared.kept}
+    save_checkpoint(run.checkpoint, tensors, prepared.info_after(progress.iteration))
+    found = detect_cached(prepared.predictor, prepared.plan.cut, features.train, features.shots)
+    train_metrics, _ = score(found, data.train, prepared.detector.classes)
+    if progress.metrics is not None:
+        run.write_predictions(progress.results)
+    result = {
+        **_about(run, config, data, prepared),
+        **_measured(progress),
+        "train_ap": train_metrics.ap,
+        "frozen": {"tensors": len(before.frozen), "changed": 0},
+        "drift": before.drift.of(prepared.detector),
+        "peak_memory_mb": round(peak_memory(prepared.predictor.device) / 1e6),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+    }
+    run.write_result(result)
+    return result
+
+
+def _about(run: Run, config: FinetuneConfig, data: Dataset, prepared: Prepared) -> dict[str, Any]:
+    """What was done, with what."""
+    trained, total = parameter_counts(prepared.detector)
+    tests = len(data.test.images) if data.test else 0
+    return {
+        "run": str(run.folder),
+        "data": config.data,
+        "classes": list(prepared.detector.classes),
+        "known_classes": list(prepared.known_classes),
+        "detector": config.detector,
+        "policy": prepared.info.policy,
+        "budget": prepared.info.budget,
+        "trained_layers": list(prepared.info.trained_layers),
+        "parameters": {"trained": trained, "total": total},
+        "images": {"train": len(data.train.images), "test": tests},
+        "seed": config.seed,
+        "small_object_lr": prepared.small_object_lr,
+        "precision": prepared.precision,
+        "device": str(prepared.predictor.device),
+    }
+
+
+def _measured(progress: Progress) -> dict[str, Any]:
+    """What was measured on the test set: None for each where there is none."""
+    best, metrics = progress.best, progress.metrics
+    return {
+        "iterations": progress.iteration,
+        "ap": metrics.ap if metrics else None,
+        "best": {"ap": best["ap"], "iteration": best["iteration"]} if best else None,
+        "metrics": metrics.to_json() if metrics else None,
+    }

@@ -1,0 +1,138 @@
+"""Starting, continuing and repeating a fine-tune: the one way in which every caller does it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewshot_cli.datasets.store import latest_dataset, recorded_detector
+from fewshot_cli.detectors.registry import WEIGHT_NAMES
+from fewshot_cli.errors import FsodError
+from fewshot_cli.files import make_folder
+from fewshot_cli.progress import Reporter, SilentReporter
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.folder import DEFAULT_ROOT, Run, load_run, new_run
+
+if TYPE_CHECKING:
+    from fewshot_cli.training.features import FeatureStore
+
+
+def finetune(
+    data: str | PathLike[str] | None = None,
+    *,
+    detector: str | None = None,
+    runs: str | PathLike[str] = DEFAULT_ROOT,
+    name: str | None = None,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> Run:
+    """Train the layers that a policy chooses, measure, and record the run in a new folder.
+
+    Args:
+        data: a data set or its folder; default: the one fetched last under `data/`.
+        detector: a name in the registry; default: the one made for the data set, else FinetuneConfig's.
+        runs: folder in which the run's own folder is made.
+        name: of that folder; default: from data set, detector, policy, budget and seed.
+        reporter: gets progress and remarks; default: nobody.
+        options: any field of FinetuneConfig: policy, budget, iterations, lr, seed, ….
+
+    Returns:
+        the finished run; `run.result` holds what was measured.
+
+    Raises:
+        ConfigError, PolicyError: an unknown option, a wrong value, or a budget that the head does not have.
+        DataError: no data set, or one that cannot be used.
+        ModelError, CheckpointError, NetworkError: the detector or its weights cannot be had.
+        DivergedError: a loss is not finite; what was saved before stays.
+    """
+    reporter = reporter or SilentReporter()
+    config = configure(data, detector, options, reporter)
+    run = new_run(Path(runs), name, run_stem(config))
+    reporter.say(f"Run: {run.folder}")
+    return _start(run, config, reporter)
+
+
+def resume(folder: str | PathLike[str], *, reporter: Reporter | None = None) -> Run:
+    """Continue a stopped run, with the options it was started with; a finished one is returned as it is.
+
+    Raises:
+        DataError: no run is in the folder.
+        FsodError: as `finetune`.
+    """
+    reporter = reporter or SilentReporter()
+    run = load_run(Path(folder))
+    if run.finished:
+        reporter.say(f"{run.folder} is finished already.")
+        return run
+    reporter.say(f"Run: {run.folder}")
+    return _continue(run, run.read_config(), reporter, None)
+
+
+def run_at(
+    folder: Path, config: FinetuneConfig, *, reporter: Reporter | None = None, features: FeatureStore | None = None
+) -> Run:
+    """Start the run in exactly this folder, or continue it there; a finished one is returned as it is.
+
+    Args:
+        features: caches shared with other runs.
+
+    Raises:
+        FsodError: as `finetune`.
+    """
+    run = Run(folder)
+    if not run.finished:
+        make_folder(folder)
+        run.write_config(config)
+        _continue(run, config, reporter or SilentReporter(), features)
+    return run
+
+
+def configure(
+    data: str | PathLike[str] | None, detector: str | None, options: dict[str, Any], reporter: Reporter
+) -> FinetuneConfig:
+    """The configuration of a new run, everything that is left open filled in and checked before anything is loaded.
+
+    Paths become absolute, so that the run can be measured and continued from any folder.
+    """
+    from fewshot_cli.training.prepare import select_layers
+
+    # Wrong options are reported before a data set is looked for.
+    given = FinetuneConfig.from_json({**options, "data": str(data or ""), "detector": detector or ""})
+    if data is None:
+        data = latest_dataset().path
+        reporter.say(f"Data set: {data}, the most recently fetched one.")
+    folder = Path(data)
+    config = replace(
+        given,
+        data=str(folder.resolve()),
+        detector=detector or recorded_detector(folder) or FinetuneConfig.detector,
+        weights=given.weights if given.weights in WEIGHT_NAMES else str(Path(given.weights).resolve()),
+    )
+    select_layers(config)
+    return config
+
+
+def run_stem(config: FinetuneConfig) -> str:
+    """The default name of a run: data set, detector, policy, budget and seed."""
+    spent = f"{config.policy}{config.budget or ''}"
+    return f"{Path(config.data).resolve().name}-{config.detector}-{spent}-seed{config.seed}"
+
+
+def _start(run: Run, config: FinetuneConfig, reporter: Reporter) -> Run:
+    try:
+        run.write_config(config)
+        return _continue(run, config, reporter, None)
+    except FsodError:
+        # E.g. weights that do not load: nothing was begun, so nothing is left behind.
+        run.discard_if_bare()
+        raise
+
+
+def _continue(run: Run, config: FinetuneConfig, reporter: Reporter, features: FeatureStore | None) -> Run:
+    from fewshot_cli.training.finetune import finetune as train
+
+    reporter.on_interrupt(f"Continue with: fsod finetune --resume {run.folder}")
+    train(config, run, reporter, features=features)
+    return run
