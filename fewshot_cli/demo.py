@@ -55,7 +55,7 @@ def run_demo(
     test_images: int = TESTS,
     copies: int = COPIES,
 ) -> DemoResult:
-    """Run the demo in a folder; what is there already is used again, and a stopped demo goes on.
+    """Run the demo in a folder; finished steps are used again, and a stopped demo is continued.
 
     Raises:
         FsodError: what its steps raise.

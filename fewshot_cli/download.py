@@ -1,7 +1,7 @@
 """Files from the network: whole or not at all.
 
 The body goes to `NAME.part` beside the target, which takes its place in one step when length and hash are
-right. `NAME.part.etag` remembers which version of the file the part belongs to, so that a later call goes on
+right. `NAME.part.etag` holds the version of the file that the part belongs to, so that a later call continues
 from there, and never joins two versions.
 """
 
@@ -26,7 +26,7 @@ from fewshot_cli.progress import Reporter, SilentReporter
 
 CHUNK = 1 << 18  # bytes; small enough that the progress moves on a slow line
 FIRST_PAUSE = 1.0  # seconds; doubles with every attempt
-LONGEST_PAUSE = 30.0  # seconds; a server that asks for more is asked again by the person, not by us
+LONGEST_PAUSE = 30.0  # seconds; if the server demands a longer pause, the download fails and can be started again later
 _BUSY = (408, 429)  # besides every 5xx: the server says that later may be better
 
 
@@ -95,7 +95,7 @@ def download(
         sha256_prefix: the first hex digits of the file's SHA-256, if known.
         reporter: sees the progress, in bytes.
         timeout: seconds without a byte before an attempt is given up.
-        attempts: tries in all; timeouts, cut bodies, 408, 429 and 5xx are tried again, other refusals are not.
+        attempts: tries in all; timeouts, cut bodies, 408, 429 and 5xx are tried again, other errors are not.
         hint: what the caller would have a person do instead, for the error.
         pause: waits so many seconds between attempts.
 
@@ -103,8 +103,8 @@ def download(
         path.
 
     Raises:
-        NetworkError: no connection, a refusal, a web page instead of the file, or a wrong length or hash.
-        StorageError: the disk refuses.
+        NetworkError: no connection, an HTTP error, a web page instead of the file, or a wrong length or hash.
+        StorageError: the disk cannot be written.
     """
     part = path.with_name(path.name + ".part")
     verifiable = expected_size is not None or sha256_prefix is not None
@@ -181,7 +181,7 @@ def _opened(job: _Job, etag: str, have: int) -> http.client.HTTPResponse:
         response: http.client.HTTPResponse = _opener().open(Request(job.url, headers=headers), timeout=job.timeout)
     except HTTPError as error:
         error.close()
-        raise _refusal(job, error) from error
+        raise _http_error(job, error) from error
     except (URLError, OSError, http.client.HTTPException) as error:
         raise _no_connection(job, error) from error
     if response.headers.get_content_type() == "text/html":
@@ -190,7 +190,7 @@ def _opened(job: _Job, etag: str, have: int) -> http.client.HTTPResponse:
     return response
 
 
-def _refusal(job: _Job, error: HTTPError) -> Exception:
+def _http_error(job: _Job, error: HTTPError) -> Exception:
     cause = f"the server answered {error.code} {error.reason}"
     if error.code == 416:  # the part is as long as the file or longer: begin again
         job.forget()
@@ -219,10 +219,10 @@ def _announced_size(job: _Job, response: http.client.HTTPResponse, have: int) ->
     length = response.headers.get("Content-Length", "")
     if have and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
         job.forget()
-        raise _TryAgainError("the server sent another piece of the file than the one asked for")
+        raise _TryAgainError("the server sent another piece of the file than the one requested")
     if not length.isdigit():
         if not response.chunked and not job.verifiable:
-            raise job.error("the server does not say how long the file is, so a cut body could not be told")
+            raise job.error("the server does not say how long the file is, so a cut body could not be detected")
         return None
     total = have + int(length)
     _check_size(job, total)
@@ -281,7 +281,7 @@ class _WebOnly(HTTPRedirectHandler):
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
-            raise HTTPError(req.full_url, code, f"refused: a redirect to {newurl}", headers, fp)
+            raise HTTPError(req.full_url, code, f"not followed: a redirect to {newurl}", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -35,7 +35,7 @@ class FsodError(Exception):
 
 
 class UsageError(FsodError):
-    """The command line asks for things that do not go together."""
+    """Options that do not go together."""
 
     exit_code = 2
 
@@ -87,7 +87,7 @@ class PolicyError(ConfigError):
 
 
 class ModelError(FsodError):
-    """An unknown detector, or one asked for something it does not have."""
+    """An unknown detector, or something that a detector does not have."""
 
     exit_code = 5
 

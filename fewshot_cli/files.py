@@ -28,12 +28,12 @@ DISK_ERRORS = {
     errno.EFBIG: "the file is larger than the disk allows",
     errno.EIO: "the disk reports an input/output error",
 }
-"""What a disk refuses with; other errors of the system are not the disk's."""
+"""Errors of the disk, in words; others of the operating system are not about writing."""
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the disk's refusals into a `StorageError` that names the path."""
+    """Turn errors of the disk into a `StorageError` that names the path."""
     try:
         yield
     except OSError as error:
@@ -46,7 +46,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and its parents; raises StorageError if the disk refuses."""
+    """Create a folder and its parents; raises StorageError."""
     with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
@@ -111,7 +111,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool)
 
     Raises:
         DataError: `folder` exists and `overwrite` is false.
-        StorageError: the disk refuses.
+        StorageError: the disk cannot be written.
     """
     make_folder(folder.parent)
     with storage_errors(folder):
@@ -126,7 +126,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool)
 
 
 def _put_in_place(fresh: Path, folder: Path, old: Path, overwrite: bool) -> None:
-    """Rename `fresh` to `folder`; whatever interrupts it, a folder that was there comes back."""
+    """Rename `fresh` to `folder`; if it is interrupted, a folder that was there is put back."""
     try:
         if folder.exists():
             if not overwrite:

@@ -1,4 +1,4 @@
-"""How the library tells a person what it is doing, without knowing who listens."""
+"""How the library reports progress and remarks, without knowing where they are shown."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ class Task(Protocol):
     """One piece of work under way."""
 
     def advance(self, steps: float = 1) -> None:
-        """So many more steps are done."""
+        """Count further steps as done."""
 
     def update(self, text: str) -> None:
         """A short remark beside the bar, e.g. the current loss."""
 
 
 class Reporter(Protocol):
-    """What the library may say. The command line prints it; a program may ignore it."""
+    """Receives progress and remarks. The command line prints them; a program may ignore them."""
 
     def say(self, text: str) -> None:
-        """Something a person wants to know."""
+        """A remark, not shown when quiet."""
 
     def warn(self, text: str) -> None:
-        """Something a person must know, even when quiet."""
+        """A warning, shown also when quiet."""
 
     def on_interrupt(self, text: str) -> None:
-        """What a person has to know who stops the work from now on, e.g. how to continue it."""
+        """Text to show if the work is interrupted from now on, e.g. how to continue it."""
 
     def progress(self, description: str, total: float | None, done: float = 0) -> AbstractContextManager[Task]:
-        """Work of `total` steps (None: unknown), `done` of them before, that goes on now and ends with the context."""
+        """Work of `total` steps (None: unknown), `done` of them before, from now to the end of the context."""
 
 
 class SilentTask:
-    """Says nothing."""
+    """Shows nothing."""
 
     def advance(self, steps: float = 1) -> None:
         pass
@@ -44,7 +44,7 @@ class SilentTask:
 
 
 class SilentReporter:
-    """The default: a library is silent."""
+    """The default: nothing is shown."""
 
     def say(self, text: str) -> None:
         pass

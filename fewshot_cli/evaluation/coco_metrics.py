@@ -76,7 +76,7 @@ def evaluate(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> Met
         copies = [dict(entry) for entry in ground_truth["annotations"]]
         truth.dataset = {"info": {}, **ground_truth, "annotations": copies}
         truth.createIndex()
-        # loadRes refuses an empty list, which is what a detector that sees nothing gives.
+        # loadRes raises on an empty list, which is what a detector without detections gives.
         found = truth.loadRes([dict(result) for result in results]) if results else _nothing(ground_truth)
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.evaluate()

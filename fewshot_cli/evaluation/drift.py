@@ -1,4 +1,4 @@
-"""How far training moved a layer."""
+"""How far training moved a layer: the drift of Algorithm 1 in the layer-difference paper."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def drift(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
 
 
 class LayerDrift:
-    """Remembers the parameters of a detector's layers, to tell later how far each has moved."""
+    """Keeps a copy of the parameters that train, to measure later how far each layer has moved."""
 
     def __init__(self, detector: Detector) -> None:
         # Only what trains can move, so only that is copied.

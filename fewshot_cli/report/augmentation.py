@@ -25,7 +25,7 @@ def write_contact_sheet(path: Path, data: Dataset, augmentation: Augmentation, s
 
     Raises:
         DataError: an image cannot be read.
-        StorageError: the disk refuses.
+        StorageError: the disk cannot be written.
     """
     rows = [_row(image, augmentation, seed) for image in data.train.images[:SHOTS]]
     drawn = sheet(rows, SIDE)

@@ -54,7 +54,7 @@ def check_free(name: str) -> None:
 
 
 def store_evaluation(name: str, evaluation: Evaluation) -> None:
-    """Store images, ground truth, predictions and FiftyOne's evaluation of them under a name, to stay.
+    """Store images, ground truth, predictions and FiftyOne's evaluation of them under a name, permanently.
 
     Only classes that were measured are stored. COCO's numbers by pycocotools are in the data set's `info`.
 
@@ -107,7 +107,7 @@ def view_dataset(data: Dataset, reporter: Reporter) -> None:
         for tag, split in (("train", data.train), ("test", data.test)):
             dataset.add_samples([_sample(fiftyone, image, split, tag) for image in split.images], progress=False)
         session = fiftyone.launch_app(dataset, address=fiftyone.config.default_app_address or "localhost")
-    reporter.say(f"The FiftyOne App shows {data.name} at {session.url}; close it, or press Ctrl-C, to go on.")
+    reporter.say(f"The FiftyOne App shows {data.name} at {session.url}; close it, or press Ctrl-C, to end.")
     try:
         session.wait()
     except KeyboardInterrupt:

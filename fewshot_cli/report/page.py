@@ -17,7 +17,7 @@ def write_page(path: Path, template: str, **content: Any) -> None:
     Everything that is filled in is escaped: class names and paths come from outside.
 
     Raises:
-        StorageError: the disk refuses.
+        StorageError: the disk cannot be written.
     """
     environment = Environment(
         loader=PackageLoader("fewshot_cli.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True

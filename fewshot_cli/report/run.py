@@ -1,4 +1,4 @@
-"""`report.html` of a run: what was done, with what, and what came out, in one file with images."""
+"""`report.html` of a run: configuration, results and images of a run in one file."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def write_run_report(run: Run) -> Path:
     """Write `report.html` into the folder of a finished run.
 
     Raises:
-        DataError: the data set that it was made from is gone.
-        StorageError: the disk refuses.
+        DataError: the data set that it was made from does not exist any more.
+        StorageError: the disk cannot be written.
     """
     result, config = run.read_result(), run.read_config()
     data = open_dataset(config.data_folder)

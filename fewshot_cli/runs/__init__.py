@@ -1,1 +1,1 @@
-"""A run on disk: how it was made, what it learnt, what was measured."""
+"""A run on disk: its configuration, checkpoint and results."""

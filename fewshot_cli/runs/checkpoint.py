@@ -1,4 +1,4 @@
-"""What a run learnt, without what it started from: only the tensors that differ from the base.
+"""The tensors of a run that differ from its base weights.
 
 A checkpoint is a safetensors file of a few MB. Its metadata names the base and its fingerprint, so that the
 whole detector can be put together again, and never on top of the wrong weights.
@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:
     """
     if not path.is_file():
         raise CheckpointError(
-            f"no checkpoint {path}", hint="Is the run finished? `fsod finetune --resume RUN` goes on."
+            f"no checkpoint {path}", hint="Is the run finished? `fsod finetune --resume RUN` continues it."
         )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:

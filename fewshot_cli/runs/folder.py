@@ -74,7 +74,7 @@ class Run:
         write_json(self.config_file, {**header, "options": config.to_json()})
 
     def read_config(self) -> FinetuneConfig:
-        """How the run was made; raises ConfigError if that cannot be told."""
+        """How the run was made; raises ConfigError if config.json cannot be read."""
         try:
             return FinetuneConfig.from_json(json.loads(self.config_file.read_text("utf-8"))["options"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -114,7 +114,7 @@ class Run:
         write_text(self.predictions_file, json.dumps(results) + "\n")
 
     def write_state(self, state: dict[str, Any]) -> None:
-        """Save what an interrupted run needs to go on; raises StorageError."""
+        """Save what an interrupted run needs to be continued; raises StorageError."""
         # torch reports a full disk as something else; bytes written by Python do not.
         content = io.BytesIO()
         torch.save(state, content)
@@ -148,7 +148,7 @@ def new_run(root: Path, name: str | None, stem: str) -> Run:
 
     Raises:
         ConfigError: `name` is taken, or is not a plain folder name.
-        StorageError: the disk refuses.
+        StorageError: the disk cannot be written.
     """
     make_folder(root)
     if name is not None:

@@ -38,7 +38,7 @@ def choose_inits(
         init_class: `auto` (the base class of the same name regardless of case, spaces and hyphens, else the similar
             ones, else the mean of all), `mean` (the same without the similar ones), the name of a base class, or
             `none` (fresh).
-        similar: the similar base classes of each class; asked only where it matters.
+        similar: returns the similar base classes of each class; called only where they matter.
 
     Raises:
         ModelError: a base class that this detector does not know.

@@ -35,7 +35,7 @@ def finetune(
         detector: a name in the registry; default: the one made for the data set, else FinetuneConfig's.
         runs: folder in which the run's own folder is made.
         name: of that folder; default: from data set, detector, policy, budget and seed.
-        reporter: gets progress and remarks; default: nobody.
+        reporter: receives progress and remarks; default: none is shown.
         options: any field of FinetuneConfig: policy, budget, iterations, lr, seed, ….
 
     Returns:

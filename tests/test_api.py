@@ -1,0 +1,92 @@
+"""The public API: what a notebook imports."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers_data import draw_coco
+from helpers_runs import REPOSITORY, TINY
+
+import fewshot_cli
+
+FUNCTIONS = ["augment", "evaluate", "fetch", "finetune", "load_run", "open_dataset", "sweep"]
+ERRORS = [
+    "CheckpointError", "ConfigError", "DataError", "DatasetError", "DivergedError", "FsodError", "ModelError",
+    "NetworkError", "PolicyError", "StorageError", "UsageError",
+]  # fmt: skip
+
+
+def test_the_list_of_public_names() -> None:
+    """Seven functions and eleven errors; another name is a decision, not an accident."""
+    assert [*ERRORS, *FUNCTIONS] == fewshot_cli.__all__
+    assert {*fewshot_cli.__all__, "__version__"} == set(dir(fewshot_cli))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_is_typed_and_documented(name: str) -> None:
+    """Each parameter has a type and is named in the docstring, which also says what is raised."""
+    function = getattr(fewshot_cli, name)
+    signature = inspect.signature(function)
+    assert signature.return_annotation is not inspect.Signature.empty
+    assert [] == [each.name for each in signature.parameters.values() if each.annotation is inspect.Parameter.empty]
+    text = inspect.getdoc(function) or ""
+    assert "Raises:" in text or "raises" in text
+    if len(signature.parameters) > 1:
+        assert "Args:" in text
+        assert [] == [
+            each for each in signature.parameters if not re.search(rf"\b{each}\b", text.partition("Args:")[2])
+        ]
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    """Neither torch nor NumPy, pydantic, Rich or Typer; the name of a function does not change that."""
+    heavy = "{'torch', 'numpy', 'pydantic', 'rich', 'typer', 'PIL'}"
+    code = f"import sys, fewshot_cli; from fewshot_cli import ConfigError; sys.exit(bool({heavy} & set(sys.modules)))"
+    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": ""}
+    assert 0 == subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """As of any module."""
+    with pytest.raises(AttributeError, match="no attribute 'predict_everything'"):
+        _ = fewshot_cli.predict_everything
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    """PEP 561: type checkers look for this file."""
+    assert (Path(fewshot_cli.__file__).parent / "py.typed").is_file()
+
+
+def test_the_six_lines_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """From images to a measured run, as printed there, with drawn images and a tiny fine-tune instead."""
+    snippet = re.search(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL)
+    assert snippet
+    draw_coco(tmp_path / "my_photos", [["cat"]] * 6)
+    tiny = {key: value for key, value in TINY.items() if key not in ("policy", "budget")}
+    code = snippet[1]
+    for old, new in (('"helmet"', '"cat"'), ("shots=10", "shots=4"), ("budget=3", "budget=3, **tiny")):
+        assert old in code
+        code = code.replace(old, new)
+    assert len(code.strip().replace("\n\n", "\n").splitlines()) <= 6
+    monkeypatch.chdir(tmp_path)
+    values: dict[str, Any] = {"tiny": tiny}
+    exec(compile(code, "README.md", "exec"), values)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert values["run"].result["ap"] == float(first)
+    assert "'AP50'" in "".join(rest)
+
+
+def test_a_run_comes_back_by_its_folder(trained: Any) -> None:
+    """`load_run` finds what `finetune` left; a run stands for its folder wherever one is expected."""
+    run = fewshot_cli.load_run(trained.folder)
+    assert trained.result == run.result
+    assert trained.folder == Path(run)
+    measured = fewshot_cli.evaluate(run, device="cpu")
+    assert run.result["ap"] == pytest.approx(measured.metrics.ap, abs=1e-6)
+    assert str(run.folder) == measured.measured

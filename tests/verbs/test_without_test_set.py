@@ -1,0 +1,78 @@
+"""Ten images and no test set: nothing is measured, and everything says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers_data import draw_coco
+from helpers_runs import TINY, argv_of, fsod
+
+from fewshot_cli import DataError, evaluate, fetch, finetune
+
+TINY_OPTIONS = {key: value for key, value in TINY.items() if key not in ("policy", "budget")}
+
+
+@pytest.fixture
+def ten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with exactly ten labelled images in my_photos/."""
+    draw_coco(tmp_path / "my_photos", [["cat"]] * 10)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_ten_images_become_ten_shots_and_a_finished_run(ten: Path) -> None:
+    """The README's commands on exactly ten images: exit 0, no test mAP, and both commands say why."""
+    fetched = fsod("fetch", "--source", "coco:my_photos", "--class", "cat", "--shots", 10)
+    assert 0 == fetched.exit_code, fetched.stderr
+    assert "no test set" in (fetched.stdout + fetched.stderr).casefold()
+    done = fsod(*argv_of(None, TINY_OPTIONS))
+    assert 0 == done.exit_code, done.stderr
+    assert "no test set" in done.stderr
+    assert "not measured" in done.stdout
+
+
+def test_the_result_holds_no_zero_for_what_was_not_measured(ten: Path) -> None:
+    """`ap`, `best` and `metrics` are null; the mAP on the shots is a number; no predictions, no best checkpoint."""
+    run = finetune(fetch("cat", source="coco:my_photos"), **TINY_OPTIONS)
+    result = json.loads(run.result_file.read_text("utf-8"))
+    assert (None, None, None) == (result["ap"], result["best"], result["metrics"])
+    assert {"train": 10, "test": 0} == result["images"]
+    assert isinstance(result["train_ap"], float)
+    assert not run.predictions_file.exists() and not run.best_checkpoint.exists()
+    assert [None] == [record["ap"] for record in run.read_metrics()][-1:]
+
+
+def test_the_page_says_that_there_is_no_test_set(ten: Path) -> None:
+    """report.html is written, shows the shots, and claims no test mAP."""
+    fsod("fetch", "--source", "coco:my_photos", "--class", "cat", "--shots", 10)
+    done = fsod(*argv_of(None, TINY_OPTIONS), "--name", "ten")
+    assert 0 == done.exit_code, done.stderr
+    page = Path("runs/ten/report.html").read_text("utf-8")
+    assert "Not measured on a test set" in page and "mAP 0.000</strong>" not in page
+    assert 10 == page.count('alt="training image')
+    assert "Best test images" not in page
+
+
+def test_none_asks_for_no_test_set_either(ten: Path) -> None:
+    """`--test-images 0` on a pool of more images: the shots and nothing else."""
+    data = fetch("cat", source="coco:my_photos", shots=4, test_images=0)
+    assert (4, None) == (len(data.dataset.train.images), data.dataset.test)
+
+
+def test_measuring_such_a_run_needs_data(ten: Path) -> None:
+    """`evaluate` on a run without a test set says what to give; with --data it measures."""
+    run = finetune(fetch("cat", source="coco:my_photos"), **TINY_OPTIONS)
+    with pytest.raises(DataError, match="no test set"):
+        evaluate(run)
+    assert 10 == len(evaluate(run, "my_photos", device="cpu").split.images)
+
+
+def test_losses_are_recorded_without_a_test_set(ten: Path) -> None:
+    """One record every --eval-every iterations, as with one."""
+    options: dict[str, Any] = {**TINY_OPTIONS, "iterations": 4, "eval_every": 2}
+    data = fetch("cat", source="coco:my_photos")
+    whole = finetune(data, name="whole", **options)
+    assert [2, 4] == [record["iteration"] for record in whole.read_metrics()]
