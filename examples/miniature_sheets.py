@@ -92,10 +92,10 @@ def detections(folder: Path, iterations: int) -> Image.Image:
 
 def before_after(folder: Path, iterations: int) -> Image.Image:
     """Test images of one novel class with the detections before and after a fine-tune."""
-    adapted, test = _fine_tuned("helmet", folder, 5, iterations)
+    adapted, test = _fine_tuned("tire", folder, 5, iterations)
     rows = [
         (
-            "before: the pretrained detector, which does not know helmets",
+            "before: the pretrained detector, which does not know tires",
             _found(build_detector("retinanet_mini"), test),
         ),
         ("after ten labelled images (green: ground truth, orange: detections)", _found(adapted, test)),
