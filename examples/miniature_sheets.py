@@ -1,4 +1,4 @@
-"""Contact sheets of the embedded world: its classes, some scenes, and what detectors find in them.
+"""Contact sheets of the embedded world: its classes, some scenes, and detections in them.
 
     python examples/miniature_sheets.py classes scenes --out examples/images
     python examples/miniature_sheets.py detections before_after --out examples/images
@@ -12,9 +12,11 @@ ones of each set, not selected.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from PIL import Image
@@ -41,6 +43,8 @@ FILES = {
 }
 THRESHOLD = 0.3
 COLUMNS = 8
+Options = dict[str, Any]
+"""Options of FinetuneConfig."""
 
 
 def classes() -> Image.Image:
@@ -79,20 +83,20 @@ def _scene(key: SceneKey, folder: Path) -> Image.Image:
     return marked(to_image(scene, key, folder).path, [Mark(item.box, text=item.name) for item in scene.items])
 
 
-def detections(folder: Path, iterations: int) -> Image.Image:
+def detections(folder: Path, options: Options) -> Image.Image:
     """Ground truth (green) and detections (orange)."""
     base = draw_base_split(folder / "base", HELD_OUT, 2 * COLUMNS)
     found = _found(build_detector("retinanet_mini"), base)
     rows = [("base classes", found[:COLUMNS]), ("base classes", found[COLUMNS:])]
     for name in NOVEL:
-        adapted, test = _fine_tuned(name, folder, COLUMNS, iterations)
+        adapted, test = _fine_tuned(name, folder, COLUMNS, options)
         rows.append((f"{name}, after ten shots", _found(adapted, test)))
     return sheet(rows, 160)
 
 
-def before_after(folder: Path, iterations: int) -> Image.Image:
+def before_after(folder: Path, options: Options) -> Image.Image:
     """Test images of one novel class with the detections before and after a fine-tune."""
-    adapted, test = _fine_tuned("tire", folder, 5, iterations)
+    adapted, test = _fine_tuned("tire", folder, 5, options)
     rows = [
         (
             "before: the pretrained detector, which does not know tires",
@@ -103,7 +107,7 @@ def before_after(folder: Path, iterations: int) -> Image.Image:
     return sheet(rows, 200)
 
 
-def _fine_tuned(name: str, folder: Path, test_images: int, iterations: int) -> tuple[Detector, Split]:
+def _fine_tuned(name: str, folder: Path, test_images: int, options: Options) -> tuple[Detector, Split]:
     """The detector after a 10-shot fine-tune with `symmetric 3`, and the test images."""
     data = fetch(FetchRequest(source="miniature", classes=(name,), root=folder, test_images=test_images)).dataset
     config = FinetuneConfig(
@@ -111,8 +115,8 @@ def _fine_tuned(name: str, folder: Path, test_images: int, iterations: int) -> t
         detector="retinanet_mini",
         policy="symmetric",
         budget=3,
-        iterations=iterations,
         eval_every=0,
+        **options,
     )
     run = Run(folder / "runs" / name)
     run.folder.mkdir(parents=True)
@@ -138,15 +142,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sheets", nargs="+", choices=FILES)
     parser.add_argument("--out", type=Path, default=Path())
-    parser.add_argument("--iterations", type=int, default=200, help="optimizer steps of each fine-tune")
+    parser.add_argument("--options", type=json.loads, default={}, help="options of every fine-tune, as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         makers = {
             "classes": classes,
             "scenes": lambda: scenes(folder),
-            "detections": lambda: detections(folder, options.iterations),
-            "before_after": lambda: before_after(folder / "before_after", options.iterations),
+            "detections": lambda: detections(folder, options.options),
+            "before_after": lambda: before_after(folder / "before_after", options.options),
         }
         for name in options.sheets:
             path = options.out / FILES[name]
