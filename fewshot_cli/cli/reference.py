@@ -31,8 +31,9 @@ def _row(parameter: Any) -> str:
 
 
 def _default(parameter: Any) -> str:
-    """The default as it is typed on the command line; empty where nothing is set."""
-    value = parameter.default
+    """The default as it is typed on the command line, with six digits; empty where nothing is set."""
+    named = getattr(parameter, "show_default", None)
+    value = named if isinstance(named, str) else parameter.default
     if value is True:
         return f"`{parameter.opts[0]}`"
     if value is None or value is False or value == []:
