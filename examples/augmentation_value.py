@@ -40,6 +40,7 @@ def measure(row: str, options: argparse.Namespace) -> Scores:
         seeds=options.seeds,
         detectors=(options.detector,),
         weights=options.weights,
+        test_images=options.test_images,
         eval_every=0,
         options={**options.options, "ops": list(ROWS[row])},
     )
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--weights", default="default")
     parser.add_argument("--detector", default="yolox_nano")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--test-images", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=1, help="fine-tunes at a time")
     parser.add_argument("--options", type=json.loads, default={}, help="options of every fine-tune, as JSON")
     parser.add_argument("--out", type=Path, default=Path("sweep/augmentation"))

@@ -33,8 +33,8 @@ def run_once(options: argparse.Namespace, setup: str, cached: bool, folder: Path
         weights=options.weights,
         policy=policy,
         budget=budget,
-        iterations=options.iterations,
         eval_every=0,
+        **options.options,
         **({} if cached else {"cache_memory": 0.0, "cache_disk": 0.0}),
     )
     run = Run(folder)
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="a data set made by fsod fetch")
     parser.add_argument("--detector", default="yolox_nano")
     parser.add_argument("--weights", default="default")
-    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--options", type=json.loads, default={}, help="further options of the fine-tunes, as JSON")
     options = parser.parse_args()
 
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")

@@ -1,18 +1,22 @@
-"""Contact sheets of the embedded world: its classes, some scenes, and what detectors find in them.
+"""Contact sheets of the embedded world: its classes, some scenes, and detections in them.
 
     python examples/miniature_sheets.py classes scenes --out examples/images
-    python examples/miniature_sheets.py detections --out examples/images
+    python examples/miniature_sheets.py detections before_after --out examples/images
 
-`detections` shows held-out base scenes with what the detector of the package finds, then test images of the four
-novel classes with what it finds after one 10-shot fine-tune (`symmetric 3`). The images are the first ones.
+`detections` shows held-out base scenes with the detections of the embedded detector, then test images of the four
+novel classes with those of a 10-shot fine-tune (`symmetric 3`). `before_after` shows the same test images of one novel
+class twice: with the detections of the embedded detector, and with those of the fine-tune. The images are the first
+ones of each set, not selected.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from PIL import Image
 
@@ -30,7 +34,15 @@ from fewshot_cli.sources.miniature.pen import Pen, Pose
 from fewshot_cli.sources.miniature.world import HELD_OUT, TRAIN, SceneKey, draw_base_split, save_scene, to_image
 from fewshot_cli.training.finetune import finetune
 
+FILES = {
+    "classes": "miniature_classes.jpg",
+    "scenes": "miniature_scenes.jpg",
+    "detections": "miniature_detections.jpg",
+    "before_after": "before_after.jpg",
+}
 COLUMNS = 8
+Options = dict[str, Any]
+"""Options of FinetuneConfig."""
 
 
 def classes() -> Image.Image:
@@ -69,23 +81,46 @@ def _scene(key: SceneKey, folder: Path) -> Image.Image:
     return marked(to_image(scene, key, folder).path, [Mark(item.box, text=item.name) for item in scene.items])
 
 
-def detections(folder: Path) -> Image.Image:
-    """What is found: green boxes are true, orange ones are detections."""
+def detections(folder: Path, options: Options) -> Image.Image:
+    """Ground truth (green) and detections (orange)."""
     base = draw_base_split(folder / "base", HELD_OUT, 2 * COLUMNS)
     found = _found(build_detector("retinanet_mini"), base)
     rows = [("base classes", found[:COLUMNS]), ("base classes", found[COLUMNS:])]
     for name in NOVEL:
-        request = FetchRequest(source="miniature", classes=(name,), root=folder, test_images=COLUMNS)
-        data = fetch(request).dataset
-        run = Run(folder / "runs" / name)
-        config = FinetuneConfig(
-            data=str(data.path), detector="retinanet_mini", policy="symmetric", budget=3, eval_every=0
-        )
-        run.folder.mkdir(parents=True)
-        run.write_config(config)
-        finetune(config, run)
-        rows.append((f"{name}, after ten shots", _found(restore(run.checkpoint)[0], data.test)))
+        adapted, test = _fine_tuned(name, folder, COLUMNS, options)
+        rows.append((f"{name}, after ten shots", _found(adapted, test)))
     return sheet(rows, 160)
+
+
+def before_after(folder: Path, options: Options) -> Image.Image:
+    """Test images of one novel class with the detections before and after a fine-tune."""
+    adapted, test = _fine_tuned("tire", folder, 5, options)
+    rows = [
+        (
+            "before: the pretrained detector, which does not know tires",
+            _found(build_detector("retinanet_mini"), test),
+        ),
+        ("after ten labelled images (green: ground truth, orange: detections)", _found(adapted, test)),
+    ]
+    return sheet(rows, 200)
+
+
+def _fine_tuned(name: str, folder: Path, test_images: int, options: Options) -> tuple[Detector, Split]:
+    """The detector after a 10-shot fine-tune with `symmetric 3`, and the test images."""
+    data = fetch(FetchRequest(source="miniature", classes=(name,), root=folder, test_images=test_images)).dataset
+    config = FinetuneConfig(
+        data=str(data.path),
+        detector="retinanet_mini",
+        policy="symmetric",
+        budget=3,
+        eval_every=0,
+        **options,
+    )
+    run = Run(folder / "runs" / name)
+    run.folder.mkdir(parents=True)
+    run.write_config(config)
+    finetune(config, run)
+    return restore(run.checkpoint)[0], data.test
 
 
 def _found(detector: Detector, split: Split) -> list[Image.Image]:
@@ -103,17 +138,20 @@ def _both(image: ImageRecord, found: Detections, detector: Detector) -> Image.Im
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sheets", nargs="+", choices=("classes", "scenes", "detections"))
+    parser.add_argument("sheets", nargs="+", choices=FILES)
     parser.add_argument("--out", type=Path, default=Path())
+    parser.add_argument("--options", type=json.loads, default={}, help="options of every fine-tune, as JSON")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         makers = {
             "classes": classes,
-            "scenes": lambda: scenes(Path(folder)),
-            "detections": lambda: detections(Path(folder)),
+            "scenes": lambda: scenes(folder),
+            "detections": lambda: detections(folder, options.options),
+            "before_after": lambda: before_after(folder / "before_after", options.options),
         }
         for name in options.sheets:
-            path = options.out / f"miniature_{name}.jpg"
+            path = options.out / FILES[name]
             makers[name]().save(path, quality=85)
             print(path)
 

@@ -3,7 +3,8 @@
     python examples/one_finetune.py data/helmet --weights yolox_nano_coco.pth
 
 Two commands in turn: one measurement at the end and no page, and the default of four measurements and the page. A
-virtual machine shares its cores; what its host gave to others meanwhile ("steal", Linux only) stands beside.
+virtual machine shares its cores; the seconds of computing that its host gave to others meanwhile ("steal", Linux only)
+are listed beside. Further options are passed to `fsod finetune`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def stolen() -> float:
 def run_once(options: argparse.Namespace, extra: list[str]) -> tuple[float, float]:
     """One fine-tune: (seconds from start to end, seconds stolen meanwhile)."""
     command = [sys.executable, "-m", "fewshot_cli", "finetune", "--quiet", "--data", str(options.data.resolve())]
-    command += ["--weights", options.weights, "--policy", "symmetric", "--budget", "3", *extra]
+    command += ["--weights", options.weights, "--policy", "symmetric", "--budget", "3", *options.further, *extra]
     with tempfile.TemporaryDirectory() as folder:
         before, started = stolen(), time.perf_counter()
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="a data set made by fsod fetch")
     parser.add_argument("--weights", default="default")
     parser.add_argument("--repeats", type=int, default=8)
-    options = parser.parse_args()
+    options, options.further = parser.parse_known_args()
     if Path(options.weights).is_file():
         options.weights = str(Path(options.weights).resolve())
 

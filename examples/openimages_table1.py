@@ -11,6 +11,7 @@ TensorFlow's zoo), and the paper does not say which images it drew: compare the 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from rich.table import Table
@@ -63,11 +64,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     config = SweepConfig(
         classes=tuple(options.classes or PAPER),
         source="openimages",
-        detectors=("retinanet_resnet50_fpn",),
+        detectors=(options.detector,),
         weights=options.weights,
         test_images=options.test_images,
         eval_every=options.eval_every,
-        options={"image_size": options.image_size, "iterations": options.iterations},
+        options={"image_size": options.image_size, "iterations": options.iterations, **options.options},
         fetch_options={"split": options.split, "mirror": options.mirror},
         **{**PRESETS["table1"], "seeds": options.seeds},
     )
@@ -101,9 +102,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--split", default="validation", help="of the shots; train has more images and 3 GB of lists")
     parser.add_argument("--mirror", default="", help="a copy of Open Images with the original paths")
+    parser.add_argument("--detector", default="retinanet_resnet50_fpn")
     parser.add_argument("--weights", default="default", help="default (torchvision's COCO weights), none, or a file")
     parser.add_argument("--image-size", type=int, default=640)
     parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--options", type=json.loads, default={}, help="further options of every fine-tune, as JSON")
     parser.add_argument("--test-images", type=int, default=100)
     parser.add_argument("--eval-every", type=int, default=50)
     parser.add_argument("--device", default="auto")

@@ -1,63 +1,108 @@
-"""The documents: nothing that can be typed is missing, nothing that is named is gone."""
+"""The documents: commands, options, links and names in them exist, and the README stays short."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from helpers_runs import fsod
+from helpers_runs import REPOSITORY
 
 from fewshot_cli.cli.app import app
 from fewshot_cli.cli.reference import reference
 from fewshot_cli.detectors.registry import DETECTORS
 from fewshot_cli.policies import POLICIES
 
-REPOSITORY = Path(__file__).parents[2]
 GROUP: Any = typer.main.get_command(app)
-OPTIONS = {
-    name: [
-        option
-        for parameter in command.params
-        if parameter.param_type_name == "option" and parameter.name != "help"
-        for option in (*parameter.opts, *parameter.secondary_opts)
-    ]
-    for name, command in GROUP.commands.items()
-}
-DOCUMENTS = sorted(path for path in REPOSITORY.glob("*.md"))
+README = REPOSITORY / "README.md"
+REFERENCE = REPOSITORY / "examples" / "reference.md"
+EXAMPLES = REPOSITORY / "examples"
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", ".github/*.md", "examples/**/*.md", "fewshot_cli/**/*.md")
+    for path in REPOSITORY.glob(pattern)
+)
 
 
-@pytest.fixture(scope="module")
-def readme() -> str:
-    return (REPOSITORY / "README.md").read_text("utf-8")
+def name_of(document: Path) -> str:
+    return str(document.relative_to(REPOSITORY))
 
 
-@pytest.fixture(scope="module")
-def sections(readme: str) -> dict[str, str]:
-    """Command → its part of the command reference."""
-    _, found, reference = readme.partition("\n## Command reference\n")
-    assert found, "README.md has no section `## Command reference`"
-    parts = re.split(r"^### fsod (\S+)$", reference.partition("\n## ")[0], flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 
 
-def test_every_command_has_its_section(sections: dict[str, str]) -> None:
-    """The reference has a section for each command, and for nothing that is no command."""
-    assert set(GROUP.commands) == set(sections)
+def shell_lines(text: str) -> Iterator[list[str]]:
+    """The commands of a document, split as a shell does: those in shell blocks, and `fsod …` in code quotes."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    commands = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    quoted = [shlex.split(code) for code in re.findall(r"`([^`]*)`", prose) if code.startswith(("fsod ", "python "))]
+    yield from (command for command in commands + quoted if command)
+
+
+def parse(words: list[str]) -> None:
+    """Parse the words after `fsod` as the command line does, up to the values; raises a usage error."""
+    name, *rest = words
+    if name.startswith("--"):
+        command, name, rest = GROUP, "fsod", words
+    else:
+        command = GROUP.commands[name]
+    # A redirection is the shell's, not the command's.
+    rest = rest[: rest.index(">")] if ">" in rest else rest
+    command.make_parser(command.context_class(command, info_name=name)).parse_args(args=rest)
+
+
+# --- the README ---
+
+
+def test_the_readme_is_short() -> None:
+    """At most 200 lines and 12 KB."""
+    assert len(README.read_text("utf-8").splitlines()) <= 200
+    assert README.stat().st_size <= 12 * 1024
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pip install '.[test]' && pytest",
+        "fsod fetch --class helmet --shots 10",
+        "fsod finetune --policy symmetric --budget 3",
+    ],
+)
+def test_the_readme_holds_the_line(line: str) -> None:
+    """CI runs the first of these lines; the others are the shortest way on public images."""
+    assert line in README.read_text("utf-8").splitlines()
+
+
+def test_policies_and_detectors_are_documented() -> None:
+    """The README names every policy and every detector."""
+    text = README.read_text("utf-8")
+    assert [] == [name for name in (*POLICIES, *DETECTORS) if f"`{name}`" not in text]
+
+
+# --- the reference ---
+
+
+def test_the_reference_is_generated() -> None:
+    """examples/reference.md is what `python -m fewshot_cli.cli.reference` prints."""
+    assert reference() + "\n" == REFERENCE.read_text("utf-8")
 
 
 @pytest.mark.parametrize("command", list(GROUP.commands))
-def test_exactly_the_existing_options_are_documented(command: str, sections: dict[str, str]) -> None:
-    """The first column of a command's table names every option, in code quotes, and none that cannot be typed."""
-    named = {
-        name
-        for row in re.findall(r"^\|([^|]*)\|", sections[command], re.MULTILINE)
-        for name in re.findall(r"`(--?[\w-]+)`", row)
-    }
-    assert named == set(OPTIONS[command])
+def test_the_reference_has_every_option(command: str) -> None:
+    """The first column of a command's table names every option that can be typed, and no other."""
+    _, _, after = REFERENCE.read_text("utf-8").partition(f"\n## fsod {command}\n")
+    rows = re.findall(r"^\|([^|]*)\|", after.partition("\n## ")[0], re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`(--?[\w-]+)`", row)}
+    options = [parameter for parameter in GROUP.commands[command].params if parameter.param_type_name == "option"]
+    existing = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+    assert existing - {"--help"} == documented
 
 
 @pytest.mark.parametrize("command", list(GROUP.commands))
@@ -67,50 +112,68 @@ def test_every_option_has_a_help_text(command: str) -> None:
     assert [] == [parameter.name for parameter in GROUP.commands[command].params if not parameter.help]
 
 
-def test_policies_and_detectors_are_documented(readme: str) -> None:
-    """Every policy and every detector is named."""
-    missing = [name for name in (*POLICIES, *DETECTORS) if f"`{name}`" not in readme]
-    # `…_v2` stands behind the name it extends.
-    assert [] == [name for name in missing if f"`…{name[-3:]}`" not in readme]
+# --- all documents ---
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@each_document
+def test_the_commands_can_be_typed(document: Path) -> None:
+    """Every `fsod` command has a name and options that exist."""
+    for command in shell_lines(document.read_text("utf-8")):
+        if command[0] == "fsod":
+            parse(command[1:])
+
+
+def test_an_unknown_option_is_found() -> None:
+    """A command with an option that does not exist is a usage error here too."""
+    with pytest.raises(Exception, match="No such option"):
+        parse(["finetune", "--polcy", "last"])
+
+
+@each_document
+def test_the_scripts_exist(document: Path) -> None:
+    """Every `python` command names a script or a module of the repository, and options that the script defines."""
+    commands = [command for command in shell_lines(document.read_text("utf-8")) if command[0] == "python"]
+    for _, target, *rest in commands:
+        if target == "-m":
+            assert find_spec(rest[0])
+            continue
+        source = (REPOSITORY / target).read_text("utf-8")
+        options = [word for word in rest if word.startswith("--")]
+        assert [] == [option for option in options if f'"{option}"' not in source]
+
+
+@each_document
 def test_relative_links_lead_somewhere(document: Path) -> None:
-    """A link without a scheme names a file of the repository."""
-    links = re.findall(r"\]\(([^)\s#]+)", document.read_text("utf-8"))
-    gone = [
-        link
-        for link in links
-        if "://" not in link and not link.startswith("mailto:") and not (REPOSITORY / link).exists()
-    ]
-    assert [] == gone
+    """A link without a scheme names a file of the repository, and a heading that the file has."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        file, _, heading = link.partition("#")
+        target = document.parent / file if file else document
+        assert target.exists(), link
+        assert not heading or heading in headings_of(target), link
 
 
-def test_nothing_is_left_to_be_filled_in(readme: str) -> None:
+def headings_of(document: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    titles = re.findall(r"^#+ (.*)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@each_document
+def test_one_word_for_one_thing(document: Path) -> None:
+    """A photograph is an image, never the other word."""
+    assert [] == re.findall(r"\bpictures?\b", document.read_text("utf-8"), re.IGNORECASE)
+
+
+@each_document
+def test_nothing_is_left_to_be_filled_in(document: Path) -> None:
     """No placeholder of the form @@NAME@@ is left."""
-    assert [] == re.findall(r"@@\w+@@", readme)
+    assert [] == re.findall(r"@@\w+@@", document.read_text("utf-8"))
 
 
-def commands_in(text: str) -> list[list[str]]:
-    """The `fsod …` lines of the shell blocks, without comments, split as a shell does."""
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    parts = [part.strip() for line in lines for part in line.split("&&")]
-    return [shlex.split(part, comments=True) for part in parts if part.startswith("fsod ")]
-
-
-def test_the_commands_of_the_readme_can_be_parsed(readme: str) -> None:
-    """Every `fsod` line in a shell block names a command and options that exist."""
-    lines = commands_in(readme)
-    assert {"fetch", "inspect-layers", "finetune", "eval"} <= {line[1] for line in lines}
-    for line in lines:
-        options = {word.partition("=")[0] for word in line[2:] if word.startswith("--")}
-        if line[1].startswith("--"):
-            assert line[1] in fsod("--help").stdout
-        else:
-            assert options <= set(OPTIONS[line[1]]), line
-
-
-def test_the_command_reference_is_what_the_commands_say(readme: str) -> None:
-    """README.md holds the output of `python -m fewshot_cli.cli.reference`, word for word."""
-    assert reference() in readme
+def test_every_example_is_listed() -> None:
+    """examples/README.md links every script and every document beside it."""
+    text = (EXAMPLES / "README.md").read_text("utf-8")
+    files = [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.md")]
+    assert [] == [path.name for path in files if path.name != "README.md" and f"]({path.name})" not in text]
