@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from fewshot_cli.cli.console import Console, note_on_interrupt
-from fewshot_cli.cli.options import Config, Json, Quiet
+from fewshot_cli.cli.options import Config, Json, Quiet, Threads
+from fewshot_cli.threads import choose_threads, use_threads
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, runs and the page.")] = Path("fsod-demo"),
-    seed: Annotated[int, typer.Option(help="Of the shots, the variants and the batches.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for training images, variants and batch order.")] = 0,
+    threads: Threads = None,
     config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -24,6 +26,7 @@ def demo(
     from fewshot_cli.demo import run_demo
     from fewshot_cli.report.tables import demo_table
 
+    use_threads(choose_threads(threads, console))
     result = run_demo(out, seed=seed, reporter=console)
     console.result(
         result.to_json(),
@@ -33,5 +36,5 @@ def demo(
         *(f"  {line}" for line in result.commands),
         "\nYour own images, in COCO format (the first fine-tune downloads a detector's weights):\n",
         "  fsod fetch --source coco:my_photos --class NAME --shots 10",
-        "  fsod finetune --policy symmetric --budget 3",
+        "  fsod finetune",
     )

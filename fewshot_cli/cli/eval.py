@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fewshot_cli.cli.console import Console
-from fewshot_cli.cli.options import Config, Json, Quiet
+from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from fewshot_cli.verbs.evaluate import Evaluation
+
+_SPEED = "Speed and memory"
 
 
 def evaluate(
@@ -39,8 +41,18 @@ def evaluate(
             metavar="NAME", help="Store ground truth, predictions and their evaluation as this FiftyOne data set."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device that computes: auto, cpu, cuda or cuda:N.", rich_help_panel=_SPEED)
+    ] = "auto",
+    threads: Threads = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|fp32|bf16",
+            help="Number format of convolutions: fp32, bf16, or auto: as in training, else bf16 where it is faster.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = "auto",
     config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
