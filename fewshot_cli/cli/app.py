@@ -24,7 +24,8 @@ import typer
 from typer.core import TyperGroup
 
 import fewshot_cli
-from fewshot_cli.cli import augment, console, demo, eval, fetch, finetune, inspect_layers, sweep
+from fewshot_cli.cli import console
+from fewshot_cli.cli.commands import COMMANDS, Commands
 from fewshot_cli.errors import ConfigError, DatasetError, FsodError, StorageError, UsageError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
@@ -248,9 +249,25 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 # --- the commands ---
 
+
+class FsodGroup(BoundaryGroup):
+    """The subcommands of COMMANDS, none of them imported before it is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        # Plain help: importing Rich for it would take longer than all the rest of `fsod --help`.
+        super().__init__(**{**attributes, "commands": Commands(), "rich_markup_mode": None})
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
+
 app = typer.Typer(
     name="fsod",
-    cls=BoundaryGroup,
+    cls=FsodGroup,
     help="Adapt a pretrained object detector to a new class from about ten images.",
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
@@ -274,15 +291,6 @@ def _fsod(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(UsageError.exit_code)
-
-
-app.command("fetch")(fetch.fetch)
-app.command("augment")(augment.augment)
-app.command("finetune")(finetune.finetune)
-app.command("eval")(eval.evaluate)
-app.command("inspect-layers")(inspect_layers.inspect_layers)
-app.command("sweep")(sweep.sweep)
-app.command("demo")(demo.demo)
 
 
 def main() -> None:
