@@ -30,7 +30,7 @@ Settings = TypeVar("Settings")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What a field says to a person, and what it takes beyond its type.
+    """The description of a field, and the values it takes beyond its type.
 
     Attributes:
         help: one sentence: what it means, and its unit.

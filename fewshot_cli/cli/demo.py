@@ -20,7 +20,7 @@ def demo(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Adapt the embedded detector to a class it never saw: fetch, augment, fine-tune three ways, eval, a page."""
+    """Adapt the embedded detector to a class that it does not know: fetch, augment, three fine-tunes, eval, a page."""
     console = Console(json=json, quiet=quiet)
     note_on_interrupt("The same command goes on where it was.")
     from fewshot_cli.demo import run_demo

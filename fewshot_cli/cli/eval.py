@@ -1,4 +1,4 @@
-"""`fsod eval`: COCO's twelve numbers of a run, or of a pretrained detector as it is."""
+"""`fsod eval`: the twelve COCO metrics of a run, or of a pretrained detector as it is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def evaluate(
         Path | None, typer.Option(help="Data set (its test split) or one split; default: what the run was made from.")
     ] = None,
     detector: Annotated[
-        str | None, typer.Option(help="Measure this pretrained detector instead of a run; needs --data.")
+        str | None, typer.Option(help="Evaluate this pretrained detector instead of a run; needs --data.")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Weights of --detector, or where a run's base weights are now.")
@@ -57,7 +57,7 @@ def evaluate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a run or a detector on a test set with pycocotools."""
+    """Evaluate a run or a pretrained detector on a test set with pycocotools."""
     console = Console(json=json, quiet=quiet)
     if detector is not None and (run is not None or best):
         raise UsageError("--detector measures a detector without a run", hint="Give a run, or --detector, not both.")

@@ -1,4 +1,4 @@
-"""`fsod finetune`: spend a layer budget on a detector's head, and measure what it brought."""
+"""`fsod finetune`: train the head layers that a policy chooses, and evaluate the detector."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _start(options: dict[str, Any], runs: Path, name: str | None, console: Conso
     from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
     from fewshot_cli.runs.config import FinetuneConfig, with_budget
 
-    # Wrong options are told before anything is loaded.
+    # Wrong options are reported before anything is loaded.
     FinetuneConfig(**{**options, "data": options["data"] or "", "detector": options["detector"] or ""})
     from fewshot_cli.datasets.store import latest_dataset, recorded_detector
 

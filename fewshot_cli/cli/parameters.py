@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
@@ -37,14 +37,14 @@ def takes(
     chosen = [field for name, field in fields_of(settings).items() if only is None or name in only]
 
     def give(command: Command) -> Command:
-        signature = inspect.signature(command)
-        hints = get_type_hints(command, include_extras=True)
+        signature = inspect.signature(command, eval_str=True)
         own = [
-            parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-            for name, parameter in signature.parameters.items()
-            if parameter.kind is not parameter.VAR_KEYWORD
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in signature.parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        made = [_parameter(field, field.name in optional) for field in chosen if field.name not in hints]
+        names = {parameter.name for parameter in own}
+        made = [_parameter(field, field.name in optional) for field in chosen if field.name not in names]
         # What Typer reads instead of the function's own declaration.
         command.__signature__ = signature.replace(parameters=[*made, *own])  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*made, *own]}
