@@ -15,6 +15,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fewshot_cli.threads import limit_spinning
+
+limit_spinning()  # here, because OpenMP reads it when torch is imported
+
 __version__ = "0.1.0"
 
 _MODULES = {

@@ -22,6 +22,7 @@ from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.sources.fetch import FetchRequest, fetch
 from fewshot_cli.sources.miniature.classes import BASE
+from fewshot_cli.threads import choose_threads, use_threads
 from fewshot_cli.verbs.evaluate import Evaluation, evaluate
 from fewshot_cli.verbs.finetune import run_at
 
@@ -51,6 +52,7 @@ def run_demo(
     *,
     seed: int,
     reporter: Reporter,
+    threads: int | None = None,
     iterations: int = FinetuneConfig.iterations,
     test_images: int = TESTS,
     copies: int = COPIES,
@@ -61,6 +63,8 @@ def run_demo(
         FsodError: what its steps raise.
     """
     make_folder(folder)
+    threads = choose_threads(threads, reporter)
+    use_threads(threads)
     reporter.say(f"1/4  Fetch {SHOTS} shots of {NAME!r} from the miniature world.")
     request = FetchRequest(
         source="miniature",
@@ -75,9 +79,10 @@ def run_demo(
     reporter.say(f"2/4  Augment: {copies} variants of each shot.")
     variants = _augmented(shots, copies, seed, reporter)
     reporter.say(f"3/4  Fine-tune {DETECTOR}: {', '.join(SETUPS)}.")
-    runs = {setup: _run(folder, setup, variants, seed, iterations, reporter) for setup in SETUPS}
+    configs = {setup: _config(setup, variants, seed, iterations, threads) for setup in SETUPS}
+    runs = {setup: _run(folder, config, reporter) for setup, config in configs.items()}
     reporter.say("4/4  Evaluate and write the page.")
-    evaluations = {setup: evaluate(run, reporter=reporter) for setup, run in runs.items()}
+    evaluations = {setup: evaluate(run, threads=threads, reporter=reporter) for setup, run in runs.items()}
     rows = [_row(setup, run.read_result(), evaluations[setup]) for setup, run in runs.items()]
     commands = _commands(folder, shots, variants, runs, seed)
     page = folder / "demo.html"
@@ -92,19 +97,23 @@ def _augmented(shots: Dataset, copies: int, seed: int, reporter: Reporter) -> Da
     )
 
 
-def _run(folder: Path, setup: str, data: Dataset, seed: int, iterations: int, reporter: Reporter) -> Run:
-    """Fine-tune, unless that is done already; a stopped run is continued."""
+def _config(setup: str, data: Dataset, seed: int, iterations: int, threads: int) -> FinetuneConfig:
     policy, budget = SETUPS[setup]
-    config = FinetuneConfig(
+    return FinetuneConfig(
         data=str(data.path.resolve()),
         detector=DETECTOR,
         policy=policy,
         budget=budget,
         seed=seed,
         iterations=iterations,
+        threads=threads,
     )
-    run_folder = folder / "runs" / f"{NAME}-{policy}{budget or ''}-seed{seed}"
-    return run_at(run_folder, config, reporter=reporter)
+
+
+def _run(folder: Path, config: FinetuneConfig, reporter: Reporter) -> Run:
+    """Fine-tune, unless that is done already; a stopped run is continued."""
+    name = f"{NAME}-{config.policy}{config.budget or ''}-seed{config.seed}"
+    return run_at(folder / "runs" / name, config, reporter=reporter)
 
 
 def _row(setup: str, result: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:

@@ -134,3 +134,15 @@ def _check_budget(policy: str, budget: int | None, depth: int, depths: dict[str,
             f"a budget of {budget} is not possible with policy {policy}: this head has M = {depth} layers",
             hint=hint,
         )
+
+
+DEFAULT_BUDGET = 3
+
+
+def default_budget(policy: str, depth: int) -> int | None:
+    """The budget where none is given: DEFAULT_BUDGET, at most `depth`; None for policies that take no budget.
+
+    Raises:
+        PolicyError: unknown policy.
+    """
+    return min(DEFAULT_BUDGET, depth) if get_policy(policy).takes_budget else None

@@ -14,10 +14,11 @@ built.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+from inspect import get_annotations
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from fewshot_cli.errors import ConfigError, FsodError, closest
 
@@ -29,30 +30,39 @@ Settings = TypeVar("Settings")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What a field says to a person.
+    """The description of a field, and the values it takes beyond its type.
 
     Attributes:
         help: one sentence: what it means, and its unit.
         panel: heading under which `--help` lists it.
-        metavar: stands for the value in `--help`; default: from the type.
+        metavar: stands for the value in `--help`; default: the choices, or from the type.
+        flags: names of a switch on the command line: `--train-neck/--freeze-neck`; default: `--name/--no-name`.
         words: the value is a tuple of words, typed as one text with commas: `flip,color`.
         gt, ge, lt, le: bounds of a number: greater than, at least, less than, at most.
+        check: takes a value of the right type and returns it as it is kept; raises ValueError, saying what would be
+            right.
     """
 
     help: str
     panel: str | None = None
     metavar: str | None = None
+    flags: str | None = None
     words: bool = False
     gt: float | None = None
     ge: float | None = None
     lt: float | None = None
     le: float | None = None
+    check: Callable[[Any], Any] | None = None
 
     @property
     def bounds(self) -> dict[str, float]:
         """Those that are given, by name."""
-        given = {name: getattr(self, name) for name in ("gt", "ge", "lt", "le")}
+        given = {name: getattr(self, name) for name in BOUNDS}
         return {name: value for name, value in given.items() if value is not None}
+
+
+BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+"""In words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +78,25 @@ class Field:
     def required(self) -> bool:
         return self.default is MISSING
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The valid words, where they are known: those of a `Literal`, also of an optional one."""
+        kinds = [self.type, *get_args(self.type)]
+        return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+
 
 @lru_cache
 def fields_of(kind: type) -> dict[str, Field]:
-    """The fields of a settings class by name, in order; those without an `Option` are left out."""
+    """The fields of a settings class that have an `Option`, by name: its own, then those that it inherits."""
     hints = get_type_hints(kind, include_extras=True)
+    declared = {field.name: field for field in fields(kind)}
     found = {}
-    for field in fields(kind):
-        hint = hints[field.name]
-        option = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)), None)
-        if option:
+    for name in (name for each in kind.__mro__ for name in get_annotations(each) if name in declared):
+        option = next((each for each in getattr(hints[name], "__metadata__", ()) if isinstance(each, Option)), None)
+        if option and name not in found:
+            field = declared[name]
             default = field.default if field.default_factory is MISSING else field.default_factory()
-            found[field.name] = Field(field.name, get_args(hint)[0], default, option)
+            found[name] = Field(name, get_args(hints[name])[0], default, option)
     return found
 
 
@@ -103,23 +120,30 @@ def from_mapping(
     """Build settings from names and values that come from outside (JSON, TOML, `--set`).
 
     Raises:
-        error: for unknown names, with the closest known one, and wrong values, all of them together.
+        error: for unknown names, with the closest known one, missing names and wrong values, all of them together.
     """
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     unknown = [name for name in values if name not in known]
-    if not unknown:
+    missing = [name for name in known if name not in values and name in _required(kind)]
+    if not unknown and not missing:
         return kind(**values)
-    problems = [f"unknown option {name!r}" for name in unknown]
-    try:
-        kind(**{name: value for name, value in values.items() if name in known})
-    except FsodError as wrong:
-        problems.append(wrong.message)
-    raise error("; ".join(problems), hint=closest(unknown[0], sorted(known)))
+    problems = [f"unknown option {name!r}" for name in unknown] + [f"{name} is missing" for name in missing]
+    if not missing:
+        try:
+            kind(**{name: value for name, value in values.items() if name in known})
+        except FsodError as wrong:
+            problems.append(wrong.message)
+    raise error("; ".join(problems), hint=closest(unknown[0], sorted(known)) if unknown else hint)
+
+
+def _required(kind: type) -> list[str]:
+    return [field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING]
 
 
 def to_json(settings: Any) -> dict[str, Any]:
     """The values by name, as a configuration file takes them back: words are joined by commas, tuples are lists."""
-    options = fields_of(type(settings))
+    kind: type = type(settings)
+    options = fields_of(kind)
     written = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -146,7 +170,7 @@ def _checked(kind: type, values: dict[str, Any], error: type[FsodError], hint: s
         problems: dict[str, str] = {}
         for fault in wrong.errors(include_url=False):
             name = str(fault["loc"][0])
-            problems.setdefault(name, f"{name} is {_shown(values[name])}: {_right(fault)}")
+            problems.setdefault(name, f"{name} is {_shown(values[name])}: {_right(fault, fields_of(kind).get(name))}")
         raise error("; ".join(problems.values()), hint=hint) from None
     return {name: getattr(checked, name) for name in values}
 
@@ -155,29 +179,48 @@ def _checked(kind: type, values: dict[str, Any], error: type[FsodError], hint: s
 def _model(kind: Hashable) -> type[BaseModel]:
     """A strict pydantic model of the same fields: "3" is no number, true is no number, nothing is NaN."""
     from pydantic import ConfigDict, create_model
-    from pydantic import Field as Member
 
     assert isinstance(kind, type)
-    hints, options = get_type_hints(kind), fields_of(kind)
-    bounds: dict[str, Any] = {name: field.option.bounds for name, field in options.items()}
-    members: dict[str, Any] = {name: (hints[name], Member(**bounds.get(name, {}))) for name in hints}
+    members = {name: _member(hint, fields_of(kind).get(name)) for name, hint in get_type_hints(kind).items()}
     config = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
-    return create_model(kind.__name__, __config__=config, **members)
+    model: type[BaseModel] = create_model(kind.__name__, __config__=config, **members)
+    return model
 
 
-def _right(fault: Any) -> str:
-    """What pydantic says would be right, in the words of our messages."""
+def _member(hint: Any, field: Field | None) -> Any:
+    """A field as pydantic declares it."""
+    from pydantic import AfterValidator
+    from pydantic import Field as Member
+
+    if field and field.option.check:
+        hint = Annotated[hint, AfterValidator(field.option.check)]
+    bounds: dict[str, Any] = field.option.bounds if field else {}
+    return hint, Member(**bounds)
+
+
+_BOUND_FAULTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+
+
+def _right(fault: Any, field: Field | None) -> str:
+    """What would be right instead of a value that pydantic found wrong."""
+    if fault["type"] == "value_error":
+        return str(fault["ctx"]["error"])
     if fault["type"] in ("tuple_type", "too_long", "too_short") or len(fault["loc"]) > 1:
         return "give a list of the right values"
-    text = str(fault["msg"]).removeprefix("Input should be ")
-    if _choices(fault) and isinstance(fault["input"], str):
-        return closest(fault["input"], _choices(fault))
-    return f"give a number {text}" if text.startswith(("greater", "less")) else f"give {text}"
+    if field and fault["type"] in _BOUND_FAULTS:
+        return f"give a number that is {_range(field.option)}"
+    if field and field.choices and isinstance(fault["input"], str):
+        return closest(fault["input"], field.choices)
+    return f"give {str(fault['msg']).removeprefix('Input should be ')}"
 
 
-def _choices(fault: Any) -> list[str]:
-    expected = fault.get("ctx", {}).get("expected", "") if fault["type"] == "literal_error" else ""
-    return [word for word in str(expected).replace(" or ", ", ").replace("'", "").split(", ") if word]
+def _range(option: Option) -> str:
+    """The bounds in words: `at least 1 and at most 1,000`."""
+    return " and ".join(f"{BOUNDS[name]} {_number(bound)}" for name, bound in option.bounds.items())
+
+
+def _number(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 def _shown(value: Any) -> str:

@@ -37,14 +37,14 @@ def test_values_become_what_their_types_say() -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a word for a number": ({"count": "abc"}, "count is 'abc': give a valid integer"),
     "nothing": ({"rate": None}, "rate is None: give a valid number"),
-    "too small": ({"rate": 0}, "rate is 0: give a number greater than 0"),
-    "too large": ({"rate": 11.0}, "rate is 11.0: give a number less than or equal to 10"),
+    "too small": ({"rate": 0}, "rate is 0: give a number that is above 0 and at most 10"),
+    "too large": ({"rate": 11.0}, "rate is 11.0: give a number that is above 0 and at most 10"),
     "true for a number": ({"count": True}, "count is True: give a valid integer"),
     "no number": ({"rate": float("nan")}, "rate is nan: give a finite number"),
     "a near choice": ({"kind": "adam"}, "kind is 'adam': Did you mean adamw? Valid: adamw, sgd."),
     "one for two": ({"zoom": 3}, "zoom is 3: give a list of the right values"),
     "three for two": ({"zoom": [1, 2, 3]}, "zoom is (1, 2, 3): give a list of the right values"),
-    "bounds of what may be absent": ({"share": -2}, "share is -2: give a number greater than 0"),
+    "bounds of what may be absent": ({"share": -2}, "share is -2: give a number that is above 0"),
     "words that are none": ({"names": 5}, "names is 5: give a list of the right values"),
     "unlisted too": ({"unlisted": "x"}, "unlisted is 'x': give a valid integer"),
 }

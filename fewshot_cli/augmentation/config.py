@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fewshot_cli.errors import ConfigError, closest
+from fewshot_cli.errors import closest
+from fewshot_cli.settings import Option, fields_of, validate
 
 OPERATIONS = ("positive", "flip", "rotate", "stretch", "scale", "color")
 """In the order they are applied; positive extraction first, while every pixel is there."""
-STEEPEST = 180.0
-"""Degrees of rotation at most."""
+LARGEST_SEED = 2**63 - 1
+"""What torch's generators take."""
+SMALLEST_ZOOM, LARGEST_ZOOM = 0.01, 100
+PANEL = "Augmentation"
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Operations, each once, in the order they are applied; raises ValueError for an unknown one."""
+    wanted = list(names)
+    for name in wanted:
+        if name not in OPERATIONS:
+            raise ValueError(f"unknown operation {name!r}. {closest(name, OPERATIONS)}")
+    return tuple(name for name in OPERATIONS if name in wanted)
+
+
+def zoom_range(ends: tuple[float, float]) -> tuple[float, float]:
+    """The smallest and the largest zoom as they are; raises ValueError if they are not in that order and range."""
+    if not SMALLEST_ZOOM <= ends[0] <= ends[1] <= LARGEST_ZOOM:
+        raise ValueError(f"give the smallest and the largest zoom, between {SMALLEST_ZOOM} and {LARGEST_ZOOM}")
+    return ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,59 +41,55 @@ class Augmentation:
         ConfigError: listing every field that cannot work.
     """
 
-    ops: tuple[str, ...] = OPERATIONS
-    """Names in OPERATIONS, in any order."""
-    positive: float = 0.5
-    """Share of the variants that are crops around an instance; at 1 no variant shows an image's negatives at large."""
-    flip: float = 0.5
-    """Share of the variants that are mirrored left to right."""
-    rotate: float = 15.0
-    """Degrees, to either side."""
-    stretch: float = 4 / 3
-    """Width over height changes by at most this factor, to either side."""
-    scale: tuple[float, float] = (0.35, 1.8)
-    """Smallest and largest zoom."""
-    color: float = 0.4
-    """Strength of the change in brightness, contrast and saturation, 0 … 1; the hue moves by a twentieth of it."""
+    ops: Annotated[
+        tuple[str, ...],
+        Option(
+            f"Operations, separated by commas: {', '.join(OPERATIONS)}; empty for none.",
+            panel=PANEL,
+            words=True,
+            check=in_order,
+        ),
+    ] = OPERATIONS
+    # At 1 no variant shows the background of an image as a whole.
+    positive: Annotated[
+        float, Option("Share of the variants that are crops around an object, 0 to 1.", panel=PANEL, ge=0, le=1)
+    ] = 0.5
+    flip: Annotated[
+        float, Option("Share of the variants that are mirrored left to right, 0 to 1.", panel=PANEL, ge=0, le=1)
+    ] = 0.5
+    rotate: Annotated[
+        float, Option("Largest rotation to either side, degrees, 0 to 180.", panel=PANEL, ge=0, le=180)
+    ] = 15.0
+    stretch: Annotated[
+        float, Option("Largest change of the aspect ratio to either side, a factor, 1 to 10.", panel=PANEL, ge=1, le=10)
+    ] = 4 / 3
+    scale: Annotated[
+        tuple[float, float], Option("Smallest and largest zoom, two factors.", panel=PANEL, check=zoom_range)
+    ] = (0.35, 1.8)
+    # The hue moves by a twentieth of it.
+    color: Annotated[
+        float,
+        Option("Strength of the change in brightness, contrast and saturation, 0 to 1.", panel=PANEL, ge=0, le=1),
+    ] = 0.4
 
     def __post_init__(self) -> None:
-        # A list, as JSON gives it, is meant as well.
-        object.__setattr__(self, "scale", tuple(self.scale))
-        problems = [text for good, text in self._checks() if not good]
-        if problems:
-            raise ConfigError("; ".join(problems), hint="See `fsod augment --help`.")
-
-    def _checks(self) -> list[tuple[bool, str]]:
-        ends = " ".join(f"{end:g}" for end in self.scale)
-        return [
-            *((op in OPERATIONS, f"ops is {op!r}: {closest(op, OPERATIONS)}") for op in self.ops),
-            *(
-                (0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: give 0 to 1")
-                for name in ("positive", "flip", "color")
-            ),
-            (0 <= self.rotate <= STEEPEST, f"rotate is {self.rotate}: give degrees from 0 to {STEEPEST:g}"),
-            (1 <= self.stretch <= 10, f"stretch is {self.stretch}: give a factor from 1 to 10"),
-            (
-                len(self.scale) == 2 and 0.01 <= self.scale[0] <= self.scale[-1] <= 100,
-                f"scale is {ends}: give the smallest and the largest zoom, between 0.01 and 100",
-            ),
-        ]
+        validate(self, hint="See `fsod augment --help`.")
 
     def to_json(self) -> dict[str, Any]:
         """What a data set's record says of it: the operations with their ranges."""
-        return {name: getattr(self, name) for name in in_order(self.ops)}
+        return {name: getattr(self, name) for name in self.ops}
 
 
-def parse_ops(text: str) -> tuple[str, ...]:
-    """`flip,color` as a tuple, in the order they are applied; raises ConfigError for an unknown one."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in OPERATIONS:
-            raise ConfigError(f"unknown augmentation {name!r} in --ops", hint=closest(name, OPERATIONS))
-    return in_order(names)
+@dataclass(frozen=True, kw_only=True)
+class Variants(Augmentation):
+    """How many variants of each training image are made, and with which random numbers."""
 
+    copies: Annotated[
+        int, Option("Variants of each training image, the unchanged image included.", panel=PANEL, ge=1, le=10_000)
+    ] = 24
+    seed: Annotated[int, Option("Random seed of the variants.", panel=PANEL, ge=0, le=LARGEST_SEED)] = 0
 
-def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Each once, in the order they are applied."""
-    wanted = set(names)
-    return tuple(name for name in OPERATIONS if name in wanted)
+    @property
+    def augmentation(self) -> Augmentation:
+        """The operations and their ranges alone."""
+        return Augmentation(**{name: getattr(self, name) for name in fields_of(Augmentation)})

@@ -1,7 +1,7 @@
 """`fsod`: the subcommands, and the one place where errors become messages and exit codes.
 
     0 fine · 1 a bug · 2 usage · 3 data · 4 policy or configuration · 5 model or checkpoint · 6 diverged
-    7 network · 130 Ctrl-C · 141 whoever read stdout left · 143 SIGTERM
+    7 network · 130 Ctrl-C · 141 the reader of stdout closed it · 143 SIGTERM
 
 Nothing else in the package prints an error or exits.
 """
@@ -24,7 +24,8 @@ import typer
 from typer.core import TyperGroup
 
 import fewshot_cli
-from fewshot_cli.cli import augment, console, demo, eval, fetch, finetune, inspect_layers, sweep
+from fewshot_cli.cli import console
+from fewshot_cli.cli.commands import COMMANDS, Commands
 from fewshot_cli.errors import ConfigError, DatasetError, FsodError, StorageError, UsageError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
@@ -36,15 +37,15 @@ _CommandLineError = next(kind for kind in typer.BadParameter.__mro__ if kind.__n
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, so that whoever cleans up after Ctrl-C cleans up after a scheduler's kill as well."""
+    """SIGTERM, as an exception that code which cleans up after Ctrl-C handles as well."""
 
 
 class _ReaderLeft(Exception):
-    """Whoever read stdout has closed it, as `head` does."""
+    """The reader of stdout has closed it, as `head` does."""
 
 
 class BoundaryGroup(TyperGroup):
-    """A group whose commands may raise anything: a person gets a message, a script an exit code."""
+    """A group whose commands may raise anything: it becomes a message on stderr and an exit code."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         console.begin(json=_asks_for_json(args))
@@ -57,7 +58,7 @@ class BoundaryGroup(TyperGroup):
 
 
 def _asks_for_json(args: Sequence[str]) -> bool:
-    """Known before parsing, because the parser's own errors are to come as JSON as well."""
+    """Whether --json is given; known before parsing, because the parser's own errors are printed as JSON as well."""
     options = args[: args.index("--")] if "--" in args else args
     return "--json" in options
 
@@ -81,7 +82,7 @@ def _boundary() -> Iterator[None]:
     except _ReaderLeft:
         code = _READER_LEFT
     except SystemExit as leaving:
-        # Rich answers a closed pipe by leaving with 1, which is our code for a bug.
+        # Rich exits with 1 on a closed pipe; here 1 is the code of a bug.
         if not isinstance(leaving.__context__, BrokenPipeError):
             raise
         code = _READER_LEFT
@@ -141,14 +142,14 @@ def _place(error: Exception) -> str:
 def _answer(error: dict[str, Any]) -> None:
     if not console.wants_json():
         return
-    # The error is already told on stderr; a stdout that takes nothing must not hide its exit code.
+    # The error is on stderr already; that stdout cannot be written must not replace its exit code.
     with contextlib.suppress(_ReaderLeft, StorageError, OSError):
         console.print_json({"error": error})
         _flush_stdout()
 
 
 def as_fsod_error(error: Exception) -> FsodError | None:
-    """The error as one of ours, or None for what nobody foresaw: a bug."""
+    """The error as an FsodError, or None if it is a bug."""
     if isinstance(error, FsodError):
         return error
     if isinstance(error, _CommandLineError):
@@ -187,7 +188,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _flush_stdout() -> None:
-    """Write now what is still buffered: an error while Python shuts down could no longer be told.
+    """Write what is still buffered now, because an error while Python shuts down could no longer be reported.
 
     Raises _ReaderLeft, or StorageError if stdout goes to a file on a full disk.
     """
@@ -220,7 +221,7 @@ def _reader_left() -> bool:
 
 
 def _abandon_stdout() -> None:
-    """Let what is left in the buffer vanish, so that Python's own flush at the end finds nothing to complain about."""
+    """Discard what is left in the buffer, so that Python's own flush at exit raises nothing."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -236,7 +237,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
     def stop(_signal: int, _frame: object) -> NoReturn:
         if os.getpid() != process:
-            os._exit(143)  # a forked worker has inherited this handler and nothing to clean up
+            os._exit(143)  # a forked worker that inherited this handler, with nothing to clean up
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -248,9 +249,25 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 # --- the commands ---
 
+
+class FsodGroup(BoundaryGroup):
+    """The subcommands of COMMANDS, none of them imported before it is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        # Plain help: importing Rich for it would take longer than all the rest of `fsod --help`.
+        super().__init__(**{**attributes, "commands": Commands(), "rich_markup_mode": None})
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
+
 app = typer.Typer(
     name="fsod",
-    cls=BoundaryGroup,
+    cls=FsodGroup,
     help="Adapt a pretrained object detector to a new class from about ten images.",
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
@@ -274,15 +291,6 @@ def _fsod(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(UsageError.exit_code)
-
-
-app.command("fetch")(fetch.fetch)
-app.command("augment")(augment.augment)
-app.command("finetune")(finetune.finetune)
-app.command("eval")(eval.evaluate)
-app.command("inspect-layers")(inspect_layers.inspect_layers)
-app.command("sweep")(sweep.sweep)
-app.command("demo")(demo.demo)
 
 
 def main() -> None:

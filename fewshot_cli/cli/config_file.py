@@ -17,8 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, time
-from enum import Enum
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -42,28 +41,6 @@ def apply(path: Path, context: typer.Context) -> None:
     file = path / "config.json" if path.is_dir() else path
     options = _options_of(context, _read(file), file)
     context.default_map = {**(context.default_map or {}), **_checked(context, options, file)}
-
-
-def recorded(context: typer.Context) -> Options:
-    """What a run's config.json holds so that `apply` can repeat it: the command and all its options, by name.
-
-    How to speak (--json, --quiet) is not part of it.
-    """
-    spoken = {"json", "quiet"}
-    options = {
-        _spelling(parameter): _as_json(context.params.get(parameter.name))
-        for parameter in _takers(context.command)
-        if parameter.name not in spoken
-    }
-    return {"command": context.command.name, "options": options}
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_as_json(item) for item in value]
-    if isinstance(value, Enum):
-        return value.value
-    return str(value) if isinstance(value, PurePath) else value
 
 
 # --- reading ---
@@ -117,7 +94,7 @@ def _options_of(context: typer.Context, document: Options, file: Path) -> Option
         raise ConfigError(f"{file}: [{unknown[0]}] is no command", hint=closest(unknown[0], siblings))
     flat = {key: value for key, value in document.items() if key not in tables}
     own = [table for key, table in tables.items() if _canonical(key) == _canonical(command)]
-    # A table is nearer to its command than the flat keys, so it wins.
+    # The command's own table has precedence over the flat keys.
     merged = {
         _canonical(key): (key, value)
         for part in [flat, *own]
@@ -198,9 +175,9 @@ def _checked_value(context: typer.Context, parameter: Any, value: Any) -> Any:
 
 
 def _as_typed_by_hand(parameter: Any, value: Any) -> Any:
-    """What the parser would get, had the value been typed: words, and true or false for a flag.
+    """The value as the parser gets it from a command line: words, and true or false for a flag.
 
-    So a file takes exactly what the command line takes, whatever the type of the option.
+    So a file takes exactly the values that the command line takes.
     """
     if getattr(parameter, "is_flag", False):
         if not isinstance(value, bool):
@@ -234,7 +211,7 @@ def _canonical(name: str) -> str:
 
 
 def _takers(command: Any) -> Iterator[Any]:
-    """Everything a file may set: all but --config itself."""
+    """The parameters that a file may set: all but --config itself."""
     return (parameter for parameter in command.params if parameter.name != "config")
 
 

@@ -1,4 +1,4 @@
-"""What a person sees: results on stdout, everything else on stderr.
+"""The two output streams: results on stdout, everything else on stderr.
 
     console = Console(json=json, quiet=quiet)
     console.say("256 images")                         # stderr, nothing under --quiet
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PIPED_WIDTH = 1000
-"""Columns of a table that goes into a pipe or a file: nobody's screen is there to cut it."""
+"""Columns of a table that goes into a pipe or a file, where no screen limits its width."""
 
 _RED, _YELLOW, _CYAN = 31, 33, 36
 
 
-# --- what the error boundary has to know about the command under way ---
+# --- state of the current command that the error boundary needs ---
 
 
 @dataclass(slots=True)
@@ -49,13 +49,13 @@ _invocation = _Invocation()
 
 
 def begin(*, json: bool) -> None:
-    """A new command starts: forget what the last one in this process left behind."""
+    """A new command starts: reset the state of the previous one in this process."""
     global _invocation
     _invocation = _Invocation(json=json)
 
 
 def note_on_interrupt(text: str | None) -> None:
-    """What to tell a person who stops this command, e.g. how to resume it; None takes it back."""
+    """Text to print if this command is interrupted, e.g. how to resume it; None removes it."""
     _invocation.interrupt_note = text
 
 
@@ -65,7 +65,7 @@ def interrupt_note() -> str | None:
 
 
 def wants_json() -> bool:
-    """Whether stdout still owes its one JSON document."""
+    """Whether the JSON document is still to be printed on stdout."""
     return _invocation.json and not _invocation.answered
 
 
@@ -113,7 +113,7 @@ def _is_terminal(stream: TextIO) -> bool:
 
 
 class Console:
-    """The `Reporter` of the command line. A command makes one, before it does anything else."""
+    """The `Reporter` of the command line; every command creates one first."""
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
@@ -136,11 +136,11 @@ class Console:
         note_on_interrupt(text)
 
     def result(self, document: Mapping[str, Any], *renderables: object) -> None:
-        """Answer on stdout, once.
+        """Print the result on stdout, once.
 
         Args:
             document: what --json prints, and nothing else then; paths become text, NaN becomes null.
-            renderables: what a person reads instead: text, Rich objects, or functions that make one (they
+            renderables: printed without --json: text, Rich objects, or functions that make one (they
                 are not called under --json).
         """
         if self.json:
@@ -240,7 +240,7 @@ def _new_bars() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[remark]}", markup=False),
         console=RichConsole(stderr=True),
-        # Drawing competes with training for the processor; four times a second looks alive.
+        # Drawing takes processor time from training; four times a second is enough.
         refresh_per_second=4,
         # stdout belongs to results, which must not end up on the bar's stream.
         redirect_stdout=False,
@@ -248,17 +248,17 @@ def _new_bars() -> Progress:
 
 
 class PlainTask:
-    """Progress for a log: about ten lines a task, however long it runs.
+    """Progress for a log: about ten lines per task, however long it runs.
 
     A line at the start and one at the end; between them one a tenth, or, where the total is unknown, after 10 s,
-    20 s, 40 s … A nested task speaks only when it takes long, so that a log is not full of short ones.
+    20 s, 40 s … A nested task prints only if it takes long, so that a log is not full of short ones.
     """
 
     GAP = 2.0
-    """Seconds at least between two lines, so that a quick task takes two lines and not twelve."""
+    """Least seconds between two lines, so that a quick task takes two lines and not twelve."""
 
     LONG = 10.0
-    """Seconds after which a nested task, or one of unknown length, shows that it is alive."""
+    """Seconds after which a nested task, or one of unknown length, prints its first line."""
 
     def __init__(
         self,
@@ -277,21 +277,21 @@ class PlainTask:
         self._tenth = int(10 * done / total) if total else 0
         self._remark = ""
         self._gap = self.LONG if nested or total is None else self.GAP
-        self._started = self._spoke = clock()
+        self._started = self._printed = clock()
         if not nested:
             self._print(self._amount() if total else "started")
 
     def advance(self, steps: float = 1) -> None:
         self._done += steps
         if self._total and self._done >= self._total:
-            return  # `finish` has the last word
-        if self._clock() - self._spoke < self._gap:
+            return  # `finish` prints the last line
+        if self._clock() - self._printed < self._gap:
             return
         if self._total is None:
             self._gap *= 2
         elif not self._enters_new_tenth(self._total):
             return
-        self._spoke = self._clock()
+        self._printed = self._clock()
         self._print(self._state())
 
     def update(self, text: str) -> None:

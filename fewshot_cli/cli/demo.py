@@ -8,23 +8,24 @@ from typing import Annotated
 import typer
 
 from fewshot_cli.cli.console import Console, note_on_interrupt
-from fewshot_cli.cli.options import Config, Json, Quiet
+from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, runs and the page.")] = Path("fsod-demo"),
-    seed: Annotated[int, typer.Option(help="Of the shots, the variants and the batches.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for training images, variants and batch order.")] = 0,
+    threads: Threads = None,
     config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Adapt the embedded detector to a class it never saw: fetch, augment, fine-tune three ways, eval, a page."""
+    """Adapt the embedded detector to a class that it does not know: fetch, augment, three fine-tunes, eval, a page."""
     console = Console(json=json, quiet=quiet)
     note_on_interrupt("The same command goes on where it was.")
     from fewshot_cli.demo import run_demo
     from fewshot_cli.report.tables import demo_table
 
-    result = run_demo(out, seed=seed, reporter=console)
+    result = run_demo(out, seed=seed, threads=threads, reporter=console)
     console.result(
         result.to_json(),
         lambda: demo_table(result.rows),
@@ -33,5 +34,5 @@ def demo(
         *(f"  {line}" for line in result.commands),
         "\nYour own images, in COCO format (the first fine-tune downloads a detector's weights):\n",
         "  fsod fetch --source coco:my_photos --class NAME --shots 10",
-        "  fsod finetune --policy symmetric --budget 3",
+        "  fsod finetune",
     )

@@ -1,4 +1,4 @@
-"""`fsod eval`: COCO's twelve numbers of a run, or of a pretrained detector as it is."""
+"""`fsod eval`: the twelve COCO metrics of a run, or of a pretrained detector as it is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fewshot_cli.cli.console import Console
-from fewshot_cli.cli.options import Config, Json, Quiet
+from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 
 if TYPE_CHECKING:
     from fewshot_cli.verbs.evaluate import Evaluation
+
+_SPEED = "Speed and memory"
 
 
 def evaluate(
@@ -22,7 +24,7 @@ def evaluate(
         Path | None, typer.Option(help="Data set (its test split) or one split; default: what the run was made from.")
     ] = None,
     detector: Annotated[
-        str | None, typer.Option(help="Measure this pretrained detector instead of a run; needs --data.")
+        str | None, typer.Option(help="Evaluate this pretrained detector instead of a run; needs --data.")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Weights of --detector, or where a run's base weights are now.")
@@ -38,13 +40,23 @@ def evaluate(
             metavar="NAME", help="Store ground truth, predictions and their evaluation as this FiftyOne data set."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device that computes: auto, cpu, cuda or cuda:N.", rich_help_panel=_SPEED)
+    ] = "auto",
+    threads: Threads = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|fp32|bf16",
+            help="Number format of convolutions: fp32, bf16, or auto: as in training, else bf16 where it is faster.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = "auto",
     config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a run or a detector on a test set with pycocotools."""
+    """Evaluate a run or a pretrained detector on a test set with pycocotools."""
     console = Console(json=json, quiet=quiet)
     if fiftyone is not None:
         from fewshot_cli.report.fiftyone_sets import check_free
@@ -62,6 +74,7 @@ def evaluate(
         best=best,
         device=device,
         precision=precision,
+        threads=threads,
         reporter=console,
     )
     if predictions is not None:

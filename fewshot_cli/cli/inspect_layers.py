@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet
+from fewshot_cli.cli.parameters import takes
 from fewshot_cli.errors import UsageError
+from fewshot_cli.policies import default_budget
+from fewshot_cli.runs.config import FinetuneConfig
 
-if TYPE_CHECKING:
-    from fewshot_cli.policies import Selection
 
-
+@takes(
+    FinetuneConfig,
+    only=("policy", "budget", "train_neck", "backbone_stages", "image_size"),
+    optional=("policy",),
+)
 def inspect_layers(
     target: Annotated[
         str | None,
         typer.Argument(metavar="DETECTOR|RUN", help="A detector, or the folder of a run; none: list detectors."),
     ] = None,
-    policy: Annotated[str | None, typer.Option(help="Where the budget goes; default: nothing is chosen.")] = None,
-    budget: Annotated[int | None, typer.Option(help="Head layers that train, predictor included.")] = None,
-    train_neck: Annotated[bool, typer.Option("--train-neck/--freeze-neck", help="Train the neck too.")] = False,
-    backbone_stages: Annotated[
-        int, typer.Option(help="Backbone stages that train, 0 to 5, counted from the output side.")
-    ] = 0,
-    classes: Annotated[int, typer.Option(min=1, help="Classes of the data set.")] = 1,
-    image_size: Annotated[int | None, typer.Option(help="Side of the square canvas, pixels.")] = None,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 1,
     config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Show a detector layer by layer, what would train, and where features would be cached."""
     console = Console(json=json, quiet=quiet)
@@ -40,16 +39,19 @@ def inspect_layers(
     from fewshot_cli.detectors.registry import get_spec
     from fewshot_cli.verbs.inspect import inspect_run, inspect_selection, select_for
 
+    policy, budget = options["policy"], options["budget"]
     if Path(target, "config.json").is_file():
         if policy is not None or budget is not None:
             raise UsageError(f"{target} is a run: its policy and budget are fixed", hint="Name a detector instead.")
         report = inspect_run(Path(target))
     else:
-        get_spec(target)
+        depth = get_spec(target).head_depth
         if policy is None and budget is not None:
             raise UsageError("--budget goes with --policy", hint="E.g. --policy symmetric --budget 3.")
-        selection: Selection = select_for(target, policy or "none", budget, train_neck, backbone_stages)
-        report = inspect_selection(target, selection, classes=classes, image_size=image_size)
+        policy = policy or "none"
+        budget = default_budget(policy, depth) if budget is None else budget
+        selection = select_for(target, policy, budget, options["train_neck"], options["backbone_stages"])
+        report = inspect_selection(target, selection, classes=classes, image_size=options["image_size"])
     console.result(report, lambda: _table(report), _totals(report))
 
 
@@ -59,9 +61,7 @@ def _list_detectors(console: Console) -> None:
     rows = {name: {"summary": spec.summary, "head_layers": spec.head_depth} for name, spec in DETECTORS.items()}
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  M = {row['head_layers']}  {row['summary']}" for name, row in rows.items()]
-    console.result(
-        {"detectors": rows}, "\n".join(lines), "Next: fsod inspect-layers NAME --policy symmetric --budget 3"
-    )
+    console.result({"detectors": rows}, "\n".join(lines), "Next: fsod inspect-layers NAME --policy symmetric")
 
 
 def _table(report: dict[str, Any]) -> object:

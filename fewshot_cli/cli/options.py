@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from fewshot_cli.augmentation.config import OPERATIONS
 from fewshot_cli.cli import config_file
 
 
@@ -15,6 +14,15 @@ def _use_config(context: typer.Context, value: Path | None) -> Path | None:
     if value is not None and not context.resilient_parsing:
         config_file.apply(value, context)
     return value
+
+
+def parse_threads(text: str) -> int | None:
+    """A positive number, or None for `auto`; raises BadParameter for anything else."""
+    if text == "auto":
+        return None
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is neither auto nor a positive integer.")
 
 
 # A switch has its opposite too, so that the command line can overrule a configuration file.
@@ -32,7 +40,7 @@ Quiet = Annotated[
         "--quiet/--no-quiet",
         "-q",
         show_default=False,
-        help="No progress and no remarks on stderr; warnings stay.",
+        help="No progress and no remarks on stderr, only warnings and errors.",
     ),
 ]
 Config = Annotated[
@@ -45,11 +53,13 @@ Config = Annotated[
         callback=_use_config,
     ),
 ]
-
-Ops = Annotated[str, typer.Option(help=f"Augmentations, separated by commas: {', '.join(OPERATIONS)}; empty for none.")]
-Positive = Annotated[float, typer.Option(help="Share of the variants that are crops around an instance, 0 to 1.")]
-Flip = Annotated[float, typer.Option(help="Share of the variants that are mirrored, 0 to 1.")]
-Rotate = Annotated[float, typer.Option(help="Largest turn to either side, degrees.")]
-Stretch = Annotated[float, typer.Option(help="Largest change of width over height, a factor from 1.")]
-Scale = Annotated[tuple[float, float], typer.Option(help="Smallest and largest zoom, two numbers.")]
-Color = Annotated[float, typer.Option(help="Change of brightness, contrast and saturation, 0 to 1.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="auto|N",
+        parser=parse_threads,
+        show_default="auto",
+        help="Threads that compute on the CPU; auto: one for each core that is free when the command starts.",
+        rich_help_panel="Speed and memory",
+    ),
+]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.device import peak_memory
@@ -88,6 +90,7 @@ def _about(run: Run, config: FinetuneConfig, data: Dataset, prepared: Prepared) 
         "small_object_lr": prepared.small_object_lr,
         "precision": prepared.precision,
         "device": str(prepared.predictor.device),
+        "threads": torch.get_num_threads(),
     }
 
 

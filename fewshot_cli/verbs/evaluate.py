@@ -7,9 +7,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewshot_cli.errors import DataError, UsageError
+from fewshot_cli.errors import ConfigError, DataError, UsageError, closest
 from fewshot_cli.progress import Reporter, SilentReporter
+from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run, latest_run, load_run
+from fewshot_cli.settings import fields_of
+from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
     from fewshot_cli.datasets.types import Split
@@ -44,6 +47,7 @@ def evaluate(
     best: bool = False,
     device: str = "auto",
     precision: str = "auto",
+    threads: int | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Measure a run or a pretrained detector with COCO's metrics.
@@ -56,6 +60,7 @@ def evaluate(
         image_size: with `detector`: side of the square canvas, pixels.
         best: the checkpoint with the best test mAP instead of the last one.
         device, precision: as in FinetuneConfig; `auto` precision is that of the run.
+        threads: CPU threads; None: one for each free core.
         reporter: gets the progress.
 
     Raises:
@@ -64,7 +69,8 @@ def evaluate(
         ModelError, CheckpointError, NetworkError: the detector or its weights cannot be had.
     """
     reporter = reporter or SilentReporter()
-    _check(run, data, detector, image_size, best)
+    _check(run, data, detector, image_size, best, precision)
+    use_threads(choose_threads(threads, reporter))
     if detector is not None and data is not None:
         split = test_split(data)
         predictor = _pretrained(detector, weights, image_size, device, precision, reporter)
@@ -90,13 +96,16 @@ def test_split(folder: str | PathLike[str]) -> Split:
     return read_split(path)
 
 
-def _check(run: object, data: object, detector: str | None, image_size: int | None, best: bool) -> None:
+def _check(run: object, data: object, detector: str | None, image_size: int | None, best: bool, precision: str) -> None:
     if detector is not None and (run is not None or best):
         raise UsageError("--detector measures a detector without a run", hint="Give a run, or --detector, not both.")
     if detector is not None and data is None:
         raise UsageError("--detector needs --data", hint="Give a data set or a split in COCO format.")
     if detector is None and image_size is not None:
         raise UsageError("--image-size goes with --detector", hint="A run is measured at the size it was trained at.")
+    valid = fields_of(FinetuneConfig)["precision"].choices
+    if precision not in valid:
+        raise ConfigError(f"unknown precision {precision!r}", hint=closest(precision, valid))
 
 
 def _find(run: Run | str | PathLike[str] | None, reporter: Reporter) -> Run:

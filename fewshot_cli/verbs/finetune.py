@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot_cli.datasets.store import latest_dataset, recorded_detector
-from fewshot_cli.detectors.registry import WEIGHT_NAMES
+from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
 from fewshot_cli.errors import FsodError
 from fewshot_cli.files import make_folder
 from fewshot_cli.progress import Reporter, SilentReporter
-from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.config import FinetuneConfig, with_budget
 from fewshot_cli.runs.folder import DEFAULT_ROOT, Run, load_run, new_run
+from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
     from fewshot_cli.training.features import FeatureStore
@@ -81,12 +82,16 @@ def run_at(
     Raises:
         FsodError: as `finetune`.
     """
-    run = Run(folder)
-    if not run.finished:
-        make_folder(folder)
-        run.write_config(config)
-        _continue(run, config, reporter or SilentReporter(), features)
-    return run
+    run, reporter = Run(folder), reporter or SilentReporter()
+    if run.finished:
+        return run
+    make_folder(folder)
+    if run.config_file.exists():
+        # A run that was begun keeps its number of threads, so that it ends with the same bits.
+        config = replace(config, threads=config.threads or run.read_config().threads)
+    config = replace(config, threads=choose_threads(config.threads, reporter))
+    run.write_config(config)
+    return _continue(run, config, reporter, features)
 
 
 def configure(
@@ -110,8 +115,9 @@ def configure(
         detector=detector or recorded_detector(folder) or FinetuneConfig.detector,
         weights=given.weights if given.weights in WEIGHT_NAMES else str(Path(given.weights).resolve()),
     )
+    config = with_budget(config, get_spec(config.detector).head_depth, reporter)
     select_layers(config)
-    return config
+    return replace(config, threads=choose_threads(config.threads, reporter))
 
 
 def run_stem(config: FinetuneConfig) -> str:
@@ -133,6 +139,8 @@ def _start(run: Run, config: FinetuneConfig, reporter: Reporter) -> Run:
 def _continue(run: Run, config: FinetuneConfig, reporter: Reporter, features: FeatureStore | None) -> Run:
     from fewshot_cli.training.finetune import finetune as train
 
+    if config.threads:
+        use_threads(config.threads)
     reporter.on_interrupt(f"Continue with: fsod finetune --resume {run.folder}")
     train(config, run, reporter, features=features)
     return run

@@ -118,4 +118,4 @@ def test_ranges_come_from_the_command_line_and_change_the_variants(cats: Dataset
     assert 0 == fsod("augment", cats.path, "--ops", "scale", "--scale", "0.5", "0.6", "--copies", "2").exit_code
     result = fsod("augment", cats.path, "--scale", "2", "1", "--force")
     assert 4 == result.exit_code
-    assert "scale is 2 1" in result.stderr
+    assert "scale is (2.0, 1.0)" in result.stderr

@@ -9,20 +9,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from helpers_data import write_document
 from helpers_runs import TINY, argv_of, draw_shapes, fsod, start_fsod
 
-from fewshot_cli.cli.app import app
 from fewshot_cli.detectors.registry import DETECTORS
 from fewshot_cli.policies import POLICIES
 from fewshot_cli.runs.checkpoint import read_checkpoint
-from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 
 
@@ -56,26 +52,27 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"device": "cuda:7"}, 4, "no device cuda:7", "--device auto or cpu"),
         ({"device": "tpu9"}, 4, "unknown device 'tpu9'", "auto, cpu, cuda"),
         ({"device": "meta"}, 4, "device meta is not supported", "auto, cpu, cuda"),
-        ({"optimizer": "adam"}, 4, "optimizer is 'adam': Did you mean adamw?", "--help"),
-        ({"precision": "fp16"}, 4, "precision is 'fp16'", "--help"),
-        ({"cache_type": "int8"}, 4, "cache_type is 'int8'", "--help"),
-        ({"ops": "flip,rotato"}, 4, "unknown augmentation 'rotato' in --ops", "Valid: positive, flip"),
-        ({"iterations": 0}, 4, "iterations is 0: give 1 to 1,000,000", "--help"),
-        ({"iterations": 10**12}, 4, "iterations is 1000000000000: give 1 to 1,000,000", "--help"),
-        ({"batch_size": 0, "copies": -2}, 4, "batch_size is 0: give 1 to 1,024; copies is -2", "--help"),
-        ({"lr": "nan"}, 4, "lr is nan: give a positive number", "--help"),
-        ({"lr": "inf"}, 4, "lr is inf: give a positive number", "--help"),
-        ({"lr": "1e39"}, 4, "lr is 1e+39: give a positive number", "--help"),
-        ({"lr": 0}, 4, "lr is 0.0: give a positive number", "--help"),
-        ({"backbone_lr": 0}, 4, "backbone_lr is 0.0: give a positive share of lr", "--help"),
-        ({"small_object_lr": -1}, 4, "small_object_lr is -1.0: give a positive share of lr", "--help"),
-        ({"weight_decay": "inf"}, 4, "weight_decay is inf: give 0 or more", "--help"),
-        ({"clip": "nan"}, 4, "clip is nan: give 0 or more", "--help"),
-        ({"cache_memory": "inf"}, 4, "cache_memory is inf: give 0 or more", "--help"),
-        ({"cache_disk": -1}, 4, "cache_disk is -1.0: give 0 or more", "--help"),
-        ({"warmup": 1}, 4, "warmup is 1.0: give a share of the run", "--help"),
-        ({"seed": -1}, 4, "seed is -1: give 0 to", "--help"),
-        ({"seed": 2**63}, 4, f"seed is {2**63}: give 0 to", "--help"),
+        ({"optimizer": "adam"}, 4, "optimizer is 'adam': Did you mean adamw? Valid: adamw, sgd.", "--help"),
+        ({"precision": "fp16"}, 4, "precision is 'fp16': Did you mean bf16? Valid: auto, fp32, bf16.", "--help"),
+        ({"ops": "flip,rotato"}, 4, "unknown operation 'rotato'. Did you mean rotate? Valid: positive, flip", "--help"),
+        (
+            {"iterations": 10**12},
+            4,
+            "iterations is 1000000000000: give a number that is at least 1 and at most 1,000,000",
+            "--help",
+        ),
+        (
+            {"batch_size": 0, "copies": -2},
+            4,
+            "at most 10,000; batch_size is 0: give a number that is at least 1",
+            "--help",
+        ),
+        ({"lr": "nan"}, 4, "lr is nan: give a finite number", "--help"),
+        ({"lr": 0}, 4, "lr is 0.0: give a number that is above 0 and at most 1e+30", "--help"),
+        ({"warmup": 1}, 4, "warmup is 1.0: give a number that is at least 0 and below 1", "--help"),
+        ({"seed": 2**63}, 4, f"seed is {2**63}: give a number that is at least 0", "--help"),
+        ({"threads": 1025}, 4, "threads is 1025: give a number that is at least 1 and at most 1,024", "--help"),
+        ({"threads": 0}, 2, "'0' is neither auto nor a positive integer", "--help"),
         ({"data": "nowhere"}, 3, "nowhere does not exist", "fsod fetch"),
         ({"data": "."}, 3, "is not a data set: it has no train/", "annotations.json and images/"),
         ({"name": "a/b"}, 4, "--name 'a/b' is not a plain folder name", "--runs"),
@@ -103,11 +100,18 @@ def hold(result: Any, code: int, message: str, hint: str) -> None:
     assert "" == result.stdout
 
 
-def test_a_policy_that_needs_a_budget_says_so(shapes: Path) -> None:
-    """Without --budget the message names the policy and the hint the possible numbers, for finetune and inspect."""
+def test_without_a_budget_three_layers_train(shapes: Path) -> None:
+    """--budget defaults to 3 for policies that take one, and the run records it; inspect-layers agrees."""
     without = {key: value for key, value in TINY.items() if key != "budget"}
-    hold(fsod(*argv_of(shapes, without)), 4, "policy symmetric needs a budget", "--budget 2 to 4")
-    hold(fsod("inspect-layers", "yolox_nano", "--policy", "last"), 4, "policy last needs a budget", "--budget 1 to 4")
+    for policy, budget in (("symmetric", 3), ("last", 3), ("all", None)):
+        result = fsod(*argv_of(shapes, {**without, "policy": policy}), "--json")
+        assert 0 == result.exit_code, result.stderr
+        run = json.loads(result.stdout)
+        assert (budget, budget) == (run["budget"], Run(Path(run["run"])).read_config().budget)
+        shown = json.loads(fsod("inspect-layers", "yolox_nano", "--policy", policy, "--json").stdout)
+        assert (budget, run["trained_layers"]) == (
+            shown["budget"], [layer["name"] for layer in shown["layers"] if layer["trained"]]
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -123,8 +127,14 @@ def test_a_policy_that_needs_a_budget_says_so(shapes: Path) -> None:
         (["finetune", "--resume", "nowhere"], 3, "nowhere is not a run", "fsod finetune"),
         (["finetune", "--budget", "3"], 3, "no data set under data", "fsod fetch"),
         (["augment"], 3, "no data set under data", "fsod fetch"),
-        (["augment", "DATA", "--ops", "turn"], 4, "unknown augmentation 'turn'", "Valid:"),
-        (["augment", "DATA", "--copies", "0"], 2, "--copies", "--help"),
+        (["augment", "DATA", "--ops", "turn"], 4, "unknown operation 'turn'. Valid: positive", "--help"),
+        (["augment", "DATA", "--copies", "0", "--flip", "2"], 4, "copies is 0: give a number that is at least 1", "--help"),
+        (["augment", "DATA", "--scale", "2", "1"], 4, "scale is (2.0, 1.0): give the smallest and the largest", "--help"),
+        (["augment", "DATA", "--threads", "many"], 2, "'many' is neither auto nor a positive integer", "--help"),
+        (["sweep", "--class", "x", "--source", "miniature", "--set", "iterations=abc"], 4, "iterations is 'abc'", "--help"),
+        (["sweep", "--class", "x", "--source", "miniature", "--set", "lr=null"], 4, "lr is None: give a", "--help"),
+        (["sweep", "--class", "x", "--source", "miniature", "--set", "ops=5"], 4, "ops is 5: give a list", "--help"),
+        (["sweep", "--class", "x", "--source", "miniature", "--set", "scale=3"], 4, "scale is 3: give a list", "--help"),
         (["augment", "nowhere"], 3, "nowhere does not exist", "fsod fetch"),
         (["fetch", "--source", "coco:POOL"], 2, "no class is named", "--class"),
         (["fetch", "--class", "square", "--split", "valid"], 2, "--split valid is not possible", "mean validation?"),
@@ -332,25 +342,25 @@ def test_an_answer_that_cannot_be_written_is_an_error(trained: Run) -> None:
 # --- what scripts rely on ---
 
 
-def test_config_and_command_line_are_the_same() -> None:
-    """Every field of FinetuneConfig is an option of `fsod finetune` of that name with the same default, and back."""
-    group: Any = typer.main.get_command(app)
-    own = {"resume", "runs", "name", "report", "config", "json", "quiet", "help"}
-    options = {p.name: p.default for p in group.commands["finetune"].params if p.name not in own}
-    expected = {field.name: field.default for field in fields(FinetuneConfig)}
-    # What the data set decides has no default on the command line.
-    assert {**expected, "ops": ",".join(FinetuneConfig.ops), "data": None, "detector": None} == options
-
-
-def test_a_config_from_json_is_the_config() -> None:
-    """to_json and from_json are inverse, for the defaults and for odd values; unknown options are named."""
-    from fewshot_cli.errors import ConfigError
-
-    for config in (FinetuneConfig(data="x"), FinetuneConfig(data="x", ops=(), budget=2, train_neck=True, lr=1e-4)):
-        assert config == FinetuneConfig.from_json(json.loads(json.dumps(config.to_json())))
-    with pytest.raises(ConfigError, match="unknown options: itterations") as caught:
-        FinetuneConfig.from_json({"data": "x", "itterations": 3})
-    assert "Did you mean iterations?" in str(caught.value.hint)
+@pytest.mark.parametrize("form", ["toml", "json"])
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("iterations", "abc", 'iterations: "abc" does not fit'),
+        ("iterations", [3], "iterations: [3] does not fit"),
+        ("lr", "high", 'lr: "high" does not fit'),
+        ("ops", 5, "unknown operation '5'"),
+        ("scale", 3, "scale: 3 does not fit"),
+        ("train_neck", 1, "train_neck: 1 does not fit"),
+        ("optimizer", 7, "optimizer is '7': Valid: adamw, sgd."),
+        ("threads", "some", 'threads: "some" does not fit'),
+    ],
+)  # fmt: skip
+def test_a_wrong_type_in_a_file_is_told(form: str, option: str, value: Any, said: str, shapes: Path) -> None:
+    """A value that an option cannot take is a configuration error that names the option, in TOML as in JSON."""
+    file = Path(f"options.{form}")
+    file.write_text(json.dumps({option: value}) if form == "json" else f"{option} = {json.dumps(value)}")
+    hold(fsod("finetune", "--data", shapes, "--config", file), 4, said, "")
 
 
 @pytest.mark.parametrize("ops", ["", "flip", "color,flip"])

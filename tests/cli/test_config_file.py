@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from fewshot_cli.cli import config_file
 from fewshot_cli.cli.app import BoundaryGroup
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet
@@ -34,6 +33,16 @@ class Rule(str, Enum):
 app = typer.Typer(cls=BoundaryGroup, name="fsod")
 
 
+def recorded(context: typer.Context) -> dict[str, Any]:
+    """The command and its options by their names on the command line, as a run's config.json holds them."""
+    command: Any = context.command
+    names = {
+        p.name: max(p.opts, key=len).lstrip("-") for p in command.params if p.name not in ("config", "json", "quiet")
+    }
+    options = {spelling: context.params.get(name) for name, spelling in names.items()}
+    return {"command": command.name, "options": json.loads(json.dumps(options, default=str))}
+
+
 @app.command("tune-layers")
 def tune_layers(
     context: typer.Context,
@@ -50,7 +59,7 @@ def tune_layers(
     quiet: Quiet = False,
 ) -> None:
     """Answer with the options that arrived."""
-    Console(json=json, quiet=quiet).result(config_file.recorded(context), "text")
+    Console(json=json, quiet=quiet).result(recorded(context), "text")
 
 
 @app.command()

@@ -1,0 +1,108 @@
+"""The configuration of a fine-tune: what it takes, from whom, and how it is recorded."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fewshot_cli.augmentation.config import OPERATIONS, Augmentation, Variants
+from fewshot_cli.errors import ConfigError, PolicyError
+from fewshot_cli.policies import default_budget
+from fewshot_cli.progress import SilentReporter
+from fewshot_cli.runs.config import FinetuneConfig, with_budget
+
+
+class Heard(SilentReporter):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_json_comes_back_to_the_same_configuration() -> None:
+    """to_json and from_json are inverse, through real JSON, for the defaults and for odd values."""
+    odd = FinetuneConfig(data="x", ops=(), budget=2, train_neck=True, lr=1e-4, scale=(1, 2), threads=3)
+    for config in (FinetuneConfig(data="x"), odd):
+        assert config == FinetuneConfig.from_json(json.loads(json.dumps(config.to_json())))
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a word for a number": ({"iterations": "abc"}, "iterations is 'abc'"),
+    "nothing for a number": ({"lr": None}, "lr is None"),
+    "a number for words": ({"ops": 5}, "ops is 5"),
+    "one number for two": ({"scale": 3}, "scale is 3"),
+    "words for numbers": ({"scale": ["a", "b"]}, "scale is ('a', 'b')"),
+    "a number for a word": ({"optimizer": 3}, "optimizer is 3"),
+    "a number for a switch": ({"train_neck": 1}, "train_neck is 1"),
+    "no folder": ({"data": None}, "data is None"),
+    "half a thread": ({"threads": 0.5}, "threads is 0.5"),
+    "zoom the wrong way round": ({"scale": (2, 1)}, "scale is (2, 1): give the smallest and the largest zoom"),
+    "zoom without end": ({"scale": (1, float("inf"))}, "scale is (1, inf)"),
+    "an operation nearly": (
+        {"ops": "flip,rotato"},
+        "unknown operation 'rotato'. Did you mean rotate? Valid: positive,",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "said"), WRONG.values(), ids=list(WRONG))
+def test_a_wrong_option_is_named(options: dict[str, Any], said: str) -> None:
+    """From the API as from a file: a configuration error that names the option and shows the value."""
+    for build in (lambda every: FinetuneConfig(**every), FinetuneConfig.from_json):
+        with pytest.raises(ConfigError) as raised:
+            build({"data": "x", **options})
+        assert said in raised.value.message
+
+
+def test_every_problem_is_told_at_once() -> None:
+    """Unknown names, wrong types and wrong values of fields of its own and inherited ones, in one message."""
+    with pytest.raises(ConfigError) as raised:
+        FinetuneConfig.from_json({"data": "x", "itterations": 3, "flip": 2, "lr": "high", "ops": "turn"})
+    assert all(word in raised.value.message for word in ("'itterations'", "flip is 2", "lr is 'high'", "'turn'"))
+    assert str(raised.value.hint).startswith("Did you mean iterations?")
+    with pytest.raises(ConfigError, match="data is missing"):
+        FinetuneConfig.from_json({})
+
+
+def test_operations_are_kept_once_and_in_order() -> None:
+    """However they are given: the order of application is fixed."""
+    for given in (("color", "flip"), ["flip", "color", "flip"], "color, flip"):
+        assert ("flip", "color") == Augmentation(ops=given).ops  # type: ignore[arg-type]
+    assert OPERATIONS == Augmentation(ops=reversed_operations()).ops
+
+
+def reversed_operations() -> tuple[str, ...]:
+    return tuple(reversed(OPERATIONS))
+
+
+def test_the_augmentation_of_a_fine_tune_is_that_of_its_variants() -> None:
+    """Its fields are declared once; `augmentation` hands on exactly them."""
+    given: dict[str, Any] = {"flip": 0.25, "scale": (0.5, 1.5), "ops": ("flip", "scale")}
+    expected = Augmentation(**given)
+    assert (
+        expected == FinetuneConfig(data="x", copies=2, **given).augmentation == Variants(copies=2, **given).augmentation
+    )
+    assert {"flip": 0.25, "scale": (0.5, 1.5)} == expected.to_json()
+
+
+@pytest.mark.parametrize(
+    ("policy", "depth", "budget"),
+    [("symmetric", 5, 3), ("last", 4, 3), ("first", 3, 3), ("last", 2, 2), ("symmetric", 1, 1), ("all", 5, None), ("none", 1, None)],
+)  # fmt: skip
+def test_the_default_budget(policy: str, depth: int, budget: int | None) -> None:
+    """Three layers, or as many as the head has; none for policies that take no budget; said if fewer than three."""
+    heard = Heard()
+    assert budget == default_budget(policy, depth)
+    assert budget == with_budget(FinetuneConfig(data="x", policy=policy), depth, heard).budget
+    said = f"Budget: {budget} instead of 3, because the head has no more layers."
+    assert ([said] if budget in (1, 2) else []) == heard.lines
+
+
+def test_a_given_budget_stays_and_an_unknown_policy_is_told() -> None:
+    """Whether the head can spend a given budget is for the selection to check."""
+    assert 9 == with_budget(FinetuneConfig(data="x", budget=9), 4, Heard()).budget
+    with pytest.raises(PolicyError, match="unknown policy 'symetric'"):
+        with_budget(FinetuneConfig(data="x", policy="symetric"), 4, Heard())
