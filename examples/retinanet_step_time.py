@@ -37,7 +37,7 @@ def prepared(policy: str, budget: int | None, size: int) -> tuple[Detector, Plan
     """A detector for one class with the policy's layers free."""
     detector = build_detector(NAME, weights="none", image_size=size)
     detector.replace_classes(["thing"], [()])
-    return detector, freeze(detector, select(policy, budget, detector.head_depth))
+    return detector, freeze(detector, select(policy, budget, detector.head_depth, stages=detector.backbone_stages))
 
 
 def noise(count: int, size: int) -> tuple[torch.Tensor, list[Target]]:

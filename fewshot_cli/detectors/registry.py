@@ -1,4 +1,15 @@
-"""The detectors, on one screen. A new one is a file beside this one and a line here; nothing here imports torch."""
+"""The detectors, on one screen; nothing here imports torch.
+
+To add one:
+
+1. Write a module beside this one with a subclass of `chain.Detector`, whose docstring says what to define.
+2. Give the module two functions: `build(name, *, image_size, weights, reporter)`, which returns the detector with its
+   base classes (`weights` is `default`, `imagenet`, `none` or a file), and `recognise(state)`, which returns the name
+   of the detector whose state dict this is, or None; messages about files that do not fit use it.
+3. Add a line to DETECTORS: name, summary, module, M, backbone stages, side of the canvas, ImageNet weights or not.
+
+tests/detectors/test_registry.py then checks that the line agrees with what is built.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +41,9 @@ class DetectorSpec:
     Attributes:
         name: as given to `--detector`.
         summary: one line for lists.
-        module: has `build(name, *, image_size, weights, reporter) -> Detector`; imported only when built.
+        module: has `build` and `recognise` (see above); imported only when they are called.
         head_depth: M, the number of head layers, predictor included.
+        backbone_stages: the number of layers of the backbone.
         image_size: side of the square canvas by default, pixels.
         has_imagenet: whether ImageNet weights exist for its backbone.
     """
@@ -40,6 +52,7 @@ class DetectorSpec:
     summary: str
     module: str
     head_depth: int
+    backbone_stages: int
     image_size: int
     has_imagenet: bool = False
 
@@ -47,12 +60,14 @@ class DetectorSpec:
 DETECTORS: dict[str, DetectorSpec] = {
     spec.name: spec
     for spec in (
-        DetectorSpec("retinanet_resnet50_fpn", "RetinaNet, ResNet-50, 34 M: the paper's", _RETINANET, 5, 640, True),
-        DetectorSpec("retinanet_resnet50_fpn_v2", "RetinaNet with a stronger recipe, 38 M", _RETINANET, 5, 640, True),
-        DetectorSpec("retinanet_mini", "RetinaNet, slim, 3 M, embedded: the miniature world's", _MINI, 5, 256),
-        DetectorSpec("yolox_nano", "YOLOX-Nano, 0.9 M: a laptop's", _YOLOX, 4, 416),
-        DetectorSpec("yolox_tiny", "YOLOX-Tiny, 5 M", _YOLOX, 4, 416),
-        DetectorSpec("yolox_s", "YOLOX-S, 9 M", _YOLOX, 4, 640),
+        DetectorSpec("retinanet_resnet50_fpn", "RetinaNet, ResNet-50, 34 M: the paper's", _RETINANET, 5, 5, 640, True),
+        DetectorSpec(
+            "retinanet_resnet50_fpn_v2", "RetinaNet with a stronger recipe, 38 M", _RETINANET, 5, 5, 640, True
+        ),
+        DetectorSpec("retinanet_mini", "RetinaNet, slim, 3 M, embedded: the miniature world's", _MINI, 5, 5, 256),
+        DetectorSpec("yolox_nano", "YOLOX-Nano, 0.9 M: a laptop's", _YOLOX, 4, 5, 416),
+        DetectorSpec("yolox_tiny", "YOLOX-Tiny, 5 M", _YOLOX, 4, 5, 416),
+        DetectorSpec("yolox_s", "YOLOX-S, 9 M", _YOLOX, 4, 5, 640),
     )
 }
 

@@ -44,7 +44,8 @@ def select_layers(config: FinetuneConfig) -> Selection:
     return select(
         config.policy,
         config.budget,
-        get_spec(config.detector).head_depth,
+        spec.head_depth,
+        stages=spec.backbone_stages,
         neck=config.train_neck,
         backbone_stages=config.backbone_stages,
         depths=head_depths(),

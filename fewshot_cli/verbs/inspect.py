@@ -17,8 +17,16 @@ from fewshot_cli.training.plan import Plan, plan_chain
 
 def select_for(detector: str, policy: str, budget: int | None, neck: bool, backbone_stages: int) -> Selection:
     """The selection a policy makes in a detector of the registry; raises ModelError, PolicyError."""
-    depth = get_spec(detector).head_depth
-    return select(policy, budget, depth, neck=neck, backbone_stages=backbone_stages, depths=head_depths())
+    spec = get_spec(detector)
+    return select(
+        policy,
+        budget,
+        spec.head_depth,
+        stages=spec.backbone_stages,
+        neck=neck,
+        backbone_stages=backbone_stages,
+        depths=head_depths(),
+    )
 
 
 def inspect_run(folder: Path) -> dict[str, Any]:

@@ -327,9 +327,9 @@ def test_a_better_box_has_a_lower_loss() -> None:
 def test_gradients_reach_exactly_the_layers_of_the_policy(policy: str, budget: int | None, layers: set[str]) -> None:
     """From cached activations at the cut, every parameter of the chosen layers gets a gradient and no other does."""
     detector = build()
-    split = freeze(detector, select(policy, budget, detector.head_depth))
+    split = freeze(detector, select(policy, budget, detector.head_depth, stages=detector.backbone_stages))
     with torch.no_grad():
-        stored = detector.run((canvases(),), 0, split.cut)
+        stored = detector.run(batch(), 0, split.cut)
     total(detector.loss(detector.run(stored, split.cut), TARGETS)).backward()
     chosen = [layer.parameters() for layer in detector.layers if layer.name in layers]
     expected = {name for parameters in chosen for name in parameters}

@@ -37,7 +37,8 @@ def weightless(name: str, image_size: int = SIDE) -> Detector:
 
 
 def selection_in(name: str, policy: str, budget: int = 3, **more: int) -> Selection:
-    return select(policy, budget, DETECTORS[name].head_depth, **more)  # type: ignore[arg-type]
+    spec = DETECTORS[name]
+    return select(policy, budget, spec.head_depth, stages=spec.backbone_stages, **more)  # type: ignore[arg-type]
 
 
 def tiny() -> Detector:
