@@ -71,7 +71,8 @@ def ours(policy: str, budget: int | None, options: argparse.Namespace, bf16: boo
 
     def prefix(items: Sequence[int]) -> tuple[Activations, list[Canvas]]:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return detector.run((pixels[list(items)].to(device),), 0, split.cut), [targets[i] for i in items]
+            batch = pixels[list(items)].to(device), torch.full((len(items), 2), options.size)
+            return detector.run(batch, 0, split.cut), [targets[i] for i in items]
 
     dtype = torch.bfloat16 if bf16 else torch.float32
     cache = FeatureCache(
@@ -86,8 +87,8 @@ def ours(policy: str, budget: int | None, options: argparse.Namespace, bf16: boo
     def step() -> torch.Tensor:
         activations, _ = cache.batch(range(options.batch))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            outputs = detector.run(activations, split.cut)
-        loss = torch.stack(list(detector.loss(tuple(o.float() for o in outputs), on_device).values())).sum()
+            losses = detector.losses(activations, split.cut, on_device)
+        loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -6,6 +6,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Collection, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fewshot_cli.detectors.registry import DETECTORS
 from fewshot_cli.errors import CheckpointError
 
 _FORMATS = "Give a .pth, .pt or .safetensors file with a state dict, or one of: default, imagenet, none."
@@ -26,21 +28,6 @@ _NOT_WEIGHTS = {
     b"<html": ("a web page", "Download the file itself, not the page that shows it."),
     b"<?xml": ("an XML document", "Download the file itself; servers answer so when access is refused."),
 }
-
-# The first match names a checkpoint: (key, its shape or None for any, what it is). A head tells detectors apart
-# by the width of its stem, or by layers that only one family has.
-_PROBES: tuple[tuple[str, tuple[int, ...] | None, str], ...] = (
-    ("head.stems.0.conv.weight", (64, 64, 1, 1), "yolox_nano"),
-    ("head.stems.0.conv.weight", (96, 96, 1, 1), "yolox_tiny"),
-    ("head.stems.0.conv.weight", (128, 128, 1, 1), "yolox_s"),
-    ("head.stems.0.conv.weight", None, "a larger YOLOX"),
-    ("head.regression_head.bbox_ctrness.weight", None, "FCOS"),
-    ("head.regression_head.conv.0.1.weight", None, "retinanet_resnet50_fpn_v2"),
-    ("head.regression_head.bbox_reg.weight", None, "retinanet_resnet50_fpn"),
-    ("head.regression_head.module_list.0.weight", None, "SSD"),
-    ("roi_heads.box_predictor.cls_score.weight", None, "Faster R-CNN"),
-    ("fc.weight", (1000, 2048), "a ResNet classifier"),
-)
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
@@ -102,9 +89,10 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], *, what: str, o
 
 def guess_detector(state: Mapping[str, Tensor]) -> str | None:
     """The detector that a state dict most likely belongs to, or None. A guess for messages, not a proof."""
-    for key, shape, name in _PROBES:
-        if key in state and shape in (None, tuple(state[key].shape)):
-            return name
+    for name in dict.fromkeys(spec.module for spec in DETECTORS.values()):
+        found: str | None = import_module(name).recognise(state)
+        if found:
+            return found
     return None
 
 
@@ -251,7 +239,8 @@ def _listed(faults: dict[str, list[str]], shown: int = 3) -> str:
 def _what_instead(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     theirs, ours = guess_detector(state), guess_detector(own)
     if theirs and theirs != ours:
-        return f"These look like weights of {theirs}; choose that detector, or weights of {ours or 'this one'}."
+        choice = "choose that detector, or give" if theirs in DETECTORS else "give"
+        return f"These look like weights of {theirs}; {choice} weights of {ours or 'this one'}."
     if theirs:
         return f"They look like {theirs}, but changed: another number of classes, or a damaged or partial file."
     return "Give weights that were saved from this very detector."

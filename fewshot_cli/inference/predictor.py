@@ -8,7 +8,7 @@ import torch
 
 from fewshot_cli.datasets.images import read_image
 from fewshot_cli.datasets.types import Split
-from fewshot_cli.detectors.chain import Detections, Detector
+from fewshot_cli.detectors.chain import Detections, Detector, batch_of
 from fewshot_cli.progress import Reporter, SilentReporter
 
 BATCH = 8
@@ -29,9 +29,9 @@ def detect_split(
     with reporter.progress(description, len(split.images)) as task:
         for images in _batches(split.images, BATCH):
             canvases = [detector.make_canvas(read_image(image.path)) for image in images]
-            batch = torch.stack([canvas.pixels for canvas in canvases]).to(device)
+            batch = tuple(part.to(device) for part in batch_of(canvases))
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                found += detector.detect((batch,), 0, canvases)
+                found += detector.detect(batch, 0, canvases)
             task.advance(len(images))
     return found
 

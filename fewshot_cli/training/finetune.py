@@ -30,7 +30,14 @@ from fewshot_cli.training.cache import FeatureCache
 from fewshot_cli.training.class_init import choose_inits, describe_init, similar_classes
 from fewshot_cli.training.features import FeatureStore
 from fewshot_cli.training.fit import StepOptions, make_optimizer, train
-from fewshot_cli.training.plan import FrozenCheck, fine_share, freeze, learning_rates, trained_parameters
+from fewshot_cli.training.plan import (
+    FrozenCheck,
+    freeze,
+    learning_rates,
+    small_object_share,
+    small_objects_group,
+    trained_parameters,
+)
 from fewshot_cli.training.schedule import batch_order
 from fewshot_cli.training.variants import Example, Examples
 
@@ -41,6 +48,7 @@ SAVE_EVERY = 50
 
 def select_layers(config: FinetuneConfig) -> Selection:
     """What the configuration trains, checked against the detector's head; raises PolicyError, ModelError."""
+    spec = get_spec(config.detector)
     return select(
         config.policy,
         config.budget,
@@ -110,7 +118,7 @@ class _Session:
         base_fingerprint = state_fingerprint(self.detector.network)
         base = tensor_fingerprints(self.detector.network)
         self._give_classes()
-        self.small_object_lr = config.small_object_lr or fine_share(self.detector, self.data.shots)
+        self.small_object_lr = config.small_object_lr or small_object_share(self.detector, self.data.shots)
         self.bf16 = computes_in_bf16(config.precision, self.device, self.detector)
         self.split = freeze(self.detector, selection)
         self.kept = tensors_to_keep(self.detector, base, tensor_fingerprints(self.detector.network))
@@ -127,10 +135,9 @@ class _Session:
         trained, total = self._parameter_counts()
         layers = ", ".join(self.info.trained_layers) or "nothing"
         self.reporter.say(f"Shots: {len(shots)} images with {boxes} boxes; test: {len(self.data.test.images)} images.")
-        if self.small_object_lr != 1 and self.config.small_object_lr is None and self.config.policy != "none":
-            self.reporter.say(
-                f"Most objects are small: the head's finest level learns {self.small_object_lr:g} times as fast."
-            )
+        group = small_objects_group(self.detector)
+        if group and self.small_object_lr != 1 and self.config.small_object_lr is None and self.config.policy != "none":
+            self.reporter.say(f"Most objects are small: {group.name} learns {self.small_object_lr:g} times as fast.")
         self.reporter.say(
             f"Training {layers}: {trained:,} of {total:,} parameters, in {self._precision} on {self.device}."
         )

@@ -88,8 +88,7 @@ def train(
             group["lr"] = rate * group["share"]
         activations, targets = batches(order[iteration])
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-            outputs = detector.run(activations, cut)
-        losses = detector.loss(tuple(output.float() for output in outputs), targets)
+            losses = detector.losses(activations, cut, targets)
         loss = torch.stack(list(losses.values())).sum()
         _check_finite("loss", loss, iteration, losses)
         optimizer.zero_grad()

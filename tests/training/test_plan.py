@@ -19,10 +19,10 @@ from fewshot_cli.policies import POLICIES, Selection, select
 from fewshot_cli.training.fit import StepOptions, make_optimizer, train
 from fewshot_cli.training.plan import (
     FrozenCheck,
-    fine_share,
     freeze,
     learning_rates,
     plan_chain,
+    small_object_share,
     trained_parameters,
 )
 
@@ -134,7 +134,7 @@ def canvases_and_targets(items: object) -> tuple[tuple[torch.Tensor, ...], list[
     generator = torch.Generator().manual_seed(0)
     canvases = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
     target = Target(torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.tensor([0]))
-    return (canvases,), [target, target]
+    return (canvases, torch.full((2, 2), SIDE)), [target, target]
 
 
 def train_two_steps(detector: Detector) -> None:
@@ -144,7 +144,7 @@ def train_two_steps(detector: Detector) -> None:
 
 
 def test_each_parameter_has_its_share_of_the_rate() -> None:
-    """The body's as told; in the head YOLOX has a finest level, while RetinaNet's levels share everything."""
+    """Backbone and neck have theirs; in the head YOLOX has a level for small objects, while RetinaNet's levels share all."""
     yolox = tiny()
     freeze(yolox, selection_in("yolox_nano", "full"))
     names = {id(parameter): name for name, parameter in yolox.network.named_parameters()}
@@ -192,11 +192,11 @@ def shots_with(*images: Sequence[float], crowd: int = 0) -> Split:
         (shots_with([10, 300], [10, 300], crowd=1), 1.0),
     ],
 )
-def test_the_finest_level_learns_faster_where_small_objects_are_the_rule(shots: Split, share: float) -> None:
+def test_the_level_for_small_objects_learns_faster_where_they_are_the_rule(shots: Split, share: float) -> None:
     """Twice as fast if more than half of the average image's objects are at most 64 canvas pixels wide and high."""
     yolox, retinanet = (weightless(name, 320) for name in ("yolox_nano", "retinanet_mini"))
-    assert share == fine_share(yolox, shots)
-    assert 1.0 == fine_share(retinanet, shots), "its levels share their weights"
+    assert share == small_object_share(yolox, shots)
+    assert 1.0 == small_object_share(retinanet, shots), "its levels share their weights"
 
 
 def test_norm_statistics_do_not_move_in_layers_that_train() -> None:

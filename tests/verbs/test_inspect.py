@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers_runs import fsod
 
+from fewshot_cli.detectors.chain import batch_of
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.policies import POLICIES, select
 from fewshot_cli.runs.folder import Run
