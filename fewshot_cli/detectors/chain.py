@@ -142,7 +142,7 @@ class Detector(nn.Module, ABC):
     layers: tuple[Layer, ...]
     network: nn.Module
     pretrained: bool = True
-    """Whether the predictor knows its classes: false while its weights are random."""
+    """Whether the class predictor is pretrained: false if its weights are random."""
     pad_value: int | list[int] = 114
     fast_in_bf16: bool = False
     """Whether bf16 measures faster than fp32 on a CPU that has bf16 arithmetic."""
@@ -291,7 +291,11 @@ class Detector(nn.Module, ABC):
 
 
 def batch_of(canvases: Sequence[Canvas]) -> Activations:
-    """The input of layer 0: (B, 3, S, S) uint8 RGB, and (B, 2) int64, (height, width) in pixels."""
+    """The input of layer 0.
+
+    Returns:
+        pixels (B, 3, S, S) uint8 RGB, and valid (B, 2) int64, height and width in canvas pixels.
+    """
     pixels = torch.stack([canvas.pixels for canvas in canvases])
     return pixels, torch.tensor([canvas.valid for canvas in canvases], dtype=torch.int64)
 

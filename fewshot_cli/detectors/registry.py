@@ -3,9 +3,9 @@
 To add one:
 
 1. Write a module beside this one with a subclass of `chain.Detector`, whose docstring says what to define.
-2. Give the module two functions: `build(name, *, image_size, weights, reporter)`, which returns the detector with its
-   base classes (`weights` is `default`, `imagenet`, `none` or a file), and `recognise(state)`, which returns the name
-   of the detector whose state dict this is, or None; messages about files that do not fit use it.
+2. Give the module two functions: `build(name, *, image_size, weights, reporter)` returns the detector with its base
+   classes (`weights` is `default`, `imagenet`, `none` or a file); `recognise(state)` returns the name of the detector
+   that a state dict is of, or None. Messages about weights that do not fit use it.
 3. Add a line to DETECTORS: name, summary, module, M, backbone stages, side of the canvas, ImageNet weights or not.
 
 tests/detectors/test_registry.py then checks that the line agrees with what is built.
@@ -60,14 +60,14 @@ class DetectorSpec:
 DETECTORS: dict[str, DetectorSpec] = {
     spec.name: spec
     for spec in (
-        DetectorSpec("retinanet_resnet50_fpn", "RetinaNet, ResNet-50, 34 M: the paper's", _RETINANET, 5, 5, 640, True),
+        DetectorSpec("retinanet_resnet50_fpn", "RetinaNet, ResNet-50, 34 M parameters", _RETINANET, 5, 5, 640, True),
         DetectorSpec(
-            "retinanet_resnet50_fpn_v2", "RetinaNet with a stronger recipe, 38 M", _RETINANET, 5, 5, 640, True
+            "retinanet_resnet50_fpn_v2", "RetinaNet, stronger recipe, 38 M parameters", _RETINANET, 5, 5, 640, True
         ),
-        DetectorSpec("retinanet_mini", "RetinaNet, slim, 3 M, embedded: the miniature world's", _MINI, 5, 5, 256),
-        DetectorSpec("yolox_nano", "YOLOX-Nano, 0.9 M: a laptop's", _YOLOX, 4, 5, 416),
-        DetectorSpec("yolox_tiny", "YOLOX-Tiny, 5 M", _YOLOX, 4, 5, 416),
-        DetectorSpec("yolox_s", "YOLOX-S, 9 M", _YOLOX, 4, 5, 640),
+        DetectorSpec("retinanet_mini", "RetinaNet, slim, embedded, for the miniature world, 2 M", _MINI, 5, 5, 256),
+        DetectorSpec("yolox_nano", "YOLOX-Nano, 0.9 M parameters, for laptops", _YOLOX, 4, 5, 416),
+        DetectorSpec("yolox_tiny", "YOLOX-Tiny, 5 M parameters", _YOLOX, 4, 5, 416),
+        DetectorSpec("yolox_s", "YOLOX-S, 9 M parameters", _YOLOX, 4, 5, 640),
     )
 }
 
@@ -99,7 +99,7 @@ def build_detector(
         weights: `default` (COCO), `imagenet` (backbone only), `none` (random), or a .pth, .pt or .safetensors file.
         image_size: side of the square canvas, a multiple of 32 from 64 to 2048 pixels; default: the detector's own.
         seed: of the weights that are drawn at random; the caller's random state is left as it was.
-        reporter: hears of downloads.
+        reporter: shows the progress of downloads.
 
     Raises:
         ModelError: unknown detector, or one without ImageNet weights.

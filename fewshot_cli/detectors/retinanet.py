@@ -46,7 +46,7 @@ _FOREIGN = {
     "roi_heads.box_predictor.cls_score.weight": "Faster R-CNN",
     "layer4.0.conv1.weight": "a ResNet classifier",
 }
-"""torchvision's other files, each by a tensor that only it has."""
+"""Other models whose files torchvision publishes, each by a tensor that only it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
         name: `retinanet_resnet50_fpn` or `retinanet_resnet50_fpn_v2`.
         image_size: side of the canvas, a multiple of 32, pixels.
         weights: `default` (COCO), `imagenet` (backbone), `none` (random), or a file.
-        reporter: hears of downloads.
+        reporter: shows the progress of downloads.
 
     Raises:
         ModelError: no such variant.
@@ -80,7 +80,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
         NetworkError: the download failed.
     """
     if name not in _VARIANTS:
-        raise ModelError(f"{name!r} is no RetinaNet", hint=closest(name, _VARIANTS))
+        raise ModelError(f"{name!r} is not a RetinaNet", hint=closest(name, _VARIANTS))
     variant = _VARIANTS[name]
     if weights == "none":
         return _assemble(name, variant, COCO_CLASSES, image_size)
@@ -176,7 +176,7 @@ def _hash_in(weights: WeightsEnum) -> str:
 def _fetched(weights: WeightsEnum, reporter: Reporter) -> Path:
     """torchvision's file in torch's own cache, downloaded there if absent.
 
-    torch.hub would neither time out, nor try again, nor go on after a cut; the file and its place are the same.
+    Not by torch.hub, which has no timeout, no retries and no resumption; the file and its place are the same.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / str(weights.url).rpartition("/")[2]
     if path.exists():
@@ -190,7 +190,7 @@ class RetinaNetDetector(Detector):
 
     network: RetinaNet
     fast_in_bf16 = True
-    # The shortcut's convolution stands at a block's input, beside the first one.
+    # The convolution on a shortcut takes the block's input, as the first one does.
     input_order: ClassVar = {
         BasicBlock: ("conv1", "downsample", "conv2"),
         Bottleneck: ("conv1", "downsample", "conv2", "conv3"),
@@ -237,7 +237,7 @@ class RetinaNetDetector(Detector):
         return [Detections(image["boxes"], image["scores"], image["labels"]) for image in found]
 
     def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:
-        """As of any detector; torchvision's head keeps the number of classes too."""
+        """As in any detector; torchvision's head also stores the number of classes."""
         super().replace_classes(classes, inits)
         self.network.head.classification_head.num_classes = len(classes)
 
@@ -285,7 +285,7 @@ class RetinaNetDetector(Detector):
         return (body.maxpool(body.relu(body.bn1(body.conv1(x[0])))),)
 
     def _run_stage(self, name: str, x: Activations) -> Activations:
-        """C3 and C4 travel along behind layer2, because the neck needs them beside C5."""
+        """From layer3 on, the inputs are passed on beside the output, because the neck needs C3, C4 and C5."""
         kept = x if name in ("layer3", "layer4") else ()
         return (*kept, self.network.backbone.body[name](x[-1]))
 
@@ -327,7 +327,7 @@ class RetinaNetDetector(Detector):
 
     def _made_anchors(self, grid: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
         canvas = torch.empty(1, 3, self.image_size, self.image_size, device="meta")
-        # Not as inference tensors, even when evaluation asks first: training needs them in its graph later.
+        # Not as inference tensors, even when evaluation comes first: training needs them in its graph later.
         with torch.inference_mode(False):
             maps = [torch.empty(1, 0, *size, device=device) for size in grid]
             return cast(Tensor, self.network.anchor_generator(ImageList(canvas, [self._canvas_size]), maps)[0])

@@ -1,7 +1,7 @@
 """The embedded detector: torchvision's RetinaNet on a slim ResNet, pretrained on the miniature world.
 
-Same towers and predictor as the large one (M = 5), so every policy means the same on both. Its weights ship
-with the package: see `retinanet_mini.md` beside them for data, recipe and figures.
+Same towers and predictor as in the large one (M = 5), so that a policy selects the same layers in both. Its weights
+ship with the package: see `retinanet_mini.md` beside them for data, recipe and figures.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
         name: `retinanet_mini`.
         image_size: side of the canvas, a multiple of 32, pixels.
         weights: `default` (those of the package), `none` (random), or a file.
-        reporter: not needed: nothing is downloaded.
+        reporter: unused, nothing is downloaded.
 
     Raises:
         CheckpointError: a file that does not fit.

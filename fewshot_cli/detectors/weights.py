@@ -1,4 +1,4 @@
-"""Weights on disk: read without running what they hold, loaded only when they fit, fingerprinted bit for bit."""
+"""Weights on disk: read without running code in them, loaded only if they fit, fingerprinted bit for bit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOT_WEIGHTS = {
     b"version https://git-lfs": ("a git-LFS pointer, not the file itself", "Run `git lfs pull` where it came from."),
     b"<!doctype": ("a web page", "Download the file itself, not the page that shows it."),
     b"<html": ("a web page", "Download the file itself, not the page that shows it."),
-    b"<?xml": ("an XML document", "Download the file itself; servers answer so when access is refused."),
+    b"<?xml": ("an XML document", "Download the file itself; servers send one when access is denied."),
 }
 
 
@@ -65,7 +65,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], *, what: str, o
 
     Raises:
         CheckpointError: with the numbers and first names of what is missing, unexpected or of another shape or type,
-            and, where it can be told, what the weights are instead.
+            and, if they are recognised, what the weights are instead.
     """
     own = module.state_dict()
     faults = {
@@ -159,7 +159,7 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
     code = _code_in(start, str(error))
     if code:
         return CheckpointError(
-            f"{path} was refused: {code}, so loading it could run code. Nothing was run",
+            f"{path} was not loaded: {code}, so loading it could run code. Nothing was run",
             hint="Only plain tensors are read. If you trust the file, save its state dict where it was made: "
             "torch.save(model.state_dict(), FILE), or as .safetensors.",
         )
@@ -173,9 +173,9 @@ def _code_in(start: bytes, message: str) -> str | None:
     """What in the file is more than tensors, by its first bytes and torch's complaint; None for mere damage."""
     if "TorchScript" in message:
         return "it is a TorchScript archive, a program"
-    asked = re.search(r"(?:GLOBAL|function|class) ([\w.]+)", message)
-    if asked:
-        return f"its pickle asks for {asked[1]}"
+    named = re.search(r"(?:GLOBAL|function|class) ([\w.]+)", message)
+    if named:
+        return f"its pickle refers to {named[1]}"
     if start[:1] == b"\x80" and start[1:2] > b"\x02":  # torch.save writes protocol 2, and nothing else is needed
         return "it is a Python pickle that torch.save did not write"
     return None

@@ -39,8 +39,8 @@ PIXEL_SCALE = 256.0
 """The first convolution gets pixels of 0 … 1, not of 0 … 255 as in its pretraining, and its weights are so much larger.
 
 A step of Adam is about as large as the rate, whatever the weight: on pixels of 0 … 255 it would change the sums of that
-convolution hundreds of times as much as the others', and its gradient would fill the norm that is clipped. A power of
-two, so that no bit of the outputs changes.
+convolution hundreds of times as much as the others', and its gradient would dominate the norm that is clipped. A power
+of two, so that no bit of the outputs changes.
 """
 BOX_LOSS_WEIGHT = 5.0
 NMS_IOU = 0.65
@@ -57,7 +57,7 @@ they are the rule (README, "How the defaults were chosen")."""
 NECK = ("lateral_conv0", "C3_p4", "reduce_conv1", "C3_p3", "bu_conv2", "C3_n3", "bu_conv1", "C3_n4")
 
 RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
-"""Where the authors publish their COCO weights, one `NAME.pth` a detector."""
+"""Where the authors publish their COCO weights, one `NAME.pth` per detector."""
 
 
 def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Yolox:
@@ -67,7 +67,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Yo
         name: a key of SIZES.
         image_size: side of the canvas, a multiple of 32, pixels.
         weights: `default` (the authors' COCO weights, downloaded once), `none` (random), or a file.
-        reporter: hears of the download.
+        reporter: shows the progress of the download.
 
     Raises:
         CheckpointError: a file that does not fit.
@@ -98,7 +98,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 
 def base_classes(count: int) -> list[str]:
-    """COCO's 80 names, or numbers where a file was trained on something else."""
+    """COCO's 80 names; numbers if there are not 80 classes."""
     categories = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     return class_names([name for name in categories if name not in ("__background__", "N/A")], count)
 
@@ -126,7 +126,7 @@ class Predictions(NamedTuple):
 
 
 class Yolox(Detector):
-    """A YOLOX detector; pixels go in as BGR, as in its pretraining, but see PIXEL_SCALE."""
+    """A YOLOX detector; its input is BGR as in its pretraining, but see PIXEL_SCALE."""
 
     network: YoloxNetwork
     pad_value = 114
@@ -163,7 +163,7 @@ class Yolox(Detector):
         return self.make_layer(f"backbone.{name}", "backbone", [f"backbone.backbone.{name}"], forward)
 
     def _run_stage(self, name: str, kept: int, x: Activations) -> Activations:
-        """C3, C4 and C5 travel on together, because the neck needs all three."""
+        """C3 and C4 are passed on beside the output, because the neck needs them and C5."""
         return (*x[:kept], self.network.backbone.backbone.get_submodule(name)(x[-1]))
 
     def _run_neck(self, x: Activations) -> Activations:
@@ -286,10 +286,10 @@ def _paired_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _suppress(boxes: Tensor, scores: Tensor) -> Detections:
-    """(A, 4) boxes and (A, K) scores of one image → what remains of its likeliest pairs of cell and class."""
+    """(A, 4) boxes and (A, K) scores of one image → its best pairs of cell and class after non-maximum suppression."""
     cells, labels = (scores > MIN_SCORE).nonzero(as_tuple=True)
     best = scores[cells, labels].topk(min(CANDIDATES, len(cells))).indices
     cells, labels = cells[best], labels[best]
-    boxes, likely = boxes[cells], scores[cells, labels]
-    kept = batched_nms(boxes, likely, labels, NMS_IOU)[:MAX_DETECTIONS]
-    return Detections(boxes[kept], likely[kept], labels[kept])
+    boxes, scores = boxes[cells], scores[cells, labels]
+    kept = batched_nms(boxes, scores, labels, NMS_IOU)[:MAX_DETECTIONS]
+    return Detections(boxes[kept], scores[kept], labels[kept])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,15 +121,15 @@ def learning_rates(
 
 
 def _check_coverage(detector: Detector) -> None:
-    for what, parts in (("layer of the chain", detector.layers), ("parameter group", detector.parameter_groups())):
-        counts = Counter(id(parameter) for part in parts for parameter in _parameters(part))
+    kinds = {
+        "layer of the chain": [layer.parameters() for layer in detector.layers],
+        "parameter group": [group.parameters for group in detector.parameter_groups()],
+    }
+    for what, members in kinds.items():
+        counts = Counter(id(parameter) for parameters in members for parameter in parameters.values())
         stray = [name for name, parameter in detector.network.named_parameters() if counts[id(parameter)] != 1]
         if stray:
             raise FsodError(f"{detector.name}: not in exactly one {what}: {', '.join(stray[:5])}")
-
-
-def _parameters(part: Layer | ParameterGroup) -> Iterable[nn.Parameter]:
-    return (part.parameters() if isinstance(part, Layer) else part.parameters).values()
 
 
 class FrozenCheck:

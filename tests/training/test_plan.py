@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -120,6 +121,24 @@ def test_a_layer_outside_the_chain_is_an_error() -> None:
     for detector in (stray, twice):
         with pytest.raises(FsodError, match="not in exactly one layer of the chain: backbone.backbone.stem"):
             freeze(detector, selection_in("yolox_nano", "all"))
+
+
+def test_a_parameter_outside_the_groups_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a group a parameter would have no learning rate."""
+    detector = tiny()
+    groups = detector.parameter_groups()
+    monkeypatch.setattr(type(detector), "parameter_groups", lambda _: groups[1:])
+    with pytest.raises(FsodError, match="not in exactly one parameter group: head.stems.0"):
+        freeze(detector, selection_in("yolox_nano", "all"))
+
+
+def test_an_unknown_part_is_an_error() -> None:
+    """A layer whose part no rule covers is neither trained nor frozen in silence."""
+    detector = tiny()
+    detector.layers = (*detector.layers[:-1], replace(detector.layers[-1], part="heads"))
+    with pytest.raises(FsodError, match="layer head.4 is of an unknown part 'heads'") as caught:
+        plan_chain(detector, selection_in("yolox_nano", "last", 1))
+    assert "Did you mean head? Valid: backbone, neck, proposals, head." == caught.value.hint
 
 
 def test_nothing_to_train_is_an_error() -> None:
