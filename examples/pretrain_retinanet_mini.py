@@ -23,7 +23,7 @@ from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.augmentation.operations import load_sample, make_variant
 from fewshot_cli.datasets.formats.coco import read_split
 from fewshot_cli.datasets.types import Split
-from fewshot_cli.detectors.chain import Activations, Detector, Target
+from fewshot_cli.detectors.chain import Activations, Detector, Target, batch_of
 from fewshot_cli.detectors.device import choose_device, computes_in_bf16
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.evaluation.measure import score
@@ -50,16 +50,16 @@ def drawn(folder: Path, part: str, count: int, processes: int) -> Split:
 
 
 def batches_of(detector: Detector, split: Split, order: list[int], seed: int, device: torch.device) -> Batches:
-    """Sample numbers → canvases (B, 3, S, S) uint8 and targets, functions of seed and number: so runs resume."""
+    """Sample numbers → the input of the chain and targets, functions of seed and number: so runs resume."""
 
     def load(numbers: Sequence[int]) -> tuple[Activations, list[Target]]:
         canvases, targets = [], []
         for number in numbers:
             sample = make_variant(load_sample(split.images[order[number]]), FLIPS, (seed, number))
             canvas = detector.make_canvas(sample.image)
-            canvases.append(canvas.pixels)
+            canvases.append(canvas)
             targets.append(Target((sample.boxes * canvas.scale).to(device), sample.labels.to(device)))
-        return (torch.stack(canvases).to(device),), targets
+        return tuple(part.to(device) for part in batch_of(canvases)), targets
 
     return load
 

@@ -37,7 +37,7 @@ def prepared(policy: str, budget: int | None, size: int) -> tuple[Detector, Plan
     """A detector for one class with the policy's layers free."""
     detector = build_detector(NAME, weights="none", image_size=size)
     detector.replace_classes(["thing"], [()])
-    return detector, freeze(detector, select(policy, budget, detector.head_depth))
+    return detector, freeze(detector, select(policy, budget, detector.head_depth, stages=detector.backbone_stages))
 
 
 def noise(count: int, size: int) -> tuple[torch.Tensor, list[Target]]:
@@ -71,7 +71,8 @@ def ours(policy: str, budget: int | None, options: argparse.Namespace, bf16: boo
 
     def prefix(items: Sequence[int]) -> tuple[Activations, list[Canvas]]:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return detector.run((pixels[list(items)].to(device),), 0, split.cut), [targets[i] for i in items]
+            batch = pixels[list(items)].to(device), torch.full((len(items), 2), options.size)
+            return detector.run(batch, 0, split.cut), [targets[i] for i in items]
 
     dtype = torch.bfloat16 if bf16 else torch.float32
     cache = FeatureCache(

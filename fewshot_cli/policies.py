@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from fewshot_cli.errors import PolicyError, closest
 
-BACKBONE_STAGES = 5
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -47,7 +45,7 @@ def _none(_depth: int, _budget: int) -> list[int]:
 
 
 POLICIES: dict[str, Policy] = {
-    "last": Policy("the last B layers: what everyone does", _last),
+    "last": Policy("the last B layers: common practice", _last),
     "symmetric": Policy("⌈B/2⌉ first layers and ⌊B/2⌋ last ones (the predictor at least)", _symmetric),
     "first": Policy("the first B−1 layers and the predictor", _first),
     "all": Policy("the whole head", _all, takes_budget=False),
@@ -58,9 +56,18 @@ POLICIES: dict[str, Policy] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What trains in a detector: head layers by number, the neck, and backbone stages from the output side."""
+    """What trains in a detector.
+
+    Attributes:
+        head_layers: numbers of head layers, 1 … M.
+        proposals: the layers that propose regions, in a two-stage detector.
+        neck: the neck.
+        backbone_stages: how many backbone stages, counted from the output side.
+        policy, budget: what this follows from; the budget is None if the policy takes none.
+    """
 
     head_layers: frozenset[int]
+    proposals: bool = False
     neck: bool = False
     backbone_stages: int = 0
     policy: str
@@ -79,8 +86,10 @@ def select(
     budget: int | None,
     depth: int,
     *,
+    stages: int,
     neck: bool = False,
     backbone_stages: int = 0,
+    proposals: bool | None = None,
     depths: dict[str, int] | None = None,
 ) -> Selection:
     """Spend a budget on a head of `depth` layers.
@@ -89,32 +98,35 @@ def select(
         policy: a name in POLICIES.
         budget: head layers that may train, 1 … depth; ignored by `all`, `full` and `none`.
         depth: M, the number of head layers, predictor included.
+        stages: the number of backbone stages that the detector has.
         neck: train the neck (FPN, PAFPN) too.
-        backbone_stages: backbone stages to train, 0 … 5, counted from the output side.
-        depths: M of every known detector, for the message when this one cannot do it.
+        backbone_stages: backbone stages to train, 0 … `stages`, counted from the output side.
+        proposals: train the proposals of a two-stage detector; by default if the whole head trains.
+        depths: M of every known detector, for the message when this head is too short.
 
     Returns:
         the selection; with budget = depth every policy that takes a budget is `all`.
 
     Raises:
-        PolicyError: unknown policy, missing or impossible budget, or stages outside 0 … 5.
+        PolicyError: unknown policy, missing or impossible budget, more backbone stages than there are, or something
+            to train beside policy `none`.
     """
     rule = get_policy(policy)
-    if not 0 <= backbone_stages <= BACKBONE_STAGES:
+    if not 0 <= backbone_stages <= stages:
         raise PolicyError(
-            f"--backbone-stages {backbone_stages} is not possible: a backbone has {BACKBONE_STAGES} stages",
-            hint=f"Give 0 (frozen) to {BACKBONE_STAGES}.",
+            f"--backbone-stages {backbone_stages} is not possible: this backbone has {stages} stages",
+            hint=f"Give 0 (frozen) to {stages}.",
         )
     if rule.takes_budget:
         _check_budget(policy, budget, depth, depths or {})
-    if policy == "none" and (neck or backbone_stages):
-        raise PolicyError(
-            "policy none trains nothing, so neither neck nor backbone can train", hint="Drop those options."
-        )
+    if policy == "none" and (neck or backbone_stages or proposals):
+        raise PolicyError("policy none trains nothing: no neck, backbone or proposals", hint="Drop those options.")
+    head_layers = frozenset(rule.head_layers(depth, budget or 0))
     return Selection(
-        head_layers=frozenset(rule.head_layers(depth, budget or 0)),
+        head_layers=head_layers,
+        proposals=len(head_layers) == depth if proposals is None else proposals,
         neck=neck or rule.whole_detector,
-        backbone_stages=BACKBONE_STAGES if rule.whole_detector else backbone_stages,
+        backbone_stages=stages if rule.whole_detector else backbone_stages,
         policy=policy,
         budget=budget if rule.takes_budget else None,
     )

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from fewshot_cli.errors import PolicyError
-from fewshot_cli.policies import BACKBONE_STAGES, POLICIES, get_policy, select
+from fewshot_cli.policies import POLICIES, Selection, get_policy
+from fewshot_cli.policies import select as select_from
 
+STAGES = 5
+"""Stages of the backbone, where their number does not matter."""
 DEPTHS = {"deep": 5, "middle": 4, "shallow": 2, "single": 1}
 
 NO_BUDGET_HERE = "Policy symmetric takes no budget on this head. It would work with: deep, middle, shallow."
@@ -47,6 +50,10 @@ IMPOSSIBLE = [
     *((policy, depth, budget) for policy in BUDGETED for depth in (1, 4, 8) for budget in (-1, 0, depth + 1, 99)),
     *(("symmetric", depth, 1) for depth in range(1, 9)),
 ]
+
+
+def select(policy: str, budget: int | None, depth: int, **more: Any) -> Selection:
+    return select_from(policy, budget, depth, **{"stages": STAGES, **more})
 
 
 @pytest.mark.parametrize(("depth", "policy", "budget", "layers"), TABLE)
@@ -126,7 +133,7 @@ def test_policies_without_a_budget_ignore_it(budget: int | None) -> None:
     whole = select("all", budget, 4)
     assert ({1, 2, 3, 4}, False, 0, None) == (whole.head_layers, whole.neck, whole.backbone_stages, whole.budget)
     full = select("full", budget, 4)
-    assert ({1, 2, 3, 4}, True, BACKBONE_STAGES) == (full.head_layers, full.neck, full.backbone_stages)
+    assert ({1, 2, 3, 4}, True, STAGES) == (full.head_layers, full.neck, full.backbone_stages)
     none = select("none", budget, 4)
     assert (set(), False, 0) == (none.head_layers, none.neck, none.backbone_stages)
 
@@ -138,16 +145,33 @@ def test_neck_and_backbone_are_chosen_beside_the_head() -> None:
     assert ("symmetric", 2) == (selection.policy, selection.budget)
 
 
-@pytest.mark.parametrize("stages", [-1, 6])
-def test_a_backbone_has_five_stages(stages: int) -> None:
-    """Other numbers of stages are refused by name."""
-    with pytest.raises(PolicyError, match=f"--backbone-stages {stages} is not possible"):
-        select("last", 1, 5, backbone_stages=stages)
+@pytest.mark.parametrize("stages", [1, 3, 5])
+def test_the_stages_are_the_detectors_own(stages: int) -> None:
+    """`full` trains all stages that the detector has; more, or fewer than none, is an error with their number."""
+    assert stages == select("full", None, 5, stages=stages).backbone_stages
+    assert stages == select("last", 1, 5, stages=stages, backbone_stages=stages).backbone_stages
+    for wrong in (-1, stages + 1):
+        with pytest.raises(PolicyError, match=f"--backbone-stages {wrong} .* this backbone has {stages} ") as caught:
+            select("last", 1, 5, stages=stages, backbone_stages=wrong)
+        assert f"Give 0 (frozen) to {stages}." == caught.value.hint
 
 
-@pytest.mark.parametrize("extra", [{"neck": True}, {"backbone_stages": 1}])
+@pytest.mark.parametrize(
+    ("policy", "budget", "proposals"),
+    [("last", 1, False), ("last", 4, False), ("symmetric", 3, False), ("last", 5, True), ("all", None, True),
+     ("full", None, True), ("none", None, False)],
+)  # fmt: skip
+def test_proposals_train_with_the_whole_head(policy: str, budget: int | None, proposals: bool) -> None:
+    """The proposals of a two-stage detector train when every head layer does, unless told otherwise."""
+    assert proposals == select(policy, budget, 5).proposals
+    if policy != "none":
+        assert select(policy, budget, 5, proposals=True).proposals
+        assert not select(policy, budget, 5, proposals=False).proposals
+
+
+@pytest.mark.parametrize("extra", [{"neck": True}, {"backbone_stages": 1}, {"proposals": True}])
 def test_nothing_trains_beside_none(extra: dict[str, Any]) -> None:
-    """The zero-shot control refuses a neck or a backbone to train."""
+    """The zero-shot control has no neck, backbone or proposals to train."""
     with pytest.raises(PolicyError, match="policy none trains nothing"):
         select("none", None, 5, **extra)
 

@@ -36,8 +36,8 @@ def inspect_layers(
     if target is None:
         _list_detectors(console)
         return
-    from fewshot_cli.detectors.registry import get_spec
-    from fewshot_cli.verbs.inspect import inspect_run, inspect_selection, select_for
+    from fewshot_cli.detectors.registry import get_spec, select_in
+    from fewshot_cli.verbs.inspect import inspect_run, inspect_selection
 
     policy, budget = options["policy"], options["budget"]
     if Path(target, "config.json").is_file():
@@ -50,7 +50,8 @@ def inspect_layers(
             raise UsageError("--budget goes with --policy", hint="E.g. --policy symmetric --budget 3.")
         policy = policy or "none"
         budget = default_budget(policy, depth) if budget is None else budget
-        selection = select_for(target, policy, budget, options["train_neck"], options["backbone_stages"])
+        neck, stages = options["train_neck"], options["backbone_stages"]
+        selection = select_in(target, policy, budget, neck=neck, backbone_stages=stages)
         report = inspect_selection(target, selection, classes=classes, image_size=options["image_size"])
     console.result(report, lambda: _table(report), _totals(report))
 

@@ -2,26 +2,46 @@
 
     image ─► canvas ─► layer 1 ─► … ─► layer n ─► outputs ─► loss
                           ▲ activations between layers         └──► detections
-                            can be stored and gone on from
+                            can be stored and continued from
 
-The chain can be cut before any layer. What lies before the cut is a pure function of the canvas, so
-its result can be cached; that is the whole speed of this project. Norm layers always use their
-stored statistics, in layers that train too: ten images make no statistics.
+The chain can be cut before any layer. What lies before the cut is a pure function of the canvas, so its result can be
+cached; that is where the speed of this project comes from. Norm layers always use their stored statistics, also in
+layers that train: ten images are too few to estimate them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
+from fewshot_cli.detectors.predictors import ClassInit, ClassPredictor, with_classes
+
+PARTS = ("backbone", "neck", "proposals", "head")
+"""What a layer can be part of. A plan trains each part by a rule of its own (`policies.Selection`):
+
+backbone: the last N stages (`--backbone-stages N`); one layer is one stage.
+neck: what joins the maps of the backbone, e.g. an FPN or the encoder of a DETR (`--train-neck`).
+proposals: the region proposals of a two-stage detector (RPN). They train when the whole head does, unless stated
+    otherwise; so `last 1` is the predictor alone.
+head: layers 1 … M, the predictor last, by policy and budget.
+"""
+HEAD_PARTS = ("proposals", "head")
+"""Parts that learn at the full learning rate when they train; the others at `--backbone-lr`."""
+
 Activations = tuple[Tensor, ...]
-"""What flows between layers: a flat tuple of (B, …) tensors, all that the rest of the chain needs."""
+"""What flows between layers: a flat tuple of (B, …) tensors, all that the rest of the chain needs.
+
+A part whose length differs from image to image (proposals) is padded to one fixed length, and its counts (B,) int64
+are a tensor of their own in the tuple: see `pad_ragged`.
+"""
+Forward = Callable[[Activations], Activations]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +50,7 @@ class Layer:
 
     Attributes:
         name: unique and readable, e.g. `head.2`.
-        part: `backbone`, `neck` or `head`.
+        part: one of PARTS.
         modules: (qualified name, module) of everything at this depth, both towers together.
         forward: activations in, activations out; uses only `modules`.
     """
@@ -38,7 +58,7 @@ class Layer:
     name: str
     part: str
     modules: tuple[tuple[str, nn.Module], ...]
-    forward: Callable[[Activations], Activations]
+    forward: Forward
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter of the layer by its qualified name."""
@@ -49,8 +69,32 @@ class Layer:
         }
 
 
-ClassInit = tuple[int, ...]
-"""A new class's predictor starts from the mean of these base classes' weights, or from fresh ones if there are none."""
+class SmallObjects(NamedTuple):
+    """For which objects a parameter group is, and how fast it learns where most objects are such.
+
+    side: of the largest object, canvas pixels; lr: the group's share of the learning rate by default.
+    """
+
+    side: float
+    lr: float
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterGroup:
+    """Parameters that share a learning rate.
+
+    Attributes:
+        name: for messages, e.g. `the head`.
+        role: which share of the learning rate it gets: `head` all of it, `backbone` that of `--backbone-lr`,
+            `small-objects` that of `--small-object-lr`.
+        parameters: by qualified name.
+        small_objects: set if and only if the role is `small-objects`.
+    """
+
+    name: str
+    role: Literal["head", "backbone", "small-objects"]
+    parameters: dict[str, nn.Parameter]
+    small_objects: SmallObjects | None = None
 
 
 class Target(NamedTuple):
@@ -64,7 +108,7 @@ class Target(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What a detector says about one image, best first.
+    """The detections in one image, best first.
 
     boxes: (N, 4) float32, xyxy, pixels of the original image; scores: (N,) in 0 … 1; labels: (N,) int64.
     """
@@ -77,28 +121,33 @@ class Detections(NamedTuple):
 class Canvas(NamedTuple):
     """An image resized into the detector's fixed square, top-left, padded.
 
-    pixels: (3, S, S) uint8 RGB; scale: canvas pixels per image pixel; size: (height, width) of the image.
+    pixels: (3, S, S) uint8 RGB; scale: canvas pixels per image pixel; size: (height, width) of the image, its pixels;
+    valid: (height, width) of the resized image, canvas pixels; what lies below or right of it is padding.
     """
 
     pixels: Tensor
     scale: float
     size: tuple[int, int]
+    valid: tuple[int, int]
 
 
 class Detector(nn.Module, ABC):
     """A detector that can be run in parts.
 
-    Subclasses keep the real modules under `network` and list them in `layers`: backbone stages, neck,
-    head 1 … M, in order.
+    A subclass holds its modules under `network` and sets `layers = self.make_layers()` in its constructor. It defines
+    `make_layers`, `predictors`, `normalize`, `decode`, and either `loss` (one-stage) or `losses` (targets take part in
+    the forward pass). Where the defaults do not fit, it overrides `prepare`, `parameter_groups` and `input_order`.
     """
 
     layers: tuple[Layer, ...]
     network: nn.Module
     pretrained: bool = True
-    """Whether the predictor knows its classes: false while its weights are random."""
+    """Whether the class predictor is pretrained: false if its weights are random."""
     pad_value: int | list[int] = 114
     fast_in_bf16: bool = False
     """Whether bf16 measures faster than fp32 on a CPU that has bf16 arithmetic."""
+    input_order: ClassVar[Mapping[type[nn.Module], tuple[str, ...]]] = {}
+    """Submodules in the order in which the input meets them, for modules that register them in another order."""
 
     def __init__(self, name: str, classes: Sequence[str], image_size: int) -> None:
         super().__init__()
@@ -106,29 +155,122 @@ class Detector(nn.Module, ABC):
         self.classes = tuple(classes)
         self.image_size = image_size
 
+    # What a subclass defines.
+
+    @abstractmethod
+    def make_layers(self) -> tuple[Layer, ...]:
+        """The chain over the modules that `network` has now: backbone stages, neck, proposals, head 1 … M, in order.
+
+        Layers hold bound methods rather than closures, so that a deep copy of the detector runs its own modules.
+        """
+
+    @property
+    @abstractmethod
+    def predictors(self) -> Sequence[ClassPredictor]:
+        """Every class predictor of the network: one per level or decoder layer that has its own."""
+
+    @abstractmethod
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 RGB → what the first layer was trained on."""
+
+    @abstractmethod
+    def decode(self, outputs: Activations) -> list[Detections]:
+        """Outputs → detections per canvas, in **canvas** pixels, after NMS, at most 100 each, best first."""
+
+    def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Named scalar losses of a batch of float32 outputs; their sum is what training minimises.
+
+        Called by the default `losses` alone: a detector that overrides that needs no `loss`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines neither loss nor losses")
+
+    # What follows from it, and can be overridden.
+
+    def prepare(self, pixels: Tensor, valid: Tensor) -> Activations:
+        """The input of the chain → the input of its first layer, which is normalised pixels by default.
+
+        Args:
+            pixels: (B, 3, S, S) uint8 RGB.
+            valid: (B, 2) int64, height and width in canvas pixels that the image covers, for detectors that mask the
+                padding.
+        """
+        return (self.normalize(pixels),)
+
+    def losses(self, activations: Activations, start: int, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Named scalar losses from the input of layer `start` on; what training calls, inside `torch.autocast`.
+
+        Override it where the forward pass needs the targets (sampling of RoIs, denoising queries); random draws are
+        then made with torch's default generator of the CPU.
+        """
+        outputs = self.run(activations, start)
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            return self.loss(tuple(output.float() for output in outputs), targets)
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """Every parameter in exactly one group: by default the head with its proposals, and what lies before them."""
+        head = [layer for layer in self.layers if layer.part in HEAD_PARTS]
+        before = [layer for layer in self.layers if layer.part not in HEAD_PARTS]
+        return (
+            ParameterGroup("the head", "head", _parameters(head)),
+            ParameterGroup("backbone and neck", "backbone", _parameters(before)),
+        )
+
+    def convolutions(self) -> tuple[str, ...]:
+        """Qualified names of all nn.Conv2d modules, in the order in which the input meets them.
+
+        Layers come in chain order and modules in the order of their registration, unless `input_order` has another.
+        """
+        modules = [module for layer in self.layers for module in layer.modules]
+        return tuple(found for name, module in modules for found in _convolutions(name, module, self.input_order))
+
+    def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:
+        """Give every class predictor new classes; box regression is kept.
+
+        Args:
+            classes: the new class names, in label order.
+            inits: for each of them, where its predictor weights come from.
+        """
+        for predictor in self.predictors:
+            old = self.network.get_submodule(predictor.name)
+            self.network.set_submodule(predictor.name, with_classes(old, predictor, inits))
+        self.classes = tuple(classes)
+        self.layers = self.make_layers()
+
+    # What all detectors share.
+
     @property
     def head_depth(self) -> int:
         """M, the number of head layers, predictor included."""
         return sum(layer.part == "head" for layer in self.layers)
 
+    @property
+    def backbone_stages(self) -> int:
+        """The number of backbone stages, each of them one layer."""
+        return sum(layer.part == "backbone" for layer in self.layers)
+
+    def make_layer(self, name: str, part: str, modules: Sequence[str], forward: Forward) -> Layer:
+        """A layer of modules of the network, given by their qualified names."""
+        return Layer(name, part, tuple((module, self.network.get_submodule(module)) for module in modules), forward)
+
     def make_canvas(self, image: Tensor) -> Canvas:
         """Resize (3, H, W) uint8 RGB to fit the square, keeping its proportions, and pad right and below."""
         height, width = image.shape[-2:]
         scale = min(self.image_size / height, self.image_size / width)
-        resized = [max(1, round(height * scale)), max(1, round(width * scale))]
-        if resized != [height, width]:
-            image = transforms.resize(image, resized, antialias=True)
-        padding = [0, 0, self.image_size - resized[1], self.image_size - resized[0]]
-        return Canvas(transforms.pad(image, padding, fill=self.pad_value), scale, (height, width))
+        valid = max(1, round(height * scale)), max(1, round(width * scale))
+        if valid != (height, width):
+            image = transforms.resize(image, list(valid), antialias=True)
+        padding = [0, 0, self.image_size - valid[1], self.image_size - valid[0]]
+        return Canvas(transforms.pad(image, padding, fill=self.pad_value), scale, (height, width), valid)
 
     def run(self, activations: Activations, start: int, stop: int | None = None) -> Activations:
-        """Go from the input of layer `start` to the input of layer `stop` (default: the outputs).
+        """Run from the input of layer `start` to the input of layer `stop` (default: the outputs).
 
-        The input of layer 0 is one (B, 3, S, S) uint8 batch of canvases.
+        The input of layer 0 is the pair that `batch_of` makes: pixels and their valid size.
         """
-        if start == 0:
-            activations = (self.normalize(activations[0]),)
-        for layer in self.layers[start:stop]:
+        layers = self.layers[start:stop]
+        if layers and start == 0:
+            activations = self.prepare(*activations)
+        for layer in layers:
             activations = layer.forward(activations)
         return activations
 
@@ -141,42 +283,46 @@ class Detector(nn.Module, ABC):
         """Put every module in eval: norm layers keep the statistics they were pretrained with."""
         self.eval()
 
-    def is_finest(self, parameter: str) -> bool:
-        """Whether a parameter of the head, by its qualified name, is the finest level's own; levels may share all."""
-        return False
-
-    @abstractmethod
-    def normalize(self, canvases: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 RGB → what the first layer was trained on."""
-
-    def losses(self, activations: Activations, start: int, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """The losses of a batch from the input of layer `start`."""
-        outputs = self.run(activations, start)
-        with torch.autocast(outputs[0].device.type, enabled=False):
-            return self.loss(tuple(output.float() for output in outputs), targets)
-
-    @abstractmethod
-    def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Named scalar losses of a batch; their sum is what training minimises."""
-
-    @abstractmethod
-    def decode(self, outputs: Activations) -> list[Detections]:
-        """Outputs → detections per canvas, in **canvas** pixels, after NMS, at most 100 each, best first."""
-
-    @abstractmethod
-    def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:
-        """Give the predictor new classes; box regression is kept.
-
-        Args:
-            classes: the new class names, in label order.
-            inits: where the predictor weights of each come from.
-        """
-
     @torch.no_grad()
     def detect(self, activations: Activations, start: int, canvases: Sequence[Canvas]) -> list[Detections]:
-        """Go on from the input of layer `start` to detections in the pixels of the original images."""
+        """Run from the input of layer `start` to detections in the pixels of the original images."""
         found = self.decode(self.run(activations, start))
         return [to_image(detections, canvas) for detections, canvas in zip(found, canvases, strict=True)]
+
+
+def batch_of(canvases: Sequence[Canvas]) -> Activations:
+    """The input of layer 0.
+
+    Returns:
+        pixels (B, 3, S, S) uint8 RGB, and valid (B, 2) int64, height and width in canvas pixels.
+    """
+    pixels = torch.stack([canvas.pixels for canvas in canvases])
+    return pixels, torch.tensor([canvas.valid for canvas in canvases], dtype=torch.int64)
+
+
+def pad_ragged(parts: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:
+    """Tensors of different lengths as one: the inverse of `unpad`.
+
+    Args:
+        parts: one (Nᵢ, …) tensor per image, Nᵢ ≤ `length`.
+        length: the largest number that the detector ever has, so that batches can be stacked.
+
+    Returns:
+        values (B, length, …), zero where there are none, and counts (B,) int64.
+
+    Raises:
+        ValueError: a part is longer than `length`.
+    """
+    longest = max(len(part) for part in parts)
+    if longest > length:
+        raise ValueError(f"a part has {longest} rows, but the fixed length is {length}")
+    values = torch.stack([F.pad(part, (0, 0) * (part.ndim - 1) + (0, length - len(part))) for part in parts])
+    return values, torch.tensor([len(part) for part in parts], dtype=torch.int64, device=values.device)
+
+
+def unpad(values: Tensor, counts: Tensor) -> list[Tensor]:
+    """(B, L, …) values and their counts (B,) → one (Nᵢ, …) tensor per image: the inverse of `pad_ragged`."""
+    return [rows[:count] for rows, count in zip(values, counts.tolist(), strict=True)]
 
 
 def to_image(detections: Detections, canvas: Canvas) -> Detections:
@@ -186,3 +332,16 @@ def to_image(detections: Detections, canvas: Canvas) -> Detections:
     boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width)
     boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
     return Detections(boxes, detections.scores.float().cpu(), detections.labels.cpu())
+
+
+def _parameters(layers: Iterable[Layer]) -> dict[str, nn.Parameter]:
+    return {name: parameter for layer in layers for name, parameter in layer.parameters().items()}
+
+
+def _convolutions(name: str, module: nn.Module, orders: Mapping[type[nn.Module], tuple[str, ...]]) -> Iterator[str]:
+    if isinstance(module, nn.Conv2d):
+        yield name
+    children = dict(module.named_children())
+    for child in orders.get(type(module), tuple(children)):
+        if child in children:
+            yield from _convolutions(f"{name}.{child}", children[child], orders)

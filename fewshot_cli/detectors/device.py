@@ -13,7 +13,7 @@ from fewshot_cli.errors import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes a CUDA GPU if there is one; raises ConfigError for a device this machine lacks."""
+    """`auto` takes a CUDA GPU if there is one; raises ConfigError for a device that this machine does not have."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -22,7 +22,7 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(f"unknown device {name!r}", hint="Give auto, cpu, cuda or cuda:N.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise ConfigError(f"no device {name}: this machine shows {found} CUDA GPUs", hint="Give --device auto or cpu.")
+        raise ConfigError(f"no device {name}: this machine has {found} CUDA GPUs", hint="Give --device auto or cpu.")
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device {name} is not supported", hint="Give auto, cpu, cuda or cuda:N.")
     return device
@@ -31,7 +31,7 @@ def choose_device(name: str) -> torch.device:
 def computes_in_bf16(precision: str, device: torch.device, detector: Detector) -> bool:
     """Whether to run convolutions in bfloat16.
 
-    `auto` says yes on GPUs that have it, and on CPUs that have it where it measured faster for this detector.
+    `auto`: on GPUs that have it, and on CPUs that have it if it measured faster for this detector.
     """
     if precision != "auto":
         return precision == "bf16"

@@ -1,4 +1,15 @@
-"""The detectors, on one screen. A new one is a file beside this one and a line here; nothing here imports torch."""
+"""The detectors, on one screen; nothing here imports torch.
+
+To add one:
+
+1. Write a module beside this one with a subclass of `chain.Detector`, whose docstring says what to define.
+2. Give the module two functions: `build(name, *, image_size, weights, reporter)` returns the detector with its base
+   classes (`weights` is `default`, `imagenet`, `none` or a file); `recognise(state)` returns the name of the detector
+   that a state dict is of, or None. Messages about weights that do not fit use it.
+3. Add a line to DETECTORS: name, summary, module, M, backbone stages, side of the canvas, ImageNet weights or not.
+
+tests/detectors/test_registry.py then checks that the line agrees with what is built.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from fewshot_cli.errors import ConfigError, ModelError, closest
+from fewshot_cli.policies import Selection, select
 from fewshot_cli.progress import Reporter, SilentReporter
 
 if TYPE_CHECKING:
@@ -30,8 +42,9 @@ class DetectorSpec:
     Attributes:
         name: as given to `--detector`.
         summary: one line for lists.
-        module: has `build(name, *, image_size, weights, reporter) -> Detector`; imported only when built.
+        module: has `build` and `recognise` (see above); imported only when they are called.
         head_depth: M, the number of head layers, predictor included.
+        backbone_stages: the number of layers of the backbone.
         image_size: side of the square canvas by default, pixels.
         has_imagenet: whether ImageNet weights exist for its backbone.
     """
@@ -40,6 +53,7 @@ class DetectorSpec:
     summary: str
     module: str
     head_depth: int
+    backbone_stages: int
     image_size: int
     has_imagenet: bool = False
 
@@ -47,12 +61,14 @@ class DetectorSpec:
 DETECTORS: dict[str, DetectorSpec] = {
     spec.name: spec
     for spec in (
-        DetectorSpec("retinanet_resnet50_fpn", "RetinaNet, ResNet-50, 34 M: the paper's", _RETINANET, 5, 640, True),
-        DetectorSpec("retinanet_resnet50_fpn_v2", "RetinaNet with a stronger recipe, 38 M", _RETINANET, 5, 640, True),
-        DetectorSpec("retinanet_mini", "RetinaNet, slim, 3 M, embedded: the miniature world's", _MINI, 5, 256),
-        DetectorSpec("yolox_nano", "YOLOX-Nano, 0.9 M: a laptop's", _YOLOX, 4, 416),
-        DetectorSpec("yolox_tiny", "YOLOX-Tiny, 5 M", _YOLOX, 4, 416),
-        DetectorSpec("yolox_s", "YOLOX-S, 9 M", _YOLOX, 4, 640),
+        DetectorSpec("retinanet_resnet50_fpn", "RetinaNet, ResNet-50, 34 M parameters", _RETINANET, 5, 5, 640, True),
+        DetectorSpec(
+            "retinanet_resnet50_fpn_v2", "RetinaNet, stronger recipe, 38 M parameters", _RETINANET, 5, 5, 640, True
+        ),
+        DetectorSpec("retinanet_mini", "RetinaNet, slim, embedded, for the miniature world, 2 M", _MINI, 5, 5, 256),
+        DetectorSpec("yolox_nano", "YOLOX-Nano, 0.9 M parameters, for laptops", _YOLOX, 4, 5, 416),
+        DetectorSpec("yolox_tiny", "YOLOX-Tiny, 5 M parameters", _YOLOX, 4, 5, 416),
+        DetectorSpec("yolox_s", "YOLOX-S, 9 M parameters", _YOLOX, 4, 5, 640),
     )
 }
 
@@ -67,6 +83,20 @@ def get_spec(name: str) -> DetectorSpec:
 def head_depths() -> dict[str, int]:
     """M of every detector, by name."""
     return {name: spec.head_depth for name, spec in DETECTORS.items()}
+
+
+def select_in(name: str, policy: str, budget: int | None, *, neck: bool = False, backbone_stages: int = 0) -> Selection:
+    """What a policy trains in the detector of that name; see `policies.select`. Raises ModelError, PolicyError."""
+    spec = get_spec(name)
+    return select(
+        policy,
+        budget,
+        spec.head_depth,
+        stages=spec.backbone_stages,
+        neck=neck,
+        backbone_stages=backbone_stages,
+        depths=head_depths(),
+    )
 
 
 def build_detector(
@@ -84,7 +114,7 @@ def build_detector(
         weights: `default` (COCO), `imagenet` (backbone only), `none` (random), or a .pth, .pt or .safetensors file.
         image_size: side of the square canvas, a multiple of 32 from 64 to 2048 pixels; default: the detector's own.
         seed: of the weights that are drawn at random; the caller's random state is left as it was.
-        reporter: hears of downloads.
+        reporter: shows the progress of downloads.
 
     Raises:
         ModelError: unknown detector, or one without ImageNet weights.

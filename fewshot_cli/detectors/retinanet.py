@@ -6,13 +6,12 @@ The two towers of the head go in step: layer `head.i` holds the module at depth 
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +24,10 @@ from torchvision.models.detection import (
     retinanet_resnet50_fpn_v2,
 )
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from fewshot_cli.detectors.chain import Activations, ClassInit, Detections, Detector, Layer, Target
+from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Target
+from fewshot_cli.detectors.predictors import ClassInit, ClassPredictor, class_names
 from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.download import download
 from fewshot_cli.errors import ModelError, closest
@@ -34,13 +35,18 @@ from fewshot_cli.files import sha256_of
 from fewshot_cli.progress import Reporter
 
 COCO_CLASSES = 91  # torchvision counts the background (index 0) and the holes in COCO's numbering
-PRIOR = 0.01  # a fresh class begins at this score everywhere (section 4.1), or the background would drown its loss
-PREDICTOR_STD = 0.01
 SCORE_THRESHOLD = 0.001  # AP ranks all detections: torchvision's 0.05 would cut the tail of the recall curve
 MAX_DETECTIONS = 100  # COCO counts no more than that per image
 LEVELS = 5
+CHANNELS = 256  # of neck and towers
 
-Forward = Callable[[Activations], Activations]
+_FOREIGN = {
+    "head.regression_head.bbox_ctrness.weight": "FCOS",
+    "head.regression_head.module_list.0.weight": "SSD",
+    "roi_heads.box_predictor.cls_score.weight": "Faster R-CNN",
+    "layer4.0.conv1.weight": "a ResNet classifier",
+}
+"""Other models whose files torchvision publishes, each by a tensor that only it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
         name: `retinanet_resnet50_fpn` or `retinanet_resnet50_fpn_v2`.
         image_size: side of the canvas, a multiple of 32, pixels.
         weights: `default` (COCO), `imagenet` (backbone), `none` (random), or a file.
-        reporter: hears of downloads.
+        reporter: shows the progress of downloads.
 
     Raises:
         ModelError: no such variant.
@@ -74,7 +80,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
         NetworkError: the download failed.
     """
     if name not in _VARIANTS:
-        raise ModelError(f"{name!r} is no RetinaNet", hint=closest(name, _VARIANTS))
+        raise ModelError(f"{name!r} is not a RetinaNet", hint=closest(name, _VARIANTS))
     variant = _VARIANTS[name]
     if weights == "none":
         return _assemble(name, variant, COCO_CLASSES, image_size)
@@ -84,6 +90,23 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
         return detector
     path = _fetched(variant.weights, reporter) if weights == "default" else Path(weights)
     return _from_file(name, variant, path, image_size)
+
+
+def recognise(state: Mapping[str, Tensor]) -> str | None:
+    """The RetinaNet, or the other model of torchvision, whose weights these are; None if they are of neither."""
+    for key, name in _FOREIGN.items():
+        if key in state:
+            return name
+    if not is_retinanet(state, CHANNELS):
+        return None
+    has_norms = "head.regression_head.conv.0.1.weight" in state
+    return "retinanet_resnet50_fpn_v2" if has_norms else "retinanet_resnet50_fpn"
+
+
+def is_retinanet(state: Mapping[str, Tensor], channels: int) -> bool:
+    """Whether these are weights of a RetinaNet with so many channels in its head."""
+    predictor = state.get("head.regression_head.bbox_reg.weight")
+    return predictor is not None and predictor.shape[1:] == (channels, 3, 3)
 
 
 def _assemble(name: str, variant: _Variant, num_classes: int, image_size: int) -> RetinaNetDetector:
@@ -99,7 +122,7 @@ def _assemble(name: str, variant: _Variant, num_classes: int, image_size: int) -
 
 
 def _class_names(variant: _Variant, count: int) -> list[str]:
-    return list(variant.weights.meta["categories"]) if count == COCO_CLASSES else [f"class {i}" for i in range(count)]
+    return class_names(variant.weights.meta["categories"], count)
 
 
 def _from_file(name: str, variant: _Variant, path: Path, image_size: int) -> RetinaNetDetector:
@@ -153,7 +176,7 @@ def _hash_in(weights: WeightsEnum) -> str:
 def _fetched(weights: WeightsEnum, reporter: Reporter) -> Path:
     """torchvision's file in torch's own cache, downloaded there if absent.
 
-    torch.hub would neither time out, nor try again, nor go on after a cut; the file and its place are the same.
+    Not by torch.hub, which has no timeout, no retries and no resumption; the file and its place are the same.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / str(weights.url).rpartition("/")[2]
     if path.exists():
@@ -167,6 +190,11 @@ class RetinaNetDetector(Detector):
 
     network: RetinaNet
     fast_in_bf16 = True
+    # The convolution on a shortcut takes the block's input, as the first one does.
+    input_order: ClassVar = {
+        BasicBlock: ("conv1", "downsample", "conv2"),
+        Bottleneck: ("conv1", "downsample", "conv2", "conv3"),
+    }
 
     def __init__(self, name: str, network: RetinaNet, classes: Sequence[str], image_size: int) -> None:
         super().__init__(name, classes, image_size)
@@ -177,11 +205,17 @@ class RetinaNetDetector(Detector):
         for module in network.modules():
             if isinstance(module, nn.GroupNorm):
                 module.register_forward_pre_hook(_channels_first)
-        self.layers = self._chain()
+        self.layers = self.make_layers()
 
-    def normalize(self, canvases: Tensor) -> Tensor:
+    @property
+    def predictors(self) -> list[ClassPredictor]:
+        """One for all levels."""
+        head = self.network.head.classification_head
+        return [ClassPredictor("head.classification_head.cls_logits", anchors=head.num_anchors)]
+
+    def normalize(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 RGB → float32, scaled to 0 … 1, then by ImageNet's mean and deviation."""
-        return cast(Tensor, self._transform.normalize(canvases.float() / 255))
+        return cast(Tensor, self._transform.normalize(pixels.float() / 255))
 
     def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Focal loss `classification` and `bbox_regression` (L1; GIoU in v2), both per matched anchor."""
@@ -203,12 +237,9 @@ class RetinaNetDetector(Detector):
         return [Detections(image["boxes"], image["scores"], image["labels"]) for image in found]
 
     def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:
-        """New class predictor; the box predictor stays."""
-        head = self.network.head.classification_head
-        head.cls_logits = _for_classes(head.cls_logits, inits, head.num_anchors)
-        head.num_classes = len(classes)
-        self.classes = tuple(classes)
-        self.layers = self._chain()
+        """As in any detector; torchvision's head also stores the number of classes."""
+        super().replace_classes(classes, inits)
+        self.network.head.classification_head.num_classes = len(classes)
 
     @property
     def _canvas_size(self) -> tuple[int, int]:
@@ -218,12 +249,11 @@ class RetinaNetDetector(Detector):
     def _transform(self) -> Any:
         return self.network.transform
 
-    def _chain(self) -> tuple[Layer, ...]:
-        # Bound methods rather than closures, so that a deep copy of the detector runs its own modules.
+    def make_layers(self) -> tuple[Layer, ...]:
         stages = (
-            self._layer("backbone.stem", "backbone", ("backbone.body.conv1", "backbone.body.bn1"), self._run_stem),
+            self.make_layer("backbone.stem", "backbone", ("backbone.body.conv1", "backbone.body.bn1"), self._run_stem),
             *(
-                self._layer(
+                self.make_layer(
                     f"backbone.layer{i}",
                     "backbone",
                     (f"backbone.body.layer{i}",),
@@ -233,7 +263,7 @@ class RetinaNetDetector(Detector):
             ),
         )
         towers = tuple(
-            self._layer(
+            self.make_layer(
                 f"head.{depth}",
                 "head",
                 tuple(f"head.{tower}.conv.{depth - 1}" for tower in ("classification_head", "regression_head")),
@@ -241,19 +271,21 @@ class RetinaNetDetector(Detector):
             )
             for depth in range(1, 1 + len(self.network.head.classification_head.conv))
         )
-        neck = self._layer("neck", "neck", ("backbone.fpn",), self._run_neck)
+        neck = self.make_layer("neck", "neck", ("backbone.fpn",), self._run_neck)
         predictors = ("head.classification_head.cls_logits", "head.regression_head.bbox_reg")
-        return (*stages, neck, *towers, self._layer(f"head.{len(towers) + 1}", "head", predictors, self._run_predictor))
-
-    def _layer(self, name: str, part: str, names: Sequence[str], forward: Forward) -> Layer:
-        return Layer(name, part, tuple((module, self.network.get_submodule(module)) for module in names), forward)
+        return (
+            *stages,
+            neck,
+            *towers,
+            self.make_layer(f"head.{len(towers) + 1}", "head", predictors, self._run_predictor),
+        )
 
     def _run_stem(self, x: Activations) -> Activations:
         body = self.network.backbone.body
         return (body.maxpool(body.relu(body.bn1(body.conv1(x[0])))),)
 
     def _run_stage(self, name: str, x: Activations) -> Activations:
-        """C3 and C4 travel along behind layer2, because the neck needs them beside C5."""
+        """From layer3 on, the inputs are passed on beside the output, because the neck needs C3, C4 and C5."""
         kept = x if name in ("layer3", "layer4") else ()
         return (*kept, self.network.backbone.body[name](x[-1]))
 
@@ -295,7 +327,7 @@ class RetinaNetDetector(Detector):
 
     def _made_anchors(self, grid: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
         canvas = torch.empty(1, 3, self.image_size, self.image_size, device="meta")
-        # Not as inference tensors, even when evaluation asks first: training needs them in its graph later.
+        # Not as inference tensors, even when evaluation comes first: training needs them in its graph later.
         with torch.inference_mode(False):
             maps = [torch.empty(1, 0, *size, device=device) for size in grid]
             return cast(Tensor, self.network.anchor_generator(ImageList(canvas, [self._canvas_size]), maps)[0])
@@ -311,23 +343,3 @@ def _by_anchor(maps: Tensor, width: int) -> Tensor:
     batch, _, height, columns = maps.shape
     split = maps.reshape(batch, -1, width, height, columns).permute(0, 3, 4, 1, 2)
     return split.reshape(batch, -1, width).float()
-
-
-@torch.no_grad()
-def _for_classes(predictor: nn.Conv2d, inits: Sequence[ClassInit], anchors: int) -> nn.Conv2d:
-    """A class predictor with one output per anchor and class; channels are anchor-major (anchor · K + class)."""
-    fresh = nn.Conv2d(predictor.in_channels, anchors * len(inits), 3, padding=1)
-    nn.init.normal_(fresh.weight, std=PREDICTOR_STD)
-    nn.init.constant_(_bias(fresh), -math.log((1 - PRIOR) / PRIOR))
-    fresh.to(predictor.weight)
-    for new, bases in enumerate(inits):
-        if bases:
-            for target, source in ((fresh.weight, predictor.weight), (_bias(fresh), _bias(predictor))):
-                rows = source.unflatten(0, (anchors, -1))[:, list(bases)]
-                target.unflatten(0, (anchors, -1))[:, new] = rows.mean(dim=1)
-    return fresh.train(predictor.training)
-
-
-def _bias(predictor: nn.Conv2d) -> Tensor:
-    assert predictor.bias is not None  # RetinaNet's predictors have one
-    return predictor.bias

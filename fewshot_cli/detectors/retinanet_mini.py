@@ -1,14 +1,15 @@
 """The embedded detector: torchvision's RetinaNet on a slim ResNet, pretrained on the miniature world.
 
-Same towers and predictor as the large one (M = 5), so every policy means the same on both. Its weights ship
-with the package: see `retinanet_mini.md` beside them for data, recipe and figures.
+Same towers and predictor as in the large one (M = 5), so that a policy selects the same layers in both. Its weights
+ship with the package: see `retinanet_mini.md` beside them for data, recipe and figures.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -16,7 +17,14 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from fewshot_cli.detectors.retinanet import MAX_DETECTIONS, SCORE_THRESHOLD, RetinaNetDetector, count_classes
+from fewshot_cli.detectors.predictors import class_names
+from fewshot_cli.detectors.retinanet import (
+    MAX_DETECTIONS,
+    SCORE_THRESHOLD,
+    RetinaNetDetector,
+    count_classes,
+    is_retinanet,
+)
 from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.progress import Reporter
 from fewshot_cli.sources.miniature.classes import BASE
@@ -37,7 +45,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
         name: `retinanet_mini`.
         image_size: side of the canvas, a multiple of 32, pixels.
         weights: `default` (those of the package), `none` (random), or a file.
-        reporter: not needed: nothing is downloaded.
+        reporter: unused, nothing is downloaded.
 
     Raises:
         CheckpointError: a file that does not fit.
@@ -47,10 +55,14 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
     path = WEIGHTS if weights == "default" else Path(weights)
     state = read_weights(path)
     count = count_classes(state, default=len(BASE))
-    classes = tuple(BASE) if count == len(BASE) else tuple(f"class {i}" for i in range(count))
-    detector = RetinaNetDetector(name, make_network(count), classes, image_size)
+    detector = RetinaNetDetector(name, make_network(count), class_names(tuple(BASE), count), image_size)
     load_exactly(detector.network, state, what=f"{name} from {path}")
     return detector
+
+
+def recognise(state: Mapping[str, Tensor]) -> str | None:
+    """`retinanet_mini` if these are its weights, by the width of the head; otherwise None."""
+    return "retinanet_mini" if is_retinanet(state, CHANNELS) else None
 
 
 def make_network(num_classes: int) -> RetinaNet:

@@ -1,4 +1,4 @@
-"""SimOTA: which predictions answer for which object (YOLOX paper, arXiv 2107.08430, section 2.1).
+"""SimOTA: which predictions are matched to which object (YOLOX paper, arXiv 2107.08430, section 2.1).
 
 Legend: N objects of one image, A predictions (cells of all levels), K classes.
 """
@@ -17,7 +17,7 @@ CENTER_RADIUS = 2.5
 BOX_WEIGHT = 3.0
 """λ in the cost of equation (1): box cost against class cost."""
 CANDIDATES = 10
-"""The IoUs of so many best predictions sum up to an object's number of matches (dynamic k)."""
+"""An object's number of matches is the sum of the IoUs of so many best predictions (dynamic k)."""
 _OUT_OF_REACH = 1e6
 
 
@@ -51,8 +51,8 @@ def assign(
         target_boxes: (N, 4) xyxy, canvas pixels; target_labels: (N,).
 
     Returns:
-        each prediction at most once; each object at least once where a cell is in its reach and not
-        taken by an object it suits better.
+        each prediction at most once; each object at least once, unless every cell in its reach is matched to another
+        object at a lower cost.
     """
     if len(target_boxes) == 0:
         nothing = torch.zeros(0, dtype=torch.long, device=boxes.device)

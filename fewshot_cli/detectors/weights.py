@@ -1,4 +1,4 @@
-"""Weights on disk: read without running what they hold, loaded only when they fit, fingerprinted bit for bit."""
+"""Weights on disk: read without running code in them, loaded only if they fit, fingerprinted bit for bit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Collection, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fewshot_cli.detectors.registry import DETECTORS
 from fewshot_cli.errors import CheckpointError
 
 _FORMATS = "Give a .pth, .pt or .safetensors file with a state dict, or one of: default, imagenet, none."
@@ -24,23 +26,8 @@ _NOT_WEIGHTS = {
     b"version https://git-lfs": ("a git-LFS pointer, not the file itself", "Run `git lfs pull` where it came from."),
     b"<!doctype": ("a web page", "Download the file itself, not the page that shows it."),
     b"<html": ("a web page", "Download the file itself, not the page that shows it."),
-    b"<?xml": ("an XML document", "Download the file itself; servers answer so when access is refused."),
+    b"<?xml": ("an XML document", "Download the file itself; servers send one when access is denied."),
 }
-
-# The first match names a checkpoint: (key, its shape or None for any, what it is). A head tells detectors apart
-# by the width of its stem, or by layers that only one family has.
-_PROBES: tuple[tuple[str, tuple[int, ...] | None, str], ...] = (
-    ("head.stems.0.conv.weight", (64, 64, 1, 1), "yolox_nano"),
-    ("head.stems.0.conv.weight", (96, 96, 1, 1), "yolox_tiny"),
-    ("head.stems.0.conv.weight", (128, 128, 1, 1), "yolox_s"),
-    ("head.stems.0.conv.weight", None, "a larger YOLOX"),
-    ("head.regression_head.bbox_ctrness.weight", None, "FCOS"),
-    ("head.regression_head.conv.0.1.weight", None, "retinanet_resnet50_fpn_v2"),
-    ("head.regression_head.bbox_reg.weight", None, "retinanet_resnet50_fpn"),
-    ("head.regression_head.module_list.0.weight", None, "SSD"),
-    ("roi_heads.box_predictor.cls_score.weight", None, "Faster R-CNN"),
-    ("fc.weight", (1000, 2048), "a ResNet classifier"),
-)
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
@@ -78,7 +65,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], *, what: str, o
 
     Raises:
         CheckpointError: with the numbers and first names of what is missing, unexpected or of another shape or type,
-            and, where it can be told, what the weights are instead.
+            and, if they are recognised, what the weights are instead.
     """
     own = module.state_dict()
     faults = {
@@ -102,9 +89,10 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], *, what: str, o
 
 def guess_detector(state: Mapping[str, Tensor]) -> str | None:
     """The detector that a state dict most likely belongs to, or None. A guess for messages, not a proof."""
-    for key, shape, name in _PROBES:
-        if key in state and shape in (None, tuple(state[key].shape)):
-            return name
+    for name in dict.fromkeys(spec.module for spec in DETECTORS.values()):
+        found: str | None = import_module(name).recognise(state)
+        if found:
+            return found
     return None
 
 
@@ -171,7 +159,7 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
     code = _code_in(start, str(error))
     if code:
         return CheckpointError(
-            f"{path} was refused: {code}, so loading it could run code. Nothing was run",
+            f"{path} was not loaded: {code}, so loading it could run code. Nothing was run",
             hint="Only plain tensors are read. If you trust the file, save its state dict where it was made: "
             "torch.save(model.state_dict(), FILE), or as .safetensors.",
         )
@@ -185,9 +173,9 @@ def _code_in(start: bytes, message: str) -> str | None:
     """What in the file is more than tensors, by its first bytes and torch's complaint; None for mere damage."""
     if "TorchScript" in message:
         return "it is a TorchScript archive, a program"
-    asked = re.search(r"(?:GLOBAL|function|class) ([\w.]+)", message)
-    if asked:
-        return f"its pickle asks for {asked[1]}"
+    named = re.search(r"(?:GLOBAL|function|class) ([\w.]+)", message)
+    if named:
+        return f"its pickle refers to {named[1]}"
     if start[:1] == b"\x80" and start[1:2] > b"\x02":  # torch.save writes protocol 2, and nothing else is needed
         return "it is a Python pickle that torch.save did not write"
     return None
@@ -251,7 +239,8 @@ def _listed(faults: dict[str, list[str]], shown: int = 3) -> str:
 def _what_instead(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     theirs, ours = guess_detector(state), guess_detector(own)
     if theirs and theirs != ours:
-        return f"These look like weights of {theirs}; choose that detector, or weights of {ours or 'this one'}."
+        choice = "choose that detector, or give" if theirs in DETECTORS else "give"
+        return f"These look like weights of {theirs}; {choice} weights of {ours or 'this one'}."
     if theirs:
         return f"They look like {theirs}, but changed: another number of classes, or a damaged or partial file."
     return "Give weights that were saved from this very detector."

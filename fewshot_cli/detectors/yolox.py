@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,18 @@ from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 from torchvision.ops import batched_nms
 
 from fewshot_cli.detectors import simota
-from fewshot_cli.detectors.chain import Activations, ClassInit, Detections, Detector, Layer, Target
+from fewshot_cli.detectors.chain import (
+    Activations,
+    Detections,
+    Detector,
+    Layer,
+    ParameterGroup,
+    SmallObjects,
+    Target,
+)
+from fewshot_cli.detectors.predictors import ClassPredictor, class_names, start_rare
 from fewshot_cli.detectors.weights import load_exactly, read_weights
-from fewshot_cli.detectors.yolox_network import STRIDES, Size, YoloxNetwork
+from fewshot_cli.detectors.yolox_network import STRIDES, CSPStage, Size, YoloxNetwork
 from fewshot_cli.download import cache_folder, download
 from fewshot_cli.progress import Reporter
 
@@ -30,12 +39,10 @@ PIXEL_SCALE = 256.0
 """The first convolution gets pixels of 0 … 1, not of 0 … 255 as in its pretraining, and its weights are so much larger.
 
 A step of Adam is about as large as the rate, whatever the weight: on pixels of 0 … 255 it would change the sums of that
-convolution hundreds of times as much as the others', and its gradient would fill the norm that is clipped. A power of
-two, so that no bit of the outputs changes.
+convolution hundreds of times as much as the others', and its gradient would dominate the norm that is clipped. A power
+of two, so that no bit of the outputs changes.
 """
 BOX_LOSS_WEIGHT = 5.0
-PRIOR = 0.01
-"""A fresh class starts with this score everywhere (RetinaNet paper, section 4.1)."""
 NMS_IOU = 0.65
 MIN_SCORE = 0.001
 """mAP integrates over the whole precision–recall curve, so its low-score tail is kept."""
@@ -44,13 +51,13 @@ CANDIDATES = 1000
 MAX_DETECTIONS = 100
 LEVELS = len(STRIDES)
 COCO_CLASSES = 80
+SMALL_OBJECTS = SmallObjects(side=64, lr=2.0)
+"""Objects that a level of stride 8 is for (FCOS, arXiv 1904.01355, section 3.2), and its share of the learning rate if
+they are the rule (examples/defaults.md)."""
 NECK = ("lateral_conv0", "C3_p4", "reduce_conv1", "C3_p3", "bu_conv2", "C3_n3", "bu_conv1", "C3_n4")
 
-Forward = Callable[[Activations], Activations]
-
-
 RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
-"""Where the authors publish their COCO weights, one `NAME.pth` a detector."""
+"""Where the authors publish their COCO weights, one `NAME.pth` per detector."""
 
 
 def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Yolox:
@@ -60,7 +67,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Yo
         name: a key of SIZES.
         image_size: side of the canvas, a multiple of 32, pixels.
         weights: `default` (the authors' COCO weights, downloaded once), `none` (random), or a file.
-        reporter: hears of the download.
+        reporter: shows the progress of the download.
 
     Raises:
         CheckpointError: a file that does not fit.
@@ -79,12 +86,21 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Yo
     return detector
 
 
+def recognise(state: Mapping[str, Tensor]) -> str | None:
+    """The YOLOX whose weights these are, by the width of the first stem of the head; None if they are of no YOLOX."""
+    stem = state.get("head.stems.0.conv.weight")
+    if stem is None:
+        return None
+    names: dict[tuple[int, ...], str] = {
+        (size.channels(256), size.channels(256), 1, 1): name for name, size in SIZES.items()
+    }
+    return names.get(tuple(stem.shape), "a larger YOLOX")
+
+
 def base_classes(count: int) -> list[str]:
-    """COCO's 80 names, or numbers where a file was trained on something else."""
-    if count != COCO_CLASSES:
-        return [f"class {i}" for i in range(count)]
+    """COCO's 80 names; numbers if there are not 80 classes."""
     categories = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-    return [name for name in categories if name not in ("__background__", "N/A")]
+    return class_names([name for name in categories if name not in ("__background__", "N/A")], count)
 
 
 def _released(name: str, reporter: Reporter) -> Path:
@@ -110,42 +126,44 @@ class Predictions(NamedTuple):
 
 
 class Yolox(Detector):
-    """A YOLOX detector; pixels go in as BGR, as in its pretraining, but see PIXEL_SCALE."""
+    """A YOLOX detector; its input is BGR as in its pretraining, but see PIXEL_SCALE."""
 
     network: YoloxNetwork
     pad_value = 114
+    input_order: ClassVar = {CSPStage: ("conv1", "conv2", "m", "conv3")}
 
     def __init__(self, name: str, classes: Sequence[str], image_size: int) -> None:
         super().__init__(name, classes, image_size)
         self.network = YoloxNetwork(SIZES[name], len(self.classes))
-        self.layers = self._chain()
+        self.layers = self.make_layers()
         for predictor in (*self.network.head.cls_preds, *self.network.head.obj_preds):
-            _start_rare(predictor)
+            start_rare(predictor)
 
-    def _chain(self) -> tuple[Layer, ...]:
-        # Bound methods rather than closures, so that a deep copy of the detector runs its own modules.
+    @property
+    def predictors(self) -> list[ClassPredictor]:
+        """One per level."""
+        return [ClassPredictor(name) for name in _per_level("cls_preds")]
+
+    def make_layers(self) -> tuple[Layer, ...]:
         return (
             self._stage("stem", kept=0),
             self._stage("dark2", kept=0),
             self._stage("dark3", kept=0),
             self._stage("dark4", kept=1),
             self._stage("dark5", kept=2),
-            self._layer("neck", "neck", [f"backbone.{name}" for name in NECK], self._run_neck),
-            self._layer("head.1", "head", _per_level("stems"), self._run_stems),
-            self._layer("head.2", "head", _per_level("cls_convs.0", "reg_convs.0"), partial(self._run_tower, 0)),
-            self._layer("head.3", "head", _per_level("cls_convs.1", "reg_convs.1"), partial(self._run_tower, 1)),
-            self._layer("head.4", "head", _per_level("cls_preds", "reg_preds", "obj_preds"), self._run_predictor),
+            self.make_layer("neck", "neck", [f"backbone.{name}" for name in NECK], self._run_neck),
+            self.make_layer("head.1", "head", _per_level("stems"), self._run_stems),
+            self.make_layer("head.2", "head", _per_level("cls_convs.0", "reg_convs.0"), partial(self._run_tower, 0)),
+            self.make_layer("head.3", "head", _per_level("cls_convs.1", "reg_convs.1"), partial(self._run_tower, 1)),
+            self.make_layer("head.4", "head", _per_level("cls_preds", "reg_preds", "obj_preds"), self._run_predictor),
         )
 
     def _stage(self, name: str, kept: int) -> Layer:
         forward = partial(self._run_stage, name, kept)
-        return self._layer(f"backbone.{name}", "backbone", [f"backbone.backbone.{name}"], forward)
-
-    def _layer(self, name: str, part: str, modules: Sequence[str], forward: Forward) -> Layer:
-        return Layer(name, part, tuple((module, self.network.get_submodule(module)) for module in modules), forward)
+        return self.make_layer(f"backbone.{name}", "backbone", [f"backbone.backbone.{name}"], forward)
 
     def _run_stage(self, name: str, kept: int, x: Activations) -> Activations:
-        """C3, C4 and C5 travel on together, because the neck needs all three."""
+        """C3 and C4 are passed on beside the output, because the neck needs them and C5."""
         return (*x[:kept], self.network.backbone.backbone.get_submodule(name)(x[-1]))
 
     def _run_neck(self, x: Activations) -> Activations:
@@ -168,12 +186,19 @@ class Yolox(Detector):
         head, classes, boxes = self.network.head, x[:LEVELS], x[LEVELS:]
         return (*_each(head.cls_preds, classes), *_each(head.reg_preds, boxes), *_each(head.obj_preds, boxes))
 
-    def is_finest(self, parameter: str) -> bool:
-        """Each level has a head of its own: `head.stems.0`, `head.cls_convs.0` and so on are those of stride 8."""
-        return parameter.split(".")[2] == "0"
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """The stride-8 level of the head is a group of its own, for small objects: levels share no weights."""
+        head, before = super().parameter_groups()
+        fine = {name: parameter for name, parameter in head.parameters.items() if _level_of(name) == 0}
+        rest = {name: parameter for name, parameter in head.parameters.items() if name not in fine}
+        return (
+            ParameterGroup("the head's stride-8 level", "small-objects", fine, SMALL_OBJECTS),
+            replace(head, parameters=rest),
+            before,
+        )
 
-    def normalize(self, canvases: Tensor) -> Tensor:
-        return canvases.flip(1).float() / PIXEL_SCALE
+    def normalize(self, pixels: Tensor) -> Tensor:
+        return pixels.flip(1).float() / PIXEL_SCALE
 
     def predictions(self, outputs: Activations) -> Predictions:
         """Maps of the three levels → one list of cells with boxes in canvas pixels."""
@@ -218,17 +243,16 @@ class Yolox(Detector):
         scores = found.classes.sigmoid() * found.objectness.sigmoid()
         return [_suppress(*image) for image in zip(found.boxes, scores, strict=True)]
 
-    def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:
-        head = self.network.head
-        head.cls_preds = nn.ModuleList(_for_classes(predictor, inits) for predictor in head.cls_preds)
-        self.classes = tuple(classes)
-        self.layers = self._chain()
-
 
 def _per_level(*lists: str) -> list[str]:
     """Names of the head's modules at every level: `cls_convs.1` stands for `head.cls_convs.0.1` and so on."""
     parts = [name.partition(".") for name in lists]
     return [f"head.{name}.{level}{dot}{depth}" for name, dot, depth in parts for level in range(LEVELS)]
+
+
+def _level_of(parameter: str) -> int:
+    """The level of a parameter of the head, e.g. 0 of `head.cls_convs.0.1.conv.weight`."""
+    return int(parameter.split(".")[2])
 
 
 def _each(modules: nn.ModuleList, maps: Activations) -> Activations:
@@ -262,31 +286,10 @@ def _paired_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _suppress(boxes: Tensor, scores: Tensor) -> Detections:
-    """(A, 4) boxes and (A, K) scores of one image → what remains of its likeliest pairs of cell and class."""
+    """(A, 4) boxes and (A, K) scores of one image → its best pairs of cell and class after non-maximum suppression."""
     cells, labels = (scores > MIN_SCORE).nonzero(as_tuple=True)
     best = scores[cells, labels].topk(min(CANDIDATES, len(cells))).indices
     cells, labels = cells[best], labels[best]
-    boxes, likely = boxes[cells], scores[cells, labels]
-    kept = batched_nms(boxes, likely, labels, NMS_IOU)[:MAX_DETECTIONS]
-    return Detections(boxes[kept], likely[kept], labels[kept])
-
-
-@torch.no_grad()
-def _for_classes(predictor: nn.Module, inits: Sequence[ClassInit]) -> nn.Conv2d:
-    """A class predictor with one output per class: the mean of those base classes, or fresh."""
-    assert isinstance(predictor, nn.Conv2d)
-    fresh = nn.Conv2d(predictor.in_channels, len(inits), 1, device=predictor.weight.device)
-    nn.init.normal_(fresh.weight, std=0.01)
-    _start_rare(fresh)
-    old, new = predictor.state_dict(), fresh.state_dict()
-    for row, bases in enumerate(inits):
-        if bases:
-            for name in new:
-                new[name][row] = old[name][list(bases)].mean(dim=0)
-    return fresh
-
-
-def _start_rare(predictor: nn.Module) -> None:
-    """Let a predictor say PRIOR everywhere at first, or the background would drown its loss."""
-    assert isinstance(predictor, nn.Conv2d) and predictor.bias is not None
-    nn.init.constant_(predictor.bias, -math.log((1 - PRIOR) / PRIOR))
+    boxes, scores = boxes[cells], scores[cells, labels]
+    kept = batched_nms(boxes, scores, labels, NMS_IOU)[:MAX_DETECTIONS]
+    return Detections(boxes[kept], scores[kept], labels[kept])

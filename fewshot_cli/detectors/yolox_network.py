@@ -93,7 +93,7 @@ class Focus(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1 then 3×3 block, with a shortcut where asked."""
+    """1×1 then 3×3 block, with a shortcut around both if `shortcut`."""
 
     def __init__(self, size: Size, channels: int, shortcut: bool) -> None:
         super().__init__()

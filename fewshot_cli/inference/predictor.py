@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from fewshot_cli.datasets.images import read_image
-from fewshot_cli.detectors.chain import Activations, Canvas, Detections, Detector
+from fewshot_cli.detectors.chain import Activations, Canvas, Detections, Detector, batch_of
 from fewshot_cli.detectors.device import choose_device, computes_in_bf16
 from fewshot_cli.progress import Reporter, SilentReporter
 
@@ -51,8 +51,8 @@ class Predictor:
         with reporter.progress(description, len(images)) as task:
             for paths in batches(images):
                 canvases = [self.detector.make_canvas(read_image(path)) for path in paths]
-                pixels = torch.stack([canvas.pixels for canvas in canvases]).to(self.device)
-                found += self.resume((pixels,), 0, canvases)
+                batch = tuple(part.to(self.device) for part in batch_of(canvases))
+                found += self.resume(batch, 0, canvases)
                 task.advance(len(paths))
         return found
 

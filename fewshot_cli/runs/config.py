@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from fewshot_cli import settings
 from fewshot_cli.augmentation.config import LARGEST_SEED, Variants
-from fewshot_cli.policies import DEFAULT_BUDGET, POLICIES, default_budget
+from fewshot_cli.detectors.registry import select_in
+from fewshot_cli.policies import DEFAULT_BUDGET, POLICIES, Selection, default_budget
 from fewshot_cli.progress import Reporter
 from fewshot_cli.settings import Option
 from fewshot_cli.threads import MOST_THREADS
@@ -170,3 +171,10 @@ def with_budget(config: FinetuneConfig, depth: int, reporter: Reporter) -> Finet
     if budget is not None and budget < DEFAULT_BUDGET:
         reporter.say(f"Budget: {budget} instead of {DEFAULT_BUDGET}, because the head has no more layers.")
     return replace(config, budget=budget)
+
+
+def select_layers(config: FinetuneConfig) -> Selection:
+    """What the configuration trains, checked against the detector's head; raises PolicyError, ModelError."""
+    return select_in(
+        config.detector, config.policy, config.budget, neck=config.train_neck, backbone_stages=config.backbone_stages
+    )

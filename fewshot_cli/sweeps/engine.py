@@ -179,7 +179,8 @@ def run_group(sweep: Sweep, group: Group, *, share: bool, device: str, task: Tas
 def by_cut(cell: Cell) -> tuple[int, bool]:
     """The first head layer that trains: cells with the same one start from the same activations."""
     policy, budget = cell.setup
-    selection = select(policy, budget, get_spec(cell.group.detector).head_depth)
+    spec = get_spec(cell.group.detector)
+    selection = select(policy, budget, spec.head_depth, stages=spec.backbone_stages)
     return min(selection.head_layers, default=99), selection.neck
 
 

@@ -199,7 +199,7 @@ class SweepConfig:
 
 def _possible(policy: str, budget: int, depth: int) -> bool:
     try:
-        select(policy, budget, depth, depths=head_depths())
+        select(policy, budget, depth, stages=0, depths=head_depths())
     except PolicyError:
         return False
     return True

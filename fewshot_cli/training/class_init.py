@@ -30,7 +30,7 @@ def choose_inits(
 ) -> list[ClassInit]:
     """For each class, the base classes whose mean its predictor starts from; none for fresh weights.
 
-    What each start was worth: README, "How the defaults were chosen".
+    What each start was worth: examples/defaults.md.
 
     Args:
         classes: the data set's.

@@ -11,12 +11,12 @@ from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.detectors.device import choose_device, forget_peak_memory
 from fewshot_cli.errors import DataError
 from fewshot_cli.progress import Reporter, SilentReporter
-from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.config import FinetuneConfig, select_layers
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.training.features import FeatureStore, cache_features
 from fewshot_cli.training.fit import fit
 from fewshot_cli.training.objectives import DetectorLosses
-from fewshot_cli.training.prepare import prepare, select_layers
+from fewshot_cli.training.prepare import prepare
 from fewshot_cli.training.record import Before, record
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +40,8 @@ class StepOptions:
     """What one step needs to know.
 
     iterations: of the whole run; lr: peak rate; warmup: share of the run; clip: largest gradient norm, 0 for
-    none; bf16: compute in bfloat16 where that is safe.
+    none; bf16: compute in bfloat16 where that is safe; seed: of what losses draw at random (samples of proposals,
+    noisy queries), anew for every iteration, so that a resumed run draws what the unbroken one would have.
     """
 
     iterations: int
@@ -47,6 +49,7 @@ class StepOptions:
     warmup: float
     clip: float
     bf16: bool
+    seed: int = 0
 
 
 def make_optimizer(
@@ -103,7 +106,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         activations, targets = batches(order[iteration])
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+        with _drawing(options.seed, iteration), torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
             losses = objective.losses(activations, targets)
         loss = torch.stack(list(losses.values())).sum()
         _check_finite("loss", loss, iteration, losses)
@@ -113,6 +116,14 @@ def train(
         _check_finite("gradient", norm, iteration, losses)
         optimizer.step()
         after_step(iteration + 1, {"loss": loss.item(), **{name: value.item() for name, value in losses.items()}})
+
+
+@contextmanager
+def _drawing(seed: int, iteration: int) -> Iterator[None]:
+    """Torch's default generator seeded by the iteration; afterwards it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed((seed * 1_000_003 + iteration) % 2**63)
+        yield
 
 
 def _check_finite(what: str, value: Tensor, iteration: int, losses: dict[str, Tensor]) -> None:
@@ -188,6 +199,7 @@ def fit(
         warmup=config.warmup,
         clip=config.clip,
         bf16=prepared.predictor.bf16,
+        seed=config.seed,
     )
     with reporter.progress("Training", config.iterations, start) as task:
         train(

@@ -10,15 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fewshot_cli.datasets.types import ImageRecord, Split
-from fewshot_cli.detectors.chain import Detector, Layer
+from fewshot_cli.detectors.chain import HEAD_PARTS, PARTS, Detector, Layer, ParameterGroup
 from fewshot_cli.detectors.weights import tensor_fingerprints
-from fewshot_cli.errors import FsodError, PolicyError
+from fewshot_cli.errors import FsodError, PolicyError, closest
 from fewshot_cli.policies import Selection
-
-SMALL = 64
-"""Side in canvas pixels of the largest object that a level of stride 8 is for (FCOS, arXiv 1904.01355, section 3.2)."""
-FASTER = 2.0
-"""Share of the rate that the finest level gets for small objects (README, "How the defaults were chosen")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +30,23 @@ class Plan:
 
 def plan_chain(detector: Detector, selection: Selection) -> Plan:
     """Which layers of this chain the selection trains, and the cut that follows."""
-    flags = [_is_chosen(layer, i, detector.layers, selection) for i, layer in enumerate(detector.layers)]
+    flags = [_is_chosen(i, detector.layers, selection) for i in range(len(detector.layers))]
     cut = flags.index(True) if any(flags) else len(flags)
     return Plan(tuple(flags), cut)
 
 
-def _is_chosen(layer: Layer, index: int, layers: tuple[Layer, ...], selection: Selection) -> bool:
-    same_part = [i for i, other in enumerate(layers) if other.part == layer.part]
-    if layer.part == "head":
+def _is_chosen(index: int, layers: tuple[Layer, ...], selection: Selection) -> bool:
+    part = layers[index].part
+    same_part = [i for i, other in enumerate(layers) if other.part == part]
+    if part == "head":
         return same_part.index(index) + 1 in selection.head_layers
-    if layer.part == "neck":
+    if part == "proposals":
+        return selection.proposals
+    if part == "neck":
         return selection.neck
-    return index in same_part[len(same_part) - selection.backbone_stages :]
+    if part == "backbone":
+        return index in same_part[len(same_part) - selection.backbone_stages :]
+    raise FsodError(f"layer {layers[index].name} is of an unknown part {part!r}", hint=closest(part, PARTS))
 
 
 def freeze(detector: Detector, selection: Selection) -> Plan:
@@ -76,19 +76,24 @@ def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
 
 
-def small_object_share(detector: Detector, shots: Split) -> float:
-    """Share of the learning rate for the finest level of the head: FASTER where small objects are the rule, else 1.
+def small_objects_group(detector: Detector) -> ParameterGroup | None:
+    """The parameter group that is for small objects, in detectors that have one."""
+    return next((group for group in detector.parameter_groups() if group.small_objects), None)
 
-    Where levels have heads of their own, what small objects teach is learned in the finest alone. They are the rule if
+
+def small_object_share(detector: Detector, shots: Split) -> float:
+    """Share of the learning rate for the group for small objects: its own where they are the rule, else 1.
+
+    Where levels have heads of their own, what small objects teach is learned in one of them alone. They are the rule if
     they make up more than half of the average shot's objects: an average over images, as training sees them,
     because one crowded image can hold most objects of all ten.
     """
-    heads = [layer for layer in detector.layers if layer.part == "head"]
-    if not any(detector.is_finest(name) for layer in heads for name in layer.parameters()):
+    group = small_objects_group(detector)
+    if group is None or group.small_objects is None:
         return 1.0
     sides = [_sides(image, detector.image_size) for image in shots.images]
-    small = [(of <= SMALL).mean() for of in sides if len(of)]
-    return FASTER if sum(small) > len(small) / 2 else 1.0
+    small = [(of <= group.small_objects.side).mean() for of in sides if len(of)]
+    return group.small_objects.lr if sum(small) > len(small) / 2 else 1.0
 
 
 def _sides(image: ImageRecord, image_size: int) -> NDArray[np.float32]:
@@ -101,27 +106,30 @@ def _sides(image: ImageRecord, image_size: int) -> NDArray[np.float32]:
 def learning_rates(
     detector: Detector, backbone_lr: float = 1.0, small_object_lr: float = 1.0
 ) -> list[tuple[nn.Parameter, float]]:
-    """What trains, each with its share of the learning rate; the head first.
+    """What trains, each with its share of the learning rate: the head in chain order, then the rest.
 
     Args:
-        backbone_lr: share of neck and backbone.
-        small_object_lr: share of the finest level of the head (Detector.is_finest); the rest of the head has 1.
+        backbone_lr: share of parameter groups of the role `backbone`.
+        small_object_lr: share of those of the role `small-objects`.
     """
-    head, body = ([layer for layer in detector.layers if (layer.part == "head") == wanted] for wanted in (True, False))
-    shares = [
-        (parameter, small_object_lr if detector.is_finest(name) else 1.0)
-        for layer in head
-        for name, parameter in layer.parameters().items()
-    ]
-    shares += [(parameter, backbone_lr) for layer in body for parameter in layer.parameters().values()]
-    return [(parameter, share) for parameter, share in shares if parameter.requires_grad]
+    share_of = {"head": 1.0, "backbone": backbone_lr, "small-objects": small_object_lr}
+    groups = detector.parameter_groups()
+    shares = {id(parameter): share_of[group.role] for group in groups for parameter in group.parameters.values()}
+    head_first = sorted(detector.layers, key=lambda layer: layer.part not in HEAD_PARTS)
+    trained = [p for layer in head_first for p in layer.parameters().values() if p.requires_grad]
+    return [(parameter, shares[id(parameter)]) for parameter in trained]
 
 
 def _check_coverage(detector: Detector) -> None:
-    counts = Counter(id(parameter) for layer in detector.layers for parameter in layer.parameters().values())
-    stray = [name for name, parameter in detector.network.named_parameters() if counts[id(parameter)] != 1]
-    if stray:
-        raise FsodError(f"{detector.name}: not in exactly one layer of the chain: {', '.join(stray[:5])}")
+    kinds = {
+        "layer of the chain": [layer.parameters() for layer in detector.layers],
+        "parameter group": [group.parameters for group in detector.parameter_groups()],
+    }
+    for what, members in kinds.items():
+        counts = Counter(id(parameter) for parameters in members for parameter in parameters.values())
+        stray = [name for name, parameter in detector.network.named_parameters() if counts[id(parameter)] != 1]
+        if stray:
+            raise FsodError(f"{detector.name}: not in exactly one {what}: {', '.join(stray[:5])}")
 
 
 class FrozenCheck:

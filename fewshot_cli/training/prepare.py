@@ -9,15 +9,15 @@ import torch
 from fewshot_cli.datasets.classes import class_key
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.detectors.chain import Detector
-from fewshot_cli.detectors.registry import build_detector, get_spec, head_depths
+from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
 from fewshot_cli.inference.predictor import Predictor
-from fewshot_cli.policies import Selection, select
+from fewshot_cli.policies import Selection
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
-from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.config import FinetuneConfig, select_layers
 from fewshot_cli.training.class_init import choose_inits, describe_init, similar_classes
-from fewshot_cli.training.plan import Plan, freeze, small_object_share
+from fewshot_cli.training.plan import Plan, freeze, small_object_share, small_objects_group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,18 +84,6 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
     return prepared
 
 
-def select_layers(config: FinetuneConfig) -> Selection:
-    """What the configuration trains, checked against the detector's head; raises PolicyError, ModelError."""
-    return select(
-        config.policy,
-        config.budget,
-        get_spec(config.detector).head_depth,
-        neck=config.train_neck,
-        backbone_stages=config.backbone_stages,
-        depths=head_depths(),
-    )
-
-
 def parameter_counts(detector: Detector) -> tuple[int, int]:
     """Parameters that train, and all."""
     counted = [(parameter.numel(), parameter.requires_grad) for parameter in detector.network.parameters()]
@@ -143,9 +131,9 @@ def _announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporte
     shots, boxes = data.train.images, sum(len(image.boxes) for image in data.train.images)
     tests = f"test: {len(data.test.images)} images" if data.test else "no test set, so no test mAP will be measured"
     reporter.say(f"Shots: {len(shots)} images with {boxes} boxes; {tests}.")
-    share = prepared.small_object_lr
-    if share != 1 and config.small_object_lr is None and config.policy != "none":
-        reporter.say(f"Most objects are small: the head's layers for small objects train at {share:g} times the rate.")
+    group, share = small_objects_group(prepared.detector), prepared.small_object_lr
+    if group and share != 1 and config.small_object_lr is None and config.policy != "none":
+        reporter.say(f"Most objects are small: {group.name} trains at {share:g} times the learning rate.")
     trained, total = parameter_counts(prepared.detector)
     layers = ", ".join(prepared.info.trained_layers) or "nothing"
     reporter.say(

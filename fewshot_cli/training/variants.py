@@ -12,7 +12,7 @@ from torch import Tensor
 from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.augmentation.operations import Sample, load_sample, make_variant
 from fewshot_cli.datasets.types import ImageRecord
-from fewshot_cli.detectors.chain import Activations, Canvas, Detector, Target
+from fewshot_cli.detectors.chain import Activations, Canvas, Detector, Target, batch_of
 
 DECODED = 32
 """Images kept decoded, because the variants of one are made one after the other."""
@@ -75,11 +75,10 @@ class Prefix:
 
     def __call__(self, items: Sequence[int]) -> tuple[Activations, list[Example]]:
         loaded = [self._examples.load(item) for item in items]
-        canvases = torch.stack([pixels for pixels, _ in loaded]).to(self._device)
-        if self._cut == 0:
-            return (canvases,), [example for _, example in loaded]
+        batch = batch_of([example.canvas._replace(pixels=pixels) for pixels, example in loaded])
+        canvases = tuple(part.to(self._device) for part in batch)
         with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            activations = self._detector.run((canvases,), 0, self._cut)
+            activations = self._detector.run(canvases, 0, self._cut)
         return activations, [example for _, example in loaded]
 
 

@@ -12,7 +12,7 @@ from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
 from fewshot_cli.errors import FsodError
 from fewshot_cli.files import make_folder
 from fewshot_cli.progress import Reporter, SilentReporter
-from fewshot_cli.runs.config import FinetuneConfig, with_budget
+from fewshot_cli.runs.config import FinetuneConfig, select_layers, with_budget
 from fewshot_cli.runs.folder import DEFAULT_ROOT, Run, load_run, new_run
 from fewshot_cli.threads import choose_threads, use_threads
 
@@ -101,8 +101,6 @@ def configure(
 
     Paths become absolute, so that the run can be measured and continued from any folder.
     """
-    from fewshot_cli.training.prepare import select_layers
-
     # Wrong options are reported before a data set is looked for.
     given = FinetuneConfig.from_json({**options, "data": str(data or ""), "detector": detector or ""})
     if data is None:

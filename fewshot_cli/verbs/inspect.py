@@ -7,18 +7,14 @@ from typing import Any
 
 import torch
 
-from fewshot_cli.detectors.chain import Detector
-from fewshot_cli.detectors.registry import build_detector, get_spec, head_depths
-from fewshot_cli.policies import Selection, select
+from fewshot_cli.detectors.chain import Canvas, Detector, batch_of
+from fewshot_cli.detectors.predictors import numbered
+from fewshot_cli.detectors.registry import build_detector
+from fewshot_cli.policies import Selection
 from fewshot_cli.runs.checkpoint import read_checkpoint
+from fewshot_cli.runs.config import select_layers
 from fewshot_cli.runs.folder import load_run
 from fewshot_cli.training.plan import Plan, plan_chain
-
-
-def select_for(detector: str, policy: str, budget: int | None, neck: bool, backbone_stages: int) -> Selection:
-    """The selection a policy makes in a detector of the registry; raises ModelError, PolicyError."""
-    depth = get_spec(detector).head_depth
-    return select(policy, budget, depth, neck=neck, backbone_stages=backbone_stages, depths=head_depths())
 
 
 def inspect_run(folder: Path) -> dict[str, Any]:
@@ -26,8 +22,9 @@ def inspect_run(folder: Path) -> dict[str, Any]:
     run = load_run(folder)
     config = run.read_config()
     _, info = read_checkpoint(run.checkpoint)
-    selection = select_for(config.detector, config.policy, config.budget, config.train_neck, config.backbone_stages)
-    return inspect_selection(config.detector, selection, classes=len(info.classes), image_size=info.image_size)
+    return inspect_selection(
+        config.detector, select_layers(config), classes=len(info.classes), image_size=info.image_size
+    )
 
 
 def inspect_selection(name: str, selection: Selection, *, classes: int, image_size: int | None) -> dict[str, Any]:
@@ -39,7 +36,7 @@ def inspect_selection(name: str, selection: Selection, *, classes: int, image_si
     # Shapes are all that is needed: on the meta device nothing is drawn, stored or computed.
     with torch.device("meta"):
         detector = build_detector(name, weights="none", image_size=image_size)
-        detector.replace_classes([f"class {i}" for i in range(classes)], [()] * classes)
+        detector.replace_classes(numbered(classes), [()] * classes)
         split = plan_chain(detector, selection)
         cached = _bytes_at(detector, split.cut) / 1e6
     return {
@@ -87,8 +84,9 @@ def _counts(detector: Detector) -> list[int]:
 
 
 def _bytes_at(detector: Detector, cut: int) -> int:
-    canvas = torch.zeros(1, 3, detector.image_size, detector.image_size, dtype=torch.uint8)
-    activations = (canvas,) if cut == 0 else detector.run((canvas,), 0, cut)
+    side = detector.image_size
+    canvas = Canvas(torch.zeros(3, side, side, dtype=torch.uint8), 1.0, (side, side), (side, side))
+    activations = detector.run(batch_of([canvas]), 0, cut)
     return sum(tensor.numel() * tensor.element_size() for tensor in activations)
 
 

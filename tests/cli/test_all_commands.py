@@ -43,7 +43,12 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"budget": 1}, 4, "a budget of 1 is not possible with policy symmetric", "2 to 4"),
         ({"budget": -1, "policy": "last"}, 4, "a budget of -1 is not possible with policy last", "1 to 4"),
         ({"budget": "three"}, 2, "Invalid value for '--budget'", "--help"),
-        ({"backbone_stages": 6}, 4, "--backbone-stages 6 is not possible: a backbone has 5 stages", "0 (frozen) to 5"),
+        (
+            {"backbone_stages": 6},
+            4,
+            "--backbone-stages 6 is not possible: this backbone has 5 stages",
+            "0 (frozen) to 5",
+        ),
         ({"backbone_stages": 1, "policy": "none"}, 4, "policy none trains nothing", "Drop those options"),
         ({"init_class": "kat", "weights": "BASE"}, 5, "no base class 'kat' to start from", "Did you mean cat?"),
         ({"weights": "imagenet"}, 5, "yolox_nano has no ImageNet weights", "retinanet_resnet50_fpn"),

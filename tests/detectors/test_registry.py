@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from fewshot_cli.detectors.chain import PARTS
 from fewshot_cli.detectors.registry import DETECTORS, build_detector, get_spec, head_depths
 from fewshot_cli.detectors.weights import state_fingerprint
 from fewshot_cli.errors import ConfigError, ModelError
@@ -40,10 +41,13 @@ def family_of(name: str) -> str:
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_what_the_registry_says_is_what_is_built(name: str) -> None:
-    """Name, head depth and default size of the built detector are the registry's, and it is in eval."""
-    detector = build_detector(name, weights="none")
-    assert (name, DETECTORS[name].image_size) == (detector.name, detector.image_size)
-    assert DETECTORS[name].head_depth == detector.head_depth
+    """Name, head depth, stages and default size of the built detector are the registry's, and it is in eval."""
+    with torch.device("meta"):
+        detector = build_detector(name, weights="none")
+    spec = DETECTORS[name]
+    assert (name, spec.image_size) == (detector.name, detector.image_size)
+    assert (spec.head_depth, spec.backbone_stages) == (detector.head_depth, detector.backbone_stages)
+    assert {layer.part for layer in detector.layers} <= set(PARTS)
     assert not any(module.training for module in detector.modules())
     assert len(detector.classes) == {"yolox": 80, "retinanet_resnet50": 91, "retinanet_mini": 28}[family_of(name)]
 

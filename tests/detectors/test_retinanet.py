@@ -15,7 +15,7 @@ from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights, retinanet_resnet50_fpn
 
 import fewshot_cli.detectors.retinanet as module
-from fewshot_cli.detectors.chain import Target
+from fewshot_cli.detectors.chain import Activations, Target
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.retinanet import RetinaNetDetector
 from fewshot_cli.detectors.weights import tensor_fingerprints
@@ -54,6 +54,11 @@ def canvases(count: int = 2) -> Tensor:
     return torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
 
 
+def batch(count: int = 2) -> Activations:
+    """The same as the input of the chain: images that fill the canvas."""
+    return canvases(count), torch.full((count, 2), SIZE)
+
+
 TARGETS = [
     Target(torch.tensor([[10.0, 12.0, 60.0, 90.0], [70.0, 5.0, 120.0, 40.0]]), torch.tensor([3, 90])),
     Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),
@@ -78,7 +83,7 @@ def test_the_loss_is_torchvisions_bit_for_bit(detector: RetinaNetDetector) -> No
         if isinstance(norm, nn.BatchNorm2d):
             norm.eval()
     wanted = network([c / 255 for c in canvases()], [{"boxes": t.boxes, "labels": t.labels} for t in TARGETS])
-    found = detector.loss(detector.run((canvases(),), 0), TARGETS)
+    found = detector.loss(detector.run(batch(), 0), TARGETS)
     assert {name: loss.item() for name, loss in wanted.items()} == {name: loss.item() for name, loss in found.items()}
     assert all(loss > 0 for loss in found.values())
 
@@ -88,7 +93,7 @@ def test_detections_are_torchvisions_bit_for_bit(detector: RetinaNetDetector) ->
     """Boxes, scores and labels equal the network's own in eval, best first, at most 100, down to 0.001."""
     network = torchvision_form(detector).eval()
     wanted = network([c / 255 for c in canvases()])
-    found = detector.decode(detector.run((canvases(),), 0))
+    found = detector.decode(detector.run(batch(), 0))
     for theirs, ours in zip(wanted, found, strict=True):
         assert torch.equal(theirs["boxes"], ours.boxes)
         assert torch.equal(theirs["scores"], ours.scores)
@@ -102,9 +107,9 @@ def test_detections_are_torchvisions_bit_for_bit(detector: RetinaNetDetector) ->
 @torch.inference_mode()
 def test_a_cut_before_any_layer_changes_nothing(detector: RetinaNetDetector) -> None:
     """Stored activations, gone on from, give the outputs of an uncut run bit for bit, and are not written to."""
-    whole = detector.run((canvases(),), 0)
+    whole = detector.run(batch(), 0)
     for cut in range(1, len(detector.layers) + 1):
-        stored = tuple(x.clone() for x in detector.run((canvases(),), 0, cut))
+        stored = tuple(x.clone() for x in detector.run(batch(), 0, cut))
         kept = tuple(x.clone() for x in stored)
         outputs = detector.run(stored, cut)
         assert all(torch.equal(a, b) for a, b in zip(whole, outputs, strict=True)), detector.layers[cut - 1].name
@@ -154,7 +159,7 @@ def test_gradients_reach_exactly_the_trainable_layers(trainable: list[int]) -> N
             parameter.requires_grad_(True)
     start = trainable[0]
     with torch.inference_mode():
-        stored = detector.run((canvases(),), 0, start)
+        stored = detector.run(batch(), 0, start)
     total(detector.loss(detector.run(tuple(x.clone() for x in stored), start), TARGETS)).backward()
     expected = {name for index in trainable for name in detector.layers[index].parameters()}
     assert expected == {name for name, p in detector.network.named_parameters() if p.grad is not None}
@@ -164,8 +169,8 @@ def test_evaluation_before_training_does_not_spoil_the_graph() -> None:
     """Anchors first made under inference mode can be used in a loss that is differentiated (v2 decodes boxes)."""
     detector = build(V2)
     with torch.inference_mode():
-        detector.decode(detector.run((canvases(),), 0))
-    losses = detector.loss(detector.run((canvases(),), 0), TARGETS)
+        detector.decode(detector.run(batch(), 0))
+    losses = detector.loss(detector.run(batch(), 0), TARGETS)
     losses["bbox_regression"].backward()
     assert detector.network.head.regression_head.bbox_reg.weight.grad.abs().sum() > 0
 
@@ -174,10 +179,10 @@ def test_evaluation_before_training_does_not_spoil_the_graph() -> None:
 def test_new_classes_take_the_rows_they_are_given(detector: RetinaNetDetector) -> None:
     """A class that starts from a base class scores as that class did; a fresh one starts at about 0.01 everywhere."""
     changed = copy.deepcopy(detector)
-    before = changed.run((canvases(),), 0)
+    before = changed.run(batch(), 0)
     boxes = copy.deepcopy(changed.network.head.regression_head.state_dict())
     changed.replace_classes(["helmet", "again 3", "again 90"], [(), (3,), (90,)])
-    after = changed.run((canvases(),), 0)
+    after = changed.run(batch(), 0)
     assert changed.classes == ("helmet", "again 3", "again 90")
     for old, new in zip(before[:5], after[:5], strict=True):
         old, new = old.unflatten(1, (9, 91)), new.unflatten(1, (9, 3))
@@ -195,7 +200,7 @@ def test_new_classes_are_in_the_chain_the_loss_and_the_detections(detector: Reti
     assert predictor.out_channels == 9
     assert any(p is predictor.weight for p in changed.layers[-1].parameters().values())
     target = [Target(torch.tensor([[10.0, 10.0, 80.0, 80.0]]), torch.tensor([0]))]
-    outputs = changed.run((canvases(1),), 0)
+    outputs = changed.run(batch(1), 0)
     total(changed.loss(outputs, target)).backward()
     assert predictor.weight.grad is not None
     assert predictor.weight.grad.abs().sum() > 0
@@ -217,7 +222,7 @@ def test_a_fresh_predictor_is_a_function_of_the_seed() -> None:
 def test_half_precision_outputs_are_computed_on_in_full(detector: RetinaNetDetector) -> None:
     """bf16 outputs meet float32 anchors: loss and boxes are float32 and close to the full-precision ones."""
     with torch.no_grad():
-        outputs = detector.run((canvases(),), 0)
+        outputs = detector.run(batch(), 0)
         half = tuple(x.bfloat16() for x in outputs)
         full_loss, half_loss = detector.loss(outputs, TARGETS), detector.loss(half, TARGETS)
         found = detector.decode(half)
@@ -257,7 +262,7 @@ def test_a_file_with_other_classes_names_them_by_number(tmp_path: Path) -> None:
     )
     detector = build(V1, tmp_path / "w.pth")
     assert detector.classes == ("class 0", "class 1", "class 2")
-    assert detector.run((canvases(1),), 0)[0].shape[1] == 27
+    assert detector.run(batch(1), 0)[0].shape[1] == 27
 
 
 def old_name(name: str) -> str:

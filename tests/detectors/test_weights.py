@@ -6,6 +6,7 @@ import argparse
 import os
 import pickle
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.models import detection, resnet50
 
-from fewshot_cli.detectors.registry import build_detector
+from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.detectors.weights import (
     guess_detector,
     load_exactly,
@@ -22,6 +24,7 @@ from fewshot_cli.detectors.weights import (
     state_fingerprint,
     tensor_fingerprints,
 )
+from fewshot_cli.detectors.yolox_network import Size, YoloxNetwork
 from fewshot_cli.errors import CheckpointError
 
 STATE = {"layer.weight": torch.arange(12.0).reshape(3, 4), "layer.bias": torch.zeros(3)}
@@ -87,7 +90,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, form: str) -> N
         path.write_bytes(pickle.dumps(Hostile(marker), protocol=int(form[-1])))
     else:
         saved(path, {**STATE, "x": Hostile(marker)}, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(CheckpointError, match="refused.*could run code. Nothing was run") as caught:
+    with pytest.raises(CheckpointError, match="not loaded.*could run code. Nothing was run") as caught:
         read_weights(path)
     assert str(path) in caught.value.message
     assert "state_dict" in str(caught.value.hint)
@@ -97,7 +100,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, form: str) -> N
 def test_a_harmless_object_is_refused_by_its_name(tmp_path: Path) -> None:
     """Arguments saved beside the weights need code to load; the message names the type."""
     path = saved(tmp_path / "w.pth", {"model": STATE, "args": argparse.Namespace(lr=1)})
-    with pytest.raises(CheckpointError, match="asks for argparse.Namespace"):
+    with pytest.raises(CheckpointError, match="refers to argparse.Namespace"):
         read_weights(path)
 
 
@@ -225,11 +228,48 @@ def test_optional_names_may_be_missing() -> None:
     load_exactly(module, state, what="test", optional=["2.bias"])
 
 
-@pytest.mark.parametrize("name", ["yolox_nano", "yolox_tiny", "yolox_s"])
+@pytest.mark.parametrize("name", DETECTORS)
 def test_a_detector_is_recognised_by_its_weights(name: str) -> None:
-    """A state dict tells which detector it belongs to."""
-    detector = build_detector(name, weights="none", image_size=64)
-    assert name == guess_detector(detector.get_submodule("network").state_dict())
+    """Every detector of the registry recognises its own state dict, and no other one claims it."""
+    with torch.device("meta"):
+        state = build_detector(name, weights="none", image_size=64).network.state_dict()
+    assert name == guess_detector(state)
+    modules = {import_module(spec.module) for spec in DETECTORS.values()}
+    assert 1 == sum(module.recognise(state) is not None for module in modules)
+
+
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        (detection.fcos_resnet50_fpn, "FCOS"),
+        (detection.ssdlite320_mobilenet_v3_large, None),
+        (detection.ssd300_vgg16, "SSD"),
+        (detection.fasterrcnn_resnet50_fpn, "Faster R-CNN"),
+        (lambda **none: resnet50(weights=None), "a ResNet classifier"),
+        (lambda **none: YoloxNetwork(Size(depth=0.67, width=0.75), 80), "a larger YOLOX"),
+        (lambda **none: nn.Linear(2, 2), None),
+    ],
+)
+def test_other_models_are_named(build: Callable[..., nn.Module], name: str | None) -> None:
+    """What torchvision or the authors of YOLOX publish besides is named, and no detector of ours suggested."""
+    with torch.device("meta"):
+        state = build(weights=None, weights_backbone=None).state_dict()
+    assert name == guess_detector(state)
+
+
+def test_a_model_that_is_no_detector_here_is_not_suggested(tmp_path: Path) -> None:
+    """The hint says whose weights they are, and whose would be right."""
+    path = saved(tmp_path / "w.pth", {"layer4.0.conv1.weight": torch.zeros(2, 2)})
+    with pytest.raises(CheckpointError) as caught:
+        build_detector("yolox_nano", weights=path)
+    assert "These look like weights of a ResNet classifier; give weights of yolox_nano." == caught.value.hint
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (256, 0), (2, 2, 2, 2, 2)])
+def test_odd_shapes_are_guessed_at_without_a_crash(shape: tuple[int, ...]) -> None:
+    """A damaged file has any shape under the names that detectors are recognised by."""
+    for key in ("head.stems.0.conv.weight", "head.regression_head.bbox_reg.weight"):
+        assert guess_detector({key: torch.zeros(shape)}) in (None, "a larger YOLOX")
 
 
 def test_weights_of_another_detector_are_recognised(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def build(name: str = "yolox_nano", classes: tuple[str, ...] = CLASSES) -> Yolox
         norm.momentum = 1.0
     with torch.no_grad():
         detector.train()
-        detector.run((canvases(4),), 0)
+        detector.run(batch(4), 0)
         for predictor in (*detector.network.head.cls_preds, *detector.network.head.obj_preds):
             cast(Tensor, predictor.weight).normal_(0, 0.2)
             cast(Tensor, predictor.bias).fill_(-1.0)
@@ -63,6 +63,11 @@ def detector() -> Yolox:
 
 def canvases(count: int = 2) -> Tensor:
     return torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+
+
+def batch(count: int = 2) -> Activations:
+    """The same as the input of the chain: images that fill the canvas."""
+    return canvases(count), torch.full((count, 2), SIZE)
 
 
 def as_released(detector: Yolox) -> dict[str, Tensor]:
@@ -130,10 +135,10 @@ def test_the_chain_has_the_layers_of_the_design(detector: Yolox) -> None:
 def test_a_cut_before_any_layer_changes_nothing(name: str) -> None:
     """Stored activations, gone on from, give the outputs of an uncut run bit for bit, and are not written to."""
     detector = build(name)
-    whole = detector.run((canvases(),), 0)
+    whole = detector.run(batch(), 0)
     assert [(2, w, s, s) for w in (3, 4, 1) for _, s in CELLS] == [tuple(level.shape) for level in whole]
     for cut in range(1, len(detector.layers) + 1):
-        stored = tuple(x.clone() for x in detector.run((canvases(),), 0, cut))
+        stored = tuple(x.clone() for x in detector.run(batch(), 0, cut))
         kept = tuple(x.clone() for x in stored)
         outputs = detector.run(stored, cut)
         assert all(torch.equal(a, b) for a, b in zip(whole, outputs, strict=True)), detector.layers[cut - 1].name
@@ -162,14 +167,14 @@ def test_a_layer_uses_only_its_own_modules(detector: Yolox) -> None:
 @torch.no_grad()
 def test_a_copy_runs_its_own_modules(detector: Yolox) -> None:
     """A deep copy computes the same; changing all of its weights changes the copy's outputs and not the original's."""
-    expected = detector.run((canvases(),), 0)
+    expected = detector.run(batch(), 0)
     twin = copy.deepcopy(detector)
-    assert all(torch.equal(a, b) for a, b in zip(expected, twin.run((canvases(),), 0), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(expected, twin.run(batch(), 0), strict=True))
     for parameter in twin.network.parameters():
         parameter.mul_(0.5)
-    changed = twin.run((canvases(),), 0)
+    changed = twin.run(batch(), 0)
     assert not any(torch.equal(a, b) for a, b in zip(expected, changed, strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(expected, detector.run((canvases(),), 0), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(expected, detector.run(batch(), 0), strict=True))
 
 
 def test_pixels_go_in_as_bgr(detector: Yolox) -> None:
@@ -186,7 +191,7 @@ def test_released_weights_see_pixels_as_in_their_pretraining(tmp_path: Path, det
     published = copy.deepcopy(loaded)
     published.network.load_state_dict(as_released(detector))
     expected = published.layers[0].forward((canvases().flip(1).float(),))
-    found = loaded.run((canvases(),), 0, 1)
+    found = loaded.run(batch(), 0, 1)
     assert torch.equal(expected[0], found[0])
 
 
@@ -194,11 +199,11 @@ def test_released_weights_see_pixels_as_in_their_pretraining(tmp_path: Path, det
 def test_new_classes_take_the_weights_they_are_given(detector: Yolox) -> None:
     """A class scores as its base class did, or as the mean of several; a fresh one starts at about 0.01 everywhere."""
     changed = copy.deepcopy(detector)
-    before = changed.run((canvases(),), 0)
+    before = changed.run(batch(), 0)
     fingerprints = tensor_fingerprints(changed.network)
     torch.manual_seed(0)
     changed.replace_classes(["helmet", "owl again", "pet"], [(), (2,), (0, 1)])
-    after = changed.run((canvases(),), 0)
+    after = changed.run(batch(), 0)
     assert changed.classes == ("helmet", "owl again", "pet")
     for old, new in zip(before[:3], after[:3], strict=True):
         torch.testing.assert_close(new[:, 1], old[:, 2])
@@ -219,7 +224,7 @@ def test_new_classes_are_in_the_chain_the_loss_and_the_detections(detector: Yolo
     changed.replace_classes(["helmet"], [()])
     weight = changed.network.head.cls_preds[0].weight
     assert any(p is weight for p in changed.layers[-1].parameters().values())
-    outputs = changed.run((canvases(1),), 0)
+    outputs = changed.run(batch(1), 0)
     total(changed.loss(outputs, [Target(torch.tensor([[10.0, 10.0, 50.0, 50.0]]), torch.tensor([0]))])).backward()
     assert any(cast(Tensor, p.weight.grad).any() for p in changed.network.head.cls_preds)
     found = changed.decode(tuple(x.detach() for x in outputs))[0]
@@ -254,7 +259,7 @@ def iou(a: list[float], b: list[float]) -> float:
 @torch.no_grad()
 def test_the_loss_is_that_of_the_paper(detector: Yolox) -> None:
     """Box, objectness and class losses equal a cell-by-cell computation, an image without objects included."""
-    outputs = detector.run((canvases(),), 0)
+    outputs = detector.run(batch(), 0)
     box = objectness = classes = matches = 0.0
     for image, target in enumerate(TARGETS):
         cells = [
@@ -292,7 +297,7 @@ def test_the_loss_is_that_of_the_paper(detector: Yolox) -> None:
 
 def test_without_objects_only_objectness_is_left(detector: Yolox) -> None:
     """A batch of images without objects has a finite loss that pushes objectness down and nothing else."""
-    outputs = tuple(x.detach().requires_grad_() for x in detector.run((canvases(),), 0))
+    outputs = tuple(x.detach().requires_grad_() for x in detector.run(batch(), 0))
     losses = detector.loss(outputs, [TARGETS[1], TARGETS[1]])
     assert (0.0, 0.0) == (losses["box"].item(), losses["class"].item())
     total(losses).backward()
@@ -327,9 +332,9 @@ def test_a_better_box_has_a_lower_loss() -> None:
 def test_gradients_reach_exactly_the_layers_of_the_policy(policy: str, budget: int | None, layers: set[str]) -> None:
     """From cached activations at the cut, every parameter of the chosen layers gets a gradient and no other does."""
     detector = build()
-    split = freeze(detector, select(policy, budget, detector.head_depth))
+    split = freeze(detector, select(policy, budget, detector.head_depth, stages=detector.backbone_stages))
     with torch.no_grad():
-        stored = detector.run((canvases(),), 0, split.cut)
+        stored = detector.run(batch(), 0, split.cut)
     total(detector.loss(detector.run(stored, split.cut), TARGETS)).backward()
     chosen = [layer.parameters() for layer in detector.layers if layer.name in layers]
     expected = {name for parameters in chosen for name in parameters}
@@ -381,7 +386,7 @@ def test_at_most_a_hundred_detections(detector: Yolox) -> None:
 @torch.no_grad()
 def test_half_precision_outputs_are_computed_on_in_full(detector: Yolox) -> None:
     """From bf16 outputs, loss, boxes and scores are float32, and the loss is close to that of float32 outputs."""
-    outputs = detector.run((canvases(),), 0)
+    outputs = detector.run(batch(), 0)
     half = tuple(x.bfloat16() for x in outputs)
     losses = detector.loss(half, TARGETS)
     found = detector.decode(half)[0]
@@ -399,12 +404,13 @@ def untrained() -> Yolox:
 @given(height=st.integers(1, 300), width=st.integers(1, 300), grey=st.integers(120, 255))
 def test_a_canvas_holds_the_whole_image_top_left(height: int, width: int, grey: int) -> None:
     """The longer side fills the square, the proportions stay to a pixel, and the rest below and right is 114."""
-    pixels, scale, size = untrained().make_canvas(torch.full((3, height, width), grey, dtype=torch.uint8))
+    pixels, scale, size, valid = untrained().make_canvas(torch.full((3, height, width), grey, dtype=torch.uint8))
     assert ((3, SIZE, SIZE), torch.uint8) == (tuple(pixels.shape), pixels.dtype)
     assert (height, width) == size
     assert SIZE == pytest.approx(scale * max(height, width))
     shown = pixels[0] == grey
     rows, columns = int(shown.any(dim=1).sum()), int(shown.any(dim=0).sum())
+    assert (rows, columns) == valid
     assert max(rows, columns) == SIZE
     assert max(1, height * scale) == pytest.approx(rows, abs=0.501)
     assert max(1, width * scale) == pytest.approx(columns, abs=0.501)
@@ -431,7 +437,7 @@ def test_boxes_come_back_to_the_image(height: int, width: int, corners: list[flo
     scale = min(SIZE / height, SIZE / width)
     box = torch.tensor([corners]).sort().values * torch.tensor([width, height, width, height])
     box = torch.cat([box[:, :2].minimum(box[:, 2:]), box[:, :2].maximum(box[:, 2:])], dim=1)
-    canvas = Canvas(torch.empty(0), scale, (height, width))
+    canvas = Canvas(torch.empty(0), scale, (height, width), (SIZE, SIZE))
     labels, scores = torch.tensor([1, 2]), torch.tensor([0.5, 0.25])
     beyond = torch.tensor([[-5.0, -5.0, SIZE + 5.0, SIZE + 5.0]])
     found = to_image(Detections(torch.cat([box * scale, beyond]), scores, labels), canvas)

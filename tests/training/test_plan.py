@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def weightless(name: str, image_size: int = SIDE) -> Detector:
 
 
 def selection_in(name: str, policy: str, budget: int = 3, **more: int) -> Selection:
-    return select(policy, budget, DETECTORS[name].head_depth, **more)  # type: ignore[arg-type]
+    spec = DETECTORS[name]
+    return select(policy, budget, spec.head_depth, stages=spec.backbone_stages, **more)  # type: ignore[arg-type]
 
 
 def tiny() -> Detector:
@@ -122,6 +124,24 @@ def test_a_layer_outside_the_chain_is_an_error() -> None:
             freeze(detector, selection_in("yolox_nano", "all"))
 
 
+def test_a_parameter_outside_the_groups_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a group a parameter would have no learning rate."""
+    detector = tiny()
+    groups = detector.parameter_groups()
+    monkeypatch.setattr(type(detector), "parameter_groups", lambda _: groups[1:])
+    with pytest.raises(FsodError, match="not in exactly one parameter group: head.stems.0"):
+        freeze(detector, selection_in("yolox_nano", "all"))
+
+
+def test_an_unknown_part_is_an_error() -> None:
+    """A layer whose part no rule covers is neither trained nor frozen in silence."""
+    detector = tiny()
+    detector.layers = (*detector.layers[:-1], replace(detector.layers[-1], part="heads"))
+    with pytest.raises(FsodError, match="layer head.4 is of an unknown part 'heads'") as caught:
+        plan_chain(detector, selection_in("yolox_nano", "last", 1))
+    assert "Did you mean head? Valid: backbone, neck, proposals, head." == caught.value.hint
+
+
 def test_nothing_to_train_is_an_error() -> None:
     """A selection that chooses no layer, under any policy but `none`, is refused."""
     nothing = Selection(head_layers=frozenset(), policy="last", budget=1)
@@ -134,7 +154,7 @@ def canvases_and_targets(items: object) -> tuple[tuple[torch.Tensor, ...], list[
     generator = torch.Generator().manual_seed(0)
     canvases = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
     target = Target(torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.tensor([0]))
-    return (canvases,), [target, target]
+    return (canvases, torch.full((2, 2), SIDE)), [target, target]
 
 
 def train_two_steps(detector: Detector) -> None:
@@ -145,7 +165,7 @@ def train_two_steps(detector: Detector) -> None:
 
 
 def test_each_parameter_has_its_share_of_the_rate() -> None:
-    """The body's as told; in the head YOLOX has a finest level, while RetinaNet's levels share everything."""
+    """Backbone and neck have theirs; in the head YOLOX has a level for small objects, while RetinaNet's levels share all."""
     yolox = tiny()
     freeze(yolox, selection_in("yolox_nano", "full"))
     names = {id(parameter): name for name, parameter in yolox.network.named_parameters()}
@@ -193,7 +213,7 @@ def shots_with(*images: Sequence[float], crowd: int = 0) -> Split:
         (shots_with([10, 300], [10, 300], crowd=1), 1.0),
     ],
 )
-def test_the_finest_level_learns_faster_where_small_objects_are_the_rule(shots: Split, share: float) -> None:
+def test_the_level_for_small_objects_learns_faster_where_they_are_the_rule(shots: Split, share: float) -> None:
     """Twice as fast if more than half of the average image's objects are at most 64 canvas pixels wide and high."""
     yolox, retinanet = (weightless(name, 320) for name in ("yolox_nano", "retinanet_mini"))
     assert share == small_object_share(yolox, shots)

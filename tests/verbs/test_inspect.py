@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers_runs import fsod
 
+from fewshot_cli.detectors.chain import batch_of
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.policies import POLICIES, select
 from fewshot_cli.runs.folder import Run
@@ -42,10 +43,10 @@ def test_the_numbers_are_those_of_the_real_detector(
 
     detector = build_detector(name, weights="none", image_size=size)
     detector.replace_classes([f"c{i}" for i in range(classes)], [()] * classes)
-    split = freeze(detector, select(policy, budget, detector.head_depth))
+    split = freeze(detector, select(policy, budget, detector.head_depth, stages=detector.backbone_stages))
     with torch.no_grad():
-        canvas = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-        activations = (canvas,) if split.cut == 0 else detector.run((canvas,), 0, split.cut)
+        canvas = detector.make_canvas(torch.zeros(3, size, size, dtype=torch.uint8))
+        activations = detector.run(batch_of([canvas]), 0, split.cut)
 
     assert sum(p.numel() for p in detector.network.parameters()) == report["parameters"]
     assert sum(p.numel() for p in trained_parameters(detector).values()) == report["trained"]["parameters"]

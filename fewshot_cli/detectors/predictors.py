@@ -1,0 +1,90 @@
+"""Class predictors: the modules whose outputs are class scores, and how they get new classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fewshot_cli.errors import FsodError
+
+PRIOR = 0.01
+"""Score of a fresh class everywhere (RetinaNet, section 4.1): from 0.5 the background would dominate its loss."""
+WEIGHT_STD = 0.01
+"""Standard deviation of fresh weights (the same section)."""
+
+ClassInit = tuple[int, ...]
+"""A new class's predictor starts from the mean of these base classes' weights, or from fresh ones if there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPredictor:
+    """Where one class predictor of a detector is, and what its outputs mean.
+
+    Attributes:
+        name: qualified name in the network of an nn.Conv2d or nn.Linear that has a bias.
+        anchors: boxes that it scores per place. Its outputs are anchor-major: output a · R + r is row r of anchor a,
+            with R rows per anchor.
+        background: whether row 0 of each anchor is the background; class k is then row k + 1, otherwise row k.
+    """
+
+    name: str
+    anchors: int = 1
+    background: bool = False
+
+
+def numbered(count: int) -> list[str]:
+    """Names for classes that have none: `class 0`, `class 1`, …"""
+    return [f"class {i}" for i in range(count)]
+
+
+def class_names(known: Sequence[str], count: int) -> list[str]:
+    """The known names if there are `count` of them; otherwise the weights are of other classes, which get numbers."""
+    return list(known) if count == len(known) else numbered(count)
+
+
+@torch.no_grad()
+def with_classes(old: nn.Module, predictor: ClassPredictor, inits: Sequence[ClassInit]) -> nn.Module:
+    """A class predictor like `old` with other classes; background rows are kept.
+
+    Args:
+        old: the module at `predictor.name`; it stays as it is.
+        predictor: the meaning of its outputs.
+        inits: for each new class, where its rows come from.
+
+    Raises:
+        FsodError: the module is neither a convolution nor a linear layer, or has no bias.
+    """
+    first = int(predictor.background)
+    fresh = _of_width(old, predictor, predictor.anchors * (first + len(inits)))
+    nn.init.normal_(fresh.weight, std=WEIGHT_STD)
+    start_rare(fresh)
+    fresh.to(old.get_parameter("weight"))
+    for kind in ("weight", "bias"):
+        rows, base_rows = (module.get_parameter(kind).unflatten(0, (predictor.anchors, -1)) for module in (fresh, old))
+        rows[:, :first] = base_rows[:, :first]
+        for row, bases in enumerate(inits, start=first):
+            if bases:
+                rows[:, row] = base_rows[:, [first + base for base in bases]].mean(dim=1)
+    return fresh.train(old.training)
+
+
+def start_rare(predictor: nn.Module) -> None:
+    """Set the bias so that the sigmoid of every output is about PRIOR at first."""
+    nn.init.constant_(predictor.get_parameter("bias"), -math.log((1 - PRIOR) / PRIOR))
+
+
+def _of_width(old: nn.Module, predictor: ClassPredictor, outputs: int) -> nn.Conv2d | nn.Linear:
+    """A new module of the type and shape of `old`, with that many outputs."""
+    bias: Tensor | None = getattr(old, "bias", None)
+    if bias is not None and isinstance(old, nn.Linear):
+        return nn.Linear(old.in_features, outputs)
+    if bias is not None and isinstance(old, nn.Conv2d):
+        return nn.Conv2d(old.in_channels, outputs, old.kernel_size, old.stride, old.padding)  # type: ignore[arg-type]
+    raise FsodError(
+        f"class predictor {predictor.name} is a {type(old).__name__}{'' if bias is not None else ' without bias'}",
+        hint="Class predictors are nn.Conv2d or nn.Linear modules with a bias.",
+    )
