@@ -3,8 +3,8 @@
     python examples/openimages_table1.py                     # downloads about 3,000 images; meant for a GPU
     python examples/openimages_table1.py --seeds 1 --mirror http://HOST/copy --weights none
 
-A sweep like any other: a stopped one continues where it was; its folder holds tables, curves and report.html. At the end
-its means stand beside the paper's. The detectors are cousins, not twins (torchvision's RetinaNet against the SSD of
+A stopped sweep continues where it was; its folder holds tables, curves and report.html. At the end its means stand
+beside the paper's. The detectors are cousins, not twins (torchvision's RetinaNet against the SSD of
 TensorFlow's zoo), and the paper does not say which images it drew: compare the order of the setups, not the level.
 """
 
