@@ -188,7 +188,7 @@ def _check_test_sets(folder: SweepFolder, groups: Sequence[Group]) -> None:
     if without:
         raise DataError(
             f"no test set in {', '.join(map(str, without))}: a sweep compares mAP on test images",
-            hint="Give --test-source, a source with more images, or fewer --shots; remove these folders first.",
+            hint="Give fewer --shots, or a --test-source and another --out.",
         )
 
 

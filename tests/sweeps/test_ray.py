@@ -74,9 +74,11 @@ def test_a_node_may_die_in_the_middle(cluster: Any, tmp_path: Path) -> None:
     node = cluster.add_node(**NODE)
     watcher = Watcher(tmp_path / "ray", lambda: cluster.remove_node(node, allow_graceful=False))
     watcher.start()
-    result = run(tmp_path / "ray", engine="ray", address=cluster.address)
-    watcher.over.set()
-    watcher.join()
+    try:
+        result = run(tmp_path / "ray", engine="ray", address=cluster.address)
+    finally:
+        watcher.over.set()
+        watcher.join()
     assert watcher.killed
     assert ((), []) == (result.failures, result.folder.missing())
     assert [] == watcher.again
