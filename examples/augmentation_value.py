@@ -3,7 +3,7 @@
     python examples/augmentation_value.py --weights yolox_nano_coco.pth --source 'coco:data/{class}/pool' \\
         --test-source 'coco:data/{class}/test' helmet fish flower raccoon
 
-The setup is `symmetric 3`. Each row is a sweep of its own under --out, so a stopped comparison goes on where it was.
+The setup is `symmetric 3`. Each row is a sweep of its own under --out, so a stopped comparison continues where it was.
 The gain of an operation is paired: mAP with all six minus mAP without it, over the same shots and seeds.
 """
 
@@ -15,8 +15,7 @@ import statistics
 from pathlib import Path
 
 from fewshot_cli.augmentation.config import OPERATIONS
-from fewshot_cli.sweeps.engine import open_sweep, run_sweep
-from fewshot_cli.sweeps.grid import SweepConfig
+from fewshot_cli.sweeps.run import sweep
 from fewshot_cli.sweeps.summary import estimate
 
 ROWS: dict[str, tuple[str, ...]] = {
@@ -30,9 +29,11 @@ Scores = dict[tuple[str, int], float]
 
 def measure(row: str, options: argparse.Namespace) -> Scores:
     """mAP of every class and seed with the operations of a row."""
-    config = SweepConfig(
-        classes=tuple(options.classes),
+    result = sweep(
+        options.classes,
         source=options.source,
+        out=options.out / row.replace(" ", "-"),
+        jobs=options.jobs,
         test_source=options.test_source,
         policies=("symmetric",),
         budgets=(3,),
@@ -44,11 +45,9 @@ def measure(row: str, options: argparse.Namespace) -> Scores:
         eval_every=0,
         options={**options.options, "ops": list(ROWS[row])},
     )
-    sweep = open_sweep(options.out / row.replace(" ", "-"), config)
-    failures = run_sweep(sweep, jobs=options.jobs)
-    if failures:
-        raise SystemExit(f"{failures[0].cell}: {failures[0].message}")
-    found = {(cell.group.class_name, cell.group.seed): float(result["ap"]) for cell, result in sweep.results()}
+    if result.failures:
+        raise SystemExit(f"{result.failures[0].cell}: {result.failures[0].message}")
+    found = {(cell.group.class_name, cell.group.seed): float(one["ap"]) for cell, one in result.folder.results()}
     print(f"{row}: {statistics.mean(found.values()):.4f}", flush=True)
     return found
 

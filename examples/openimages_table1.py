@@ -3,8 +3,8 @@
     python examples/openimages_table1.py                     # downloads about 3,000 images; meant for a GPU
     python examples/openimages_table1.py --seeds 1 --mirror http://HOST/copy --weights none
 
-A sweep like any other: stopped, it goes on where it was; its folder holds tables, curves and report.html. At the end
-its means stand beside the paper's. The detectors are cousins, not twins (torchvision's RetinaNet against the SSD of
+A stopped sweep continues where it was; its folder holds tables, curves and report.html. At the end its means stand
+beside the paper's. The detectors are cousins, not twins (torchvision's RetinaNet against the SSD of
 TensorFlow's zoo), and the paper does not say which images it drew: compare the order of the setups, not the level.
 """
 
@@ -20,9 +20,9 @@ from fewshot_cli.cli.console import Console
 from fewshot_cli.errors import FsodError
 from fewshot_cli.report.sweep import write_report
 from fewshot_cli.report.table1 import LEGEND, rich_differences, rich_table
-from fewshot_cli.sweeps.engine import open_sweep, run_sweep
-from fewshot_cli.sweeps.grid import PRESETS, Setup, SweepConfig
-from fewshot_cli.sweeps.summary import Summary, summarize
+from fewshot_cli.sweeps.cells import Setup
+from fewshot_cli.sweeps.run import sweep
+from fewshot_cli.sweeps.summary import Summary
 
 PAPER = {
     "coffee cup": (0.759, 0.740, 0.782, 0.748, 0.766, 0.736, 0.756),
@@ -61,39 +61,36 @@ def beside_the_paper(summary: Summary) -> Table:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Run what is missing, write and print the tables; the exit code."""
-    config = SweepConfig(
-        classes=tuple(options.classes or PAPER),
+    result = sweep(
+        options.classes or list(PAPER),
         source="openimages",
+        out=options.out,
+        preset="table1",
+        seeds=options.seeds,
         detectors=(options.detector,),
         weights=options.weights,
         test_images=options.test_images,
         eval_every=options.eval_every,
         options={"image_size": options.image_size, "iterations": options.iterations, **options.options},
         fetch_options={"split": options.split, "mirror": options.mirror},
-        **{**PRESETS["table1"], "seeds": options.seeds},
-    )
-    sweep = open_sweep(options.out, config)
-    failures = run_sweep(
-        sweep,
         engine=options.engine,
         address=options.address,
         jobs=options.jobs,
         device=options.device,
         reporter=console,
     )
-    for failure in failures:
+    for failure in result.failures:
         console.warn(f"{failure.cell}: {failure.message}")
-    summaries = summarize(sweep.results())
-    files = write_report(sweep, summaries)
+    files = write_report(result.folder, result.summaries)
     console.result(
         {"files": [str(file) for file in files]},
-        *(rich_table(summary) for summary in summaries),
+        *(rich_table(summary) for summary in result.summaries),
         LEGEND,
-        *(rich_differences(summary) for summary in summaries if summary.comparisons),
-        *(beside_the_paper(summary) for summary in summaries),
+        *(rich_differences(summary) for summary in result.summaries if summary.comparisons),
+        *(beside_the_paper(summary) for summary in result.summaries),
         f"Written: {', '.join(str(file) for file in files)}",
     )
-    return failures[0].exit_code if failures else 0
+    return result.failures[0].exit_code if result.failures else 0
 
 
 def main() -> None:
@@ -110,7 +107,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=100)
     parser.add_argument("--eval-every", type=int, default=50)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="processes on this machine")
+    parser.add_argument("--jobs", type=int, help="processes on this machine, without a cluster")
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
     parser.add_argument("--address", help="of the Ray cluster")
     parser.add_argument("--out", type=Path, default=Path("sweep/openimages"))

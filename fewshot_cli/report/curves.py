@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewshot_cli.evaluation.coco_metrics import RECALLS
-from fewshot_cli.sweeps.grid import Cell, Setup
+from fewshot_cli.sweeps.cells import Cell, Setup
 from fewshot_cli.sweeps.summary import estimate
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's colours, which colour-blind readers tell apart."""
+"""Okabe and Ito's colours, distinguishable for colour-blind readers."""
 DASHES = {"none": ":", "last": "--", "symmetric": "-", "first": "-.", "all": ":", "full": (0, (1, 1))}
-"""A policy has a line of its own, so that the figure can be read without colour; a budget has a colour."""
+"""Line style of each policy, so that the figure can be read without colour; a budget has a colour."""
 MOST_COLUMNS = 3
 
 

@@ -1,4 +1,4 @@
-"""What a sweep leaves to read: tables in four formats, the curves, and a page with all of it and images."""
+"""The report of a sweep: tables in four formats, learning curves, and a page with all of it and images."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ from fewshot_cli.report.table1 import (
     markdown,
     styled_rows,
     title,
-    to_json,
 )
-from fewshot_cli.sweeps.engine import Sweep
-from fewshot_cli.sweeps.grid import Cell, Setup
+from fewshot_cli.sweeps.cells import Cell, Setup
+from fewshot_cli.sweeps.folder import SweepFolder
 from fewshot_cli.sweeps.summary import Summary
 
 SHOWN_TESTS = 2
@@ -39,43 +38,43 @@ CURVE_IOU = 0.5
 """Overlap of the precision–recall curves."""
 
 
-def write_report(sweep: Sweep, summaries: Sequence[Summary]) -> list[Path]:
+def write_report(folder: SweepFolder, summaries: Sequence[Summary]) -> list[Path]:
     """Write `table.md`, `.tex`, `.csv`, `.json`, one `curves-….png` a table, and `report.html`.
 
     Raises:
-        StorageError: the disk refuses.
+        StorageError: a file cannot be written.
     """
-    folder = sweep.folder
+    path = folder.path
     for name, render in (("table.md", markdown), ("table.tex", latex), ("table.csv", comma_separated)):
-        write_text(folder / name, "\n".join(render(summary) for summary in summaries))
-    write_json(folder / "table.json", [to_json(summary) for summary in summaries])
-    tables = [folder / f"table.{ending}" for ending in ("md", "tex", "csv", "json")]
-    figures = [_write_curves(sweep, summary) for summary in summaries]
-    page = folder / "report.html"
+        write_text(path / name, "\n".join(render(summary) for summary in summaries))
+    write_json(path / "table.json", [summary.to_json() for summary in summaries])
+    tables = [path / f"table.{ending}" for ending in ("md", "tex", "csv", "json")]
+    figures = [_write_curves(folder, summary) for summary in summaries]
+    page = path / "report.html"
     write_page(
         page,
         "sweep.html",
-        options=sweep.config.to_json(),
+        options=folder.config.to_json(),
         legend=LEGEND,
         paired=PAIRED,
-        tables=[_section(sweep, *pair) for pair in zip(summaries, figures, strict=True)],
-        missing=[str(cell) for cell in sweep.missing()],
+        tables=[_section(folder, *pair) for pair in zip(summaries, figures, strict=True)],
+        missing=[str(cell) for cell in folder.missing()],
         score=SCORE_THRESHOLD,
     )
     return [page, *tables, *figures]
 
 
-def _cells(sweep: Sweep, summary: Summary) -> dict[Cell, dict[str, Any]]:
+def _cells(folder: SweepFolder, summary: Summary) -> dict[Cell, dict[str, Any]]:
     """The finished cells of one table."""
     wanted = (summary.detector, summary.shots)
-    return {cell: result for cell, result in sweep.results() if (cell.group.detector, cell.group.shots) == wanted}
+    return {cell: result for cell, result in folder.results() if (cell.group.detector, cell.group.shots) == wanted}
 
 
-def _write_curves(sweep: Sweep, summary: Summary) -> Path:
-    path = sweep.folder / f"curves-{summary.detector}-{summary.shots}shots.png"
+def _write_curves(folder: SweepFolder, summary: Summary) -> Path:
+    path = folder.path / f"curves-{summary.detector}-{summary.shots}shots.png"
     points = {
-        cell: [json.loads(line) for line in sweep.run(cell).metrics_file.read_text("utf-8").splitlines()]
-        for cell in _cells(sweep, summary)
+        cell: [json.loads(line) for line in folder.run(cell).metrics_file.read_text("utf-8").splitlines()]
+        for cell in _cells(folder, summary)
     }
     figure = draw_curves(points)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
@@ -85,10 +84,10 @@ def _write_curves(sweep: Sweep, summary: Summary) -> Path:
 # --- the page ---
 
 
-def _section(sweep: Sweep, summary: Summary, figure: Path) -> dict[str, Any]:
-    """Everything that the page says of one table."""
-    cells = _cells(sweep, summary)
-    judged = {name: _judged(sweep, cells, name) for name in summary.classes}
+def _section(folder: SweepFolder, summary: Summary, figure: Path) -> dict[str, Any]:
+    """What the page shows of one table."""
+    cells = _cells(folder, summary)
+    judged = {name: _judged(folder, cells, name) for name in summary.classes}
     return {
         "title": title(summary),
         "header": header(summary),
@@ -127,7 +126,7 @@ def _drift(summary: Summary, cells: dict[Cell, dict[str, Any]]) -> dict[str, lis
 
 
 class JudgedCell(NamedTuple):
-    """Precision at each recall, and every test image with what was found in it."""
+    """Precision at each recall, and every test image with its detections."""
 
     precision: Sequence[float]
     images: list[Judged]
@@ -140,15 +139,16 @@ class JudgedClass(NamedTuple):
     cells: dict[Cell, JudgedCell]
 
 
-def _judged(sweep: Sweep, cells: Iterable[Cell], name: str) -> JudgedClass:
-    """Look at what was found in the first finished seed of a class."""
+def _judged(folder: SweepFolder, cells: Iterable[Cell], name: str) -> JudgedClass:
+    """The detections in the first finished seed of a class, beside the truth."""
     of_class = [cell for cell in cells if cell.group.class_name == name]
-    data = open_dataset(sweep.data(of_class[0].group))
+    data = open_dataset(folder.data(of_class[0].group))
+    assert data.test is not None, "a sweep has a test set"
     truth = data.test.to_coco()
     found = {}
     for cell in of_class:
         if cell.group == of_class[0].group:
-            results = json.loads(sweep.run(cell).predictions_file.read_text("utf-8"))
+            results = json.loads(folder.run(cell).predictions_file.read_text("utf-8"))
             curves = evaluate(truth, results).curves
             precision = next((by_iou[CURVE_IOU] for by_iou in curves.values()), ())
             found[cell] = JudgedCell(precision, judge(data.test, results))
@@ -162,7 +162,7 @@ def _precision_recall(cells: Mapping[Cell, JudgedCell]) -> str:
 
 
 def _images(name: str, found: JudgedClass) -> dict[str, Any]:
-    """The test images that went best and worst on average over the setups, with what each setup found."""
+    """The test images with the best and the worst F1 on average over the setups, with the detections of each setup."""
     by_image = list(zip(*(cell.images for cell in found.cells.values()), strict=True))
     ordered = sorted(by_image, key=lambda shown: -statistics.mean(one.f1 for one in shown))
     chosen = ordered[:SHOWN_TESTS] + ordered[SHOWN_TESTS:][-SHOWN_TESTS:]

@@ -1,4 +1,4 @@
-"""The paper's Table I: setups down, classes across, as a Rich table, Markdown, CSV, LaTeX and JSON."""
+"""The paper's Table I: a row a setup, a column a class, as a Rich table, Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rich_table(summary: Summary) -> Table:
 
 
 def rich_differences(summary: Summary) -> Table:
-    """For a terminal, which has room for the averages alone."""
+    """For a terminal; averages only, because more columns do not fit."""
     table = Table(box=box.SIMPLE_HEAD, title=f"{title(summary)}, paired (won : lost)", title_justify="left")
     table.add_column("difference")
     for name in summary.averages:
@@ -57,7 +57,7 @@ def differences(summary: Summary, columns: Iterable[str]) -> list[list[str]]:
 
 
 def markdown(summary: Summary) -> str:
-    """A Markdown table with its legend and comparisons; Markdown has no underline, so `<u>` stands for it."""
+    """A Markdown table with its legend and differences; Markdown has no underline, so `<u>` is used."""
     names = header(summary)
     lines = [f"**{title(summary)}**", "", _piped(names), _piped("---" for _ in names)]
     lines += [_piped(_cells(summary, row, _markdown)) for row in summary.rows]
@@ -79,7 +79,7 @@ def latex(summary: Summary) -> str:
 
 
 def comma_separated(summary: Summary) -> str:
-    """One line a setup and column, numbers in full: for other programs."""
+    """For other programs: one line a setup and column, numbers in full precision."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["detector", "shots", "setup", "layers", "parameters", "column", "mean", "margin", "seeds"])
@@ -97,39 +97,8 @@ def styled_rows(summary: Summary) -> list[list[tuple[str, bool, bool]]]:
     return [_cells(summary, row, lambda *styled: styled) for row in summary.rows]
 
 
-def to_json(summary: Summary) -> dict[str, Any]:
-    """Everything, by name."""
-    return {
-        "detector": summary.detector,
-        "shots": summary.shots,
-        "classes": list(summary.classes),
-        "averages": {column: list(names) for column, names in summary.averages.items()},
-        "rows": [
-            {
-                "setup": str(row.setup),
-                "layers": row.layers,
-                "parameters": row.parameters,
-                "median_seconds": row.seconds,
-                "columns": {name: found._asdict() if found else None for name, found in row.columns.items()},
-            }
-            for row in summary.rows
-        ],
-        "comparisons": [
-            {
-                "first": str(comparison.first),
-                "second": str(comparison.second),
-                "columns": {
-                    name: {**found._asdict(), "estimate": found.estimate._asdict()} if found else None
-                    for name, found in comparison.columns.items()
-                },
-            }
-            for comparison in summary.comparisons
-        ],
-    }
-
-
 Style = Callable[[str, bool, bool], Any]
-"""(text, bold, underlined) → what a table of one kind takes."""
+"""(text, bold, underlined) → a cell in the form of one kind of table."""
 
 
 def _cells(summary: Summary, row: Row, style: Style) -> list[Any]:

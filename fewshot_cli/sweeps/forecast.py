@@ -1,4 +1,4 @@
-"""How long a sweep will take, before any of its cells is done: a rehearsal of each setup on a few drawn images."""
+"""How long a sweep will take, before any of its cells is finished: from a short trial run of each setup."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
-from fewshot_cli.runs.folder import Run
 from fewshot_cli.sources.fetch import FetchRequest, fetch
-from fewshot_cli.sweeps.engine import Sweep, by_cut
-from fewshot_cli.sweeps.grid import Cell, Setup
+from fewshot_cli.sweeps.cells import Cell, Setup, by_cut
+from fewshot_cli.sweeps.config import SweepConfig, finetune_config
+from fewshot_cli.sweeps.folder import SweepFolder
+from fewshot_cli.threads import choose_threads
+from fewshot_cli.verbs.finetune import run_at
 
 SHOTS, TESTS, COPIES, STEPS = 2, 8, 4, 3
-"""Of a rehearsal: images, test images, variants of each image, iterations."""
+"""Of a trial run: shots, test images, variants of each image, iterations."""
 MEASURED_AT_ONCE = 8
 """Test images that are measured in about the time of a step: the backward pass against NMS and COCO's matching."""
 
@@ -28,34 +30,53 @@ class Costs(NamedTuple):
     once: float
 
 
-def forecast(sweep: Sweep, *, device: str = "auto", reporter: Reporter | None = None) -> float:
+def forecast(
+    folder: SweepFolder, *, device: str = "auto", threads: int | None = None, reporter: Reporter | None = None
+) -> float:
     """Seconds that the missing cells take in one process, with shared features. Nothing is downloaded.
 
-    The rehearsal has random weights and small images, so the answer is a rough one.
+    The trial runs have random weights and small images, so the estimate is rough.
 
     Raises:
-        StorageError: no room for the rehearsal.
+        StorageError: no room for the trial runs.
     """
-    missing = sweep.missing()
+    reporter = reporter or SilentReporter()
+    threads = choose_threads(threads, reporter)
+    missing = folder.missing()
     kinds = {(cell.group.detector, cell.setup): cell for cell in missing}
     costs: dict[tuple[str, Setup], Costs] = {}
-    with TemporaryDirectory() as name, (reporter or SilentReporter()).progress("Rehearsal", len(kinds)) as task:
-        folder = Path(name)
-        fetch(FetchRequest(source="miniature", classes=("helmet",), shots=SHOTS, test_images=TESTS, root=folder))
+    with TemporaryDirectory() as name, reporter.progress("Trial runs", len(kinds)) as task:
+        root = Path(name)
+        fetch(FetchRequest(source="miniature", classes=("helmet",), shots=SHOTS, test_images=TESTS, root=root))
         for number, (kind, cell) in enumerate(kinds.items()):
-            config = sweep.config.finetune_options(cell, data=str(folder / "helmet"), device=device)
-            costs[kind] = _rehearse(config, folder / str(number))
+            config = finetune_config(folder.config, cell, data=str(root / "helmet"), device=device)
+            costs[kind] = _try(replace(config, threads=threads), root / str(number))
             task.advance()
     cached: set[tuple[object, ...]] = set()
-    return sum(seconds_of(sweep, cell, costs[cell.group.detector, cell.setup], cached) for cell in missing)
+    return sum(seconds_of(folder.config, cell, costs[cell.group.detector, cell.setup], cached) for cell in missing)
 
 
-def _rehearse(config: FinetuneConfig, folder: Path) -> Costs:
-    from fewshot_cli.training.finetune import finetune
+def seconds_of(config: SweepConfig, cell: Cell, costs: Costs, cached: set[tuple[object, ...]]) -> float:
+    """Seconds of one cell.
 
-    folder.mkdir()
+    Args:
+        costs: of its detector and setup.
+        cached: the features that earlier cells have cached; those of this cell are added.
+    """
+    options = finetune_config(config, cell, data="")
+    tests = config.test_images
+    measurements = 1 + (options.iterations - 1) // options.eval_every if options.eval_every else 1
+    steps = options.iterations + measurements * tests / MEASURED_AT_ONCE
+    features = (cell.group, by_cut(cell))
+    images = 0 if features in cached else cell.group.shots * options.copies + tests
+    cached.add(features)
+    return costs.once + costs.image * images + costs.step * steps
+
+
+def _try(config: FinetuneConfig, folder: Path) -> Costs:
+    """Measure a short run."""
     short = replace(config, weights="none", iterations=STEPS, copies=COPIES, eval_every=0)
-    seconds = finetune(short, Run(folder))["seconds"]
+    seconds = run_at(folder, short).read_result()["seconds"]
     images = SHOTS * COPIES + TESTS if "training" in seconds else SHOTS + TESTS
     training = seconds.get("training", 0.0)
     return Costs(
@@ -63,15 +84,3 @@ def _rehearse(config: FinetuneConfig, folder: Path) -> Costs:
         training / (STEPS + TESTS / MEASURED_AT_ONCE),
         seconds["total"] - seconds["features"] - training,
     )
-
-
-def seconds_of(sweep: Sweep, cell: Cell, costs: Costs, cached: set[tuple[object, ...]]) -> float:
-    """One cell, given what the cells before it have cached."""
-    config = sweep.config.finetune_options(cell, data="")
-    tests = sweep.config.test_images
-    measurements = 1 + (config.iterations - 1) // config.eval_every if config.eval_every else 1
-    steps = config.iterations + measurements * tests / MEASURED_AT_ONCE
-    features = (cell.group, by_cut(cell))
-    images = 0 if features in cached else cell.group.shots * config.copies + tests
-    cached.add(features)
-    return costs.once + costs.image * images + costs.step * steps

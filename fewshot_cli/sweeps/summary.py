@@ -1,6 +1,6 @@
-"""What the results of a sweep say: means with intervals, averages over domains, paired comparisons.
+"""Summaries of a sweep's results: means with intervals, averages over domains, paired differences.
 
-Every figure is the mAP after the last iteration, never the best one seen: that one is picked on the test set.
+Every figure is the mAP after the last iteration, never the best one of a run, which would be chosen on the test set.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fewshot_cli.sweeps.grid import Cell, Setup
+from fewshot_cli.sweeps.cells import Cell, Setup
 
 AVERAGES = ("avg", "avg (in-domain)", "avg (out-of-domain)")
 CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds and half its 95 % confidence interval (Student's t); None where one seed tells nothing."""
+    """A mean over seeds and half its 95 % confidence interval (Student's t), None for a single seed."""
 
     mean: float
     margin: float | None
@@ -28,10 +28,11 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How much better one setup is than another over the same shots and seeds.
+    """How much higher the mAP of one setup is than that of another, over the same shots and seeds.
 
-    estimate: of the mean over seeds, of a class or of an average; wins, losses: single pairs (class and seed) in which
-    the first was better, worse.
+    Attributes:
+        estimate: mean over seeds, for a class or for an average.
+        wins, losses: pairs (class and seed) in which the first setup was better, worse.
     """
 
     estimate: Estimate
@@ -45,7 +46,7 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One setup minus another, per column of the table (None: not a single pair)."""
+    """One setup minus another, for each column of the table (None: no pair has finished)."""
 
     first: Setup
     second: Setup
@@ -57,7 +58,13 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One setup: layers and parameters trained, and an estimate per column (None: not a single whole seed)."""
+    """One setup of a table.
+
+    Attributes:
+        layers, parameters: how many train.
+        columns: column → estimate; None if no seed has finished for all classes of the column.
+        seconds: median over its cells.
+    """
 
     setup: Setup
     layers: int
@@ -71,7 +78,8 @@ class Summary:
     """One table: a detector at a number of shots.
 
     Attributes:
-        classes: in the order asked; averages: the further columns and what each is over.
+        classes: in the order of the grid.
+        averages: further columns → the classes that each is the average of.
         rows: in the order of the grid.
         comparisons: every policy against `last` at the same budget, then every setup that trains against `full`.
     """
@@ -85,7 +93,7 @@ class Summary:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of the figures: classes, then averages."""
+        """Names of the columns: classes, then averages."""
         return (*self.classes, *self.averages)
 
     def best_of_budget(self, row: Row, column: str) -> bool:
@@ -96,6 +104,36 @@ class Summary:
     def best_of_all(self, row: Row, column: str) -> bool:
         """Whether no row has a higher mean."""
         return self._is_best(row, self.rows, column)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, by name."""
+        return {
+            "detector": self.detector,
+            "shots": self.shots,
+            "classes": list(self.classes),
+            "averages": {column: list(names) for column, names in self.averages.items()},
+            "rows": [
+                {
+                    "setup": str(row.setup),
+                    "layers": row.layers,
+                    "parameters": row.parameters,
+                    "median_seconds": row.seconds,
+                    "columns": {name: found._asdict() if found else None for name, found in row.columns.items()},
+                }
+                for row in self.rows
+            ],
+            "comparisons": [
+                {
+                    "first": str(comparison.first),
+                    "second": str(comparison.second),
+                    "columns": {
+                        name: {**found._asdict(), "estimate": found.estimate._asdict()} if found else None
+                        for name, found in comparison.columns.items()
+                    },
+                }
+                for comparison in self.comparisons
+            ],
+        }
 
     @staticmethod
     def _is_best(row: Row, rivals: Iterable[Row], column: str) -> bool:
@@ -117,7 +155,7 @@ def summarize(results: Iterable[tuple[Cell, dict[str, Any]]]) -> list[Summary]:
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """Mean and half the confidence interval of values that are one a seed; None if there is none."""
+    """Mean and half the confidence interval of values, one for each seed; None if there are none."""
     if not values:
         return None
     mean = statistics.mean(values)
@@ -163,7 +201,7 @@ def _row(
 
 
 def _means(scores: Mapping[str, Mapping[int, float]], names: Sequence[str]) -> dict[int, float]:
-    """Seed → average over the classes, for seeds that have all of them: so the interval is one over seeds."""
+    """Seed → average over the classes, for seeds that have all of them, so that the interval is over seeds."""
     whole = set.intersection(*(set(scores[name]) for name in names))
     return {seed: statistics.mean(scores[name][seed] for name in names) for seed in sorted(whole)}
 
@@ -181,7 +219,7 @@ def _comparisons(scores: Scores, averages: Mapping[str, Sequence[str]]) -> Itera
 def _difference(
     first: Mapping[str, Mapping[int, float]], second: Mapping[str, Mapping[int, float]], names: Sequence[str]
 ) -> Difference | None:
-    """Over the pairs that both setups have."""
+    """Over the pairs (class and seed) that both setups have."""
     gains = {
         name: {seed: first[name][seed] - second[name][seed] for seed in first[name].keys() & second[name].keys()}
         for name in names

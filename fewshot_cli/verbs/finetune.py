@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewshot_cli.datasets.store import latest_dataset, recorded_detector
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
-from fewshot_cli.errors import FsodError
+from fewshot_cli.errors import ConfigError, FsodError
 from fewshot_cli.files import make_folder
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig, select_layers, with_budget
@@ -86,10 +87,7 @@ def run_at(
     if run.finished:
         return run
     make_folder(folder)
-    if run.config_file.exists():
-        # A run that was begun keeps its number of threads, so that it ends with the same bits.
-        config = replace(config, threads=config.threads or run.read_config().threads)
-    config = replace(config, threads=choose_threads(config.threads, reporter))
+    config = replace(config, threads=_recorded_threads(run) or choose_threads(config.threads, reporter))
     run.write_config(config)
     return _continue(run, config, reporter, features)
 
@@ -122,6 +120,13 @@ def run_stem(config: FinetuneConfig) -> str:
     """The default name of a run: data set, detector, policy, budget and seed."""
     spent = f"{config.policy}{config.budget or ''}"
     return f"{Path(config.data).resolve().name}-{config.detector}-{spent}-seed{config.seed}"
+
+
+def _recorded_threads(run: Run) -> int | None:
+    """A run that was begun keeps its number of threads, so that it ends with the same bits."""
+    with suppress(ConfigError):
+        return run.read_config().threads if run.config_file.exists() else None
+    return None
 
 
 def _start(run: Run, config: FinetuneConfig, reporter: Reporter) -> Run:

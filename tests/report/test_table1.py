@@ -14,8 +14,8 @@ from rich.console import Console
 from scipy import stats
 
 from fewshot_cli.report.curves import draw_curves
-from fewshot_cli.report.table1 import comma_separated, latex, markdown, rich_differences, rich_table, to_json
-from fewshot_cli.sweeps.grid import Cell, Group, Setup
+from fewshot_cli.report.table1 import comma_separated, latex, markdown, rich_differences, rich_table
+from fewshot_cli.sweeps.cells import Cell, Group, Setup
 from fewshot_cli.sweeps.summary import Difference, Estimate, Summary, estimate, summarize
 
 SETUPS = [Setup("none", None), Setup("last", 2), Setup("symmetric", 2), Setup("full", None)]
@@ -156,7 +156,7 @@ def test_all_formats_say_the_same(summary: Summary) -> None:
         assert f"| {comparison} | {comparison.columns['bird']} |" in markdown(summary)
         assert str(comparison.columns["avg"]) in printed
     lines = {(line["setup"], line["column"]): line for line in csv.DictReader(io.StringIO(comma_separated(summary)))}
-    document = json.loads(json.dumps(to_json(summary)))
+    document = json.loads(json.dumps(summary.to_json()))
     for row in document["rows"]:
         for column, found in row["columns"].items():
             assert found["mean"] == pytest.approx(float(lines[row["setup"], column]["mean"]))

@@ -1,107 +1,95 @@
-"""The Ray engine: a real cluster of two nodes on this machine."""
+"""The Ray engine: a real cluster of two nodes on this machine, one of which is killed."""
 
 from __future__ import annotations
 
-import json
+import shutil
+import tempfile
 import threading
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_data import draw_coco
-from helpers_runs import fsod
+from helpers_sweeps import GRID, TINY, draw_classes, losses
 
 from fewshot_cli.errors import NetworkError
-from fewshot_cli.sweeps.engine import Sweep, open_sweep, run_sweep
-from fewshot_cli.sweeps.grid import SweepConfig
+from fewshot_cli.sweeps.run import SweepResult, sweep
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'fsod[ray]'")
-pytestmark = pytest.mark.slow
-
-
-def sweep_in(folder: Path) -> Sweep:
-    """Eight groups of two cells."""
-    if not (folder / "cat").exists():
-        draw_coco(folder / "cat", [["cat"]] * 8, classes=("cat",))
-    config = SweepConfig(
-        classes=("cat",),
-        source=f"coco:{folder / 'cat'}",
-        budgets=(2,),
-        shots=(2,),
-        seeds=8,
-        test_images=3,
-        weights="none",
-        baselines=False,
-        eval_every=1,
-        options={"iterations": 2, "copies": 2, "image_size": 64, "batch_size": 2, "precision": "fp32"},
-    )
-    return open_sweep(folder / "sweep", config)
-
-
-def losses(sweep: Sweep) -> dict[str, Any]:
-    return {
-        str(cell): [json.loads(line)["losses"] for line in sweep.run(cell).metrics_file.read_text().splitlines()]
-        for cell, _ in sweep.results()
-    }
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing to anybody
+    "RAY_memory_monitor_refresh_ms": "0",  # a machine full of other tests is no reason to kill a worker
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every address is 127.0.0.1, which firewalls do not ask about
+}
+NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
 
 
 @pytest.fixture
-def cluster() -> Any:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A node of one core that listens on 127.0.0.1; its files and processes are gone afterwards."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    # Not tmp_path: the path of a socket is at most 107 characters long.
+    files = tempfile.mkdtemp(prefix="ray")
+    monkeypatch.setenv("RAY_TMPDIR", files)
     import ray
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    made = Cluster(initialize_head=True, head_node_args=NODE)
     yield made
     ray.shutdown()
     made.shutdown()
+    shutil.rmtree(files, ignore_errors=True)
+
+
+def run(folder: Path, **engine: Any) -> SweepResult:
+    """Six groups of two cells."""
+    grid = {**GRID, "seeds": 6, "baselines": False, "options": {**TINY, "precision": "fp32"}}
+    return sweep("cat", source=draw_classes(folder), out=folder / "sweep", **grid, **engine)
+
+
+class Watcher(threading.Thread):
+    """Calls `kill` when three cells are finished, and notes cells that are finished a second time."""
+
+    def __init__(self, folder: Path, kill: Any) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.kill = folder, kill
+        self.finished: dict[Path, int] = {}
+        self.again: list[Path] = []
+        self.killed = False
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.05):
+            for path in self.folder.glob("sweep/runs/*/result.json"):
+                written = path.stat().st_mtime_ns
+                if self.finished.setdefault(path, written) != written:
+                    self.again.append(path)
+            if len(self.finished) >= 3 and not self.killed:
+                self.kill()
+                self.killed = True
 
 
 def test_a_node_may_die_in_the_middle(cluster: Any, tmp_path: Path) -> None:
     """Every cell is done, none a second time, and the numbers are those of this process alone."""
-    node = cluster.add_node(num_cpus=1)
-    sweep = sweep_in(tmp_path / "ray")
-    finished: dict[Path, int] = {}
-    done_again: list[Path] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        killed = False
-        while not over.is_set():
-            for path in sweep.folder.glob("runs/*/result.json"):
-                seen = finished.setdefault(path, path.stat().st_mtime_ns)
-                done_again.extend([path] * (seen != path.stat().st_mtime_ns))
-            if len(finished) >= 4 and not killed:
-                cluster.remove_node(node, allow_graceful=False)
-                killed = True
-            time.sleep(0.05)
-
-    watcher = threading.Thread(target=watch)
+    node = cluster.add_node(**NODE)
+    watcher = Watcher(tmp_path / "ray", lambda: cluster.remove_node(node, allow_graceful=False))
     watcher.start()
     try:
-        assert [] == run_sweep(sweep, engine="ray", address=cluster.address)
+        result = run(tmp_path / "ray", engine="ray", address=cluster.address)
     finally:
-        over.set()
+        watcher.over.set()
         watcher.join()
-    assert [] == sweep.missing()
-    assert [] == done_again
-    alone = sweep_in(tmp_path / "alone")
-    run_sweep(alone)
-    ours, theirs = losses(sweep), losses(alone)
-    assert 16 == len(ours)
+    assert watcher.killed
+    assert ((), []) == (result.failures, result.folder.missing())
+    assert [] == watcher.again
+    ours, theirs = losses(result.folder), losses(run(tmp_path / "alone").folder)
+    assert 12 == len(ours)
     for cell, lines in ours.items():
         for line, other in zip(lines, theirs[cell], strict=True):
             assert line == pytest.approx(other, rel=1e-3)
 
 
-def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """A network error with what to do."""
+def test_an_address_without_a_cluster_is_a_network_error(tmp_path: Path) -> None:
+    """With the address in the message."""
     with pytest.raises(NetworkError, match="no Ray cluster at 127.0.0.1:1"):
-        run_sweep(sweep_in(tmp_path), engine="ray", address="127.0.0.1:1")
-
-
-def test_an_address_needs_the_engine() -> None:
-    """Usage errors, exit code 2."""
-    grid = ("sweep", "--class", "cat", "--source", "miniature")
-    assert 2 == fsod(*grid, "--address", "auto").exit_code
-    assert 2 == fsod(*grid, "--engine", "dask").exit_code
+        run(tmp_path, engine="ray", address="127.0.0.1:1")

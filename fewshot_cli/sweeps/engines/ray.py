@@ -1,8 +1,7 @@
-"""A sweep on Ray: groups of cells as tasks on the nodes of a cluster. Needs the extra `fsod[ray]`.
+"""A cluster, through Ray: every item is a task on one of its nodes. Needs the extra `fsod[ray]`.
 
-The sweep's folder must be one that every node sees. It is also what makes retries safe: a task begins by looking which
-of its cells are finished, and goes on with a cell that another left half-way, so a task that Ray starts again after a
-node died loses nothing and repeats nothing. A driver that died is started again with the same command.
+Ray starts a task again when its node or its process is gone. That repeats nothing, because the work looks at what is
+done already. A driver that was stopped is started again with the same command.
 """
 
 from __future__ import annotations
@@ -10,32 +9,52 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from fewshot_cli.errors import ConfigError, NetworkError
-from fewshot_cli.progress import Task
-from fewshot_cli.sweeps.engine import POLL, Failure, Sweep, run_group, unfinished
-from fewshot_cli.sweeps.grid import Group, SweepConfig
+from fewshot_cli.errors import ConfigError, NetworkError, UsageError
+from fewshot_cli.settings import Option, validate
+from fewshot_cli.sweeps.engines.contract import Outcomes, Work, as_they_come
+from fewshot_cli.threads import use_threads
 
 CONNECT = 10.0
 """Seconds to wait for the cluster's port."""
 RETRIES = 3
-"""Times that a task is started again after its node or its process died."""
+"""How often a task is started again after its node or its process is gone."""
 
 
-def run_on_ray(
-    sweep: Sweep, groups: list[Group], *, address: str | None, share: bool, device: str, task: Task
-) -> list[Failure]:
-    """Run the unfinished cells of the groups on a cluster, or on this machine alone.
+@dataclass(frozen=True, kw_only=True)
+class RayEngine:
+    """The nodes of a cluster, all of which see the folder of the sweep."""
 
-    Args:
-        address: as of ray.init: `auto`, `HOST:PORT`, `ray://HOST:PORT`; None: a cluster of this machine's own.
+    address: Annotated[
+        str | None, Option("Address of the cluster: auto, HOST:PORT or ray://HOST:PORT; default: this machine alone.")
+    ] = None
 
-    Raises:
-        ConfigError: Ray is not installed.
-        NetworkError: there is no cluster at the address.
-    """
+    def __post_init__(self) -> None:
+        validate(self, error=UsageError)
+
+    def run(self, work: Work, items: Sequence[Any]) -> Outcomes:
+        """See `contract.Engine`.
+
+        Raises:
+            ConfigError: Ray is not installed.
+            NetworkError: there is no cluster at the address.
+        """
+        ray = _connect(self.address)
+        try:
+            # One GPU a task where there are any; else one core, so that a node runs as many tasks as it has cores.
+            gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+            task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_run_task)
+            futures = {task.remote(work, item).future(): item for item in items}
+            yield from as_they_come(futures, ray.exceptions.RayError, _failed)
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> Any:
+    """The module `ray`, connected."""
     try:
         import ray
     except ImportError as error:
@@ -46,45 +65,21 @@ def run_on_ray(
     except (OSError, RuntimeError, ValueError) as error:
         hint = "Start one with `ray start --head`, or leave --address out for this machine alone."
         raise NetworkError(f"no Ray cluster at {address}: {error}", hint=hint) from error
-    try:
-        return _run(ray, sweep, groups, share, device, task)
-    finally:
-        ray.shutdown()
+    return ray
 
 
 def _check_reachable(address: str | None) -> None:
-    """Raise OSError at once where nobody listens: Ray itself would try for minutes."""
+    """Raise OSError at once where nothing listens: Ray itself would try for minutes."""
     host, found, port = (address or "").removeprefix("ray://").rpartition(":")
     if found and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=CONNECT).close()
 
 
-def _run(ray: Any, sweep: Sweep, groups: list[Group], share: bool, device: str, task: Task) -> list[Failure]:
-    # One GPU a task where there are any; else one core, so that a node runs as many tasks as it has cores.
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
-    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_run_task)
-    folder, config = str(sweep.folder.resolve()), sweep.config.to_json()
-    waiting = {remote.remote(folder, config, tuple(group), share, device): group for group in groups}
-    failures: list[Failure] = []
-    left = len(sweep.missing())
-    while waiting:
-        done, _ = ray.wait(list(waiting), timeout=POLL)
-        for reference in done:
-            group = waiting.pop(reference)
-            try:
-                failures += [Failure(*failure) for failure in ray.get(reference)]
-            except ray.exceptions.RayError as error:
-                reason = f"its task failed {RETRIES + 1} times: {type(error).__name__}"
-                failures += [Failure(cell, reason, 1) for cell in unfinished(sweep, group)]
-        before, left = left, len(sweep.missing())
-        task.advance(before - left)
-    return failures
+def _run_task(work: Work, item: Any) -> Any:
+    """On a node. Ray says in OMP_NUM_THREADS how many cores the task has."""
+    use_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    return work(item)
 
 
-def _run_task(folder: str, config: dict[str, Any], group: tuple[str, int, int, str], share: bool, device: str) -> Any:
-    """On a node. Plain values in and out, so that driver and node need not agree on classes."""
-    import torch
-
-    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    sweep = Sweep(Path(folder), SweepConfig(**config))
-    return run_group(sweep, Group(*group), share=share, device=device)
+def _failed(error: Exception) -> str:
+    return f"its Ray task failed ({type(error).__name__}); a task whose node is gone is started {1 + RETRIES} times"

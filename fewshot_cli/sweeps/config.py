@@ -1,0 +1,230 @@
+"""What a sweep varies and what it holds fixed, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fewshot_cli.detectors.registry import WEIGHT_NAMES
+from fewshot_cli.errors import ConfigError, UsageError, closest
+from fewshot_cli.policies import POLICIES, get_policy
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.settings import Option, from_mapping, to_json, validate
+from fewshot_cli.sweeps.cells import Cell, Grid, Group
+
+if TYPE_CHECKING:
+    from fewshot_cli.sources.fetch import FetchRequest
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "table1": {"policies": ("last", "symmetric"), "budgets": (1, 2, 3, 4), "shots": (10,), "seeds": 5},
+}
+"""`table1`: the seven setups of the paper on a head of five layers; on a shallower one, those that it allows."""
+
+_GRID, _IMAGES, _CELLS = "Grid", "Images", "Every fine-tune"
+
+_OWN = ("data", "device", "detector", "weights", "policy", "budget", "seed", "eval_every")
+"""Fields of FinetuneConfig that the sweep itself sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """A grid of fine-tunes.
+
+    Raises:
+        ConfigError: a value of the wrong type, an empty or impossible dimension, a policy that takes no budget, or an
+            option of fine-tuning or fetching that does not exist or has a wrong value.
+        ModelError: an unknown detector.
+        UsageError: an unknown source.
+    """
+
+    classes: Annotated[tuple[str, ...], Option("Class; each is fine-tuned on its own.", _GRID, "NAME")]
+    policies: Annotated[tuple[str, ...], Option("Policy that places the budget.", _GRID, "NAME")] = (
+        "last",
+        "symmetric",
+    )
+    budgets: Annotated[
+        tuple[int, ...], Option("Head layers that train; budgets that a head cannot take are left out.", _GRID)
+    ] = (1, 2, 3, 4)
+    shots: Annotated[tuple[int, ...], Option("Training images of the class.", _GRID)] = (10,)
+    seeds: Annotated[
+        int, Option("Number of seeds 0, 1, …; each draws other shots, variants and batches.", _GRID, ge=1, le=10_000)
+    ] = 5
+    detectors: Annotated[tuple[str, ...], Option("Name of a detector.", _GRID, "NAME")] = ("yolox_nano",)
+    baselines: Annotated[bool, Option("Also run the policies none, all and full.", _GRID)] = True
+    source: Annotated[
+        str,
+        Option(
+            "Where images come from, as in fetch: miniature, or coco:my/{class}/pool, where {class} is the class.",
+            _IMAGES,
+            "SOURCE",
+        ),
+    ]
+    test_source: Annotated[
+        str | None,
+        Option("Where test images come from, as in fetch; {class} is the class.", _IMAGES, "SOURCE"),
+    ] = None
+    test_images: Annotated[int, Option("Largest number of test images, at least 1.", _IMAGES, ge=1)] = 100
+    fetch_options: Annotated[
+        dict[str, Any],
+        Option("Option of fetch for every data set, e.g. mirror=URL.", _IMAGES, "NAME=VALUE"),
+    ] = field(default_factory=dict)
+    weights: Annotated[str, Option("Weights of every detector: default (COCO), imagenet, none, or a file.", _CELLS)] = (
+        "default"
+    )
+    eval_every: Annotated[
+        int, Option("Iterations between two points of a learning curve; 0: the end only.", _CELLS, ge=0)
+    ] = 50
+    options: Annotated[
+        dict[str, Any], Option("Option of finetune for every cell, e.g. iterations=100.", _CELLS, "NAME=VALUE")
+    ] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        validate(self, hint="See `fsod sweep --help`.")
+        problems = [problem for problem, found in self._problems() if found]
+        if problems:
+            raise ConfigError("; ".join(problems), hint="See `fsod sweep --help`.")
+        _check_policies(self.policies)
+        for detector in self.detectors:
+            if not self.grid.setups(detector):
+                raise ConfigError(f"no policy can spend any of the budgets on {detector}", hint="Give other budgets.")
+        _check_options(self)
+        _check_fetch_options(self)
+
+    def _problems(self) -> list[tuple[str, bool]]:
+        several = {name: getattr(self, name) for name in ("classes", "policies", "budgets", "shots", "detectors")}
+        return [
+            *((f"{name} is empty: give at least one", not values) for name, values in several.items()),
+            *(
+                (f"{name} is {', '.join(map(str, values))}: give each once", len(set(values)) < len(values))
+                for name, values in several.items()
+            ),
+            *(
+                (f"{name} is {', '.join(map(str, several[name]))}: give 1 or more", min(several[name], default=1) < 1)
+                for name in ("shots", "budgets")
+            ),
+            ("classes has an empty name: give names", not all(name.strip() for name in self.classes)),
+        ]
+
+    @property
+    def grid(self) -> Grid:
+        """The cells, in order."""
+        return Grid(**{each.name: getattr(self, each.name) for each in fields(Grid)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field by name."""
+        return to_json(self)
+
+
+def configure(classes: str | Sequence[str], *, source: str, preset: str | None = None, **options: Any) -> SweepConfig:
+    """The configuration of a sweep from what a person gives: presets, the detector of the source, paths of weights.
+
+    Args:
+        classes: one class, or several.
+        source: as in `fetch`.
+        preset: a name in PRESETS; `options` take precedence.
+        options: further fields of SweepConfig.
+
+    Raises:
+        UsageError: an unknown preset or source.
+        ConfigError: an unknown field, or what SweepConfig raises.
+    """
+    from fewshot_cli.sources.registry import default_detector
+
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}", hint=closest(preset, PRESETS))
+    values = {
+        "classes": (classes,) if isinstance(classes, str) else tuple(classes),
+        "source": source,
+        "detectors": (default_detector(source) or "yolox_nano",),
+        **(PRESETS[preset] if preset else {}),
+        **options,
+    }
+    weights = values.get("weights", "default")
+    if isinstance(weights, str | Path) and weights not in WEIGHT_NAMES:
+        # A whole path, because cells may run in another folder or on another machine.
+        values["weights"] = str(Path(weights).resolve())
+    return from_mapping(SweepConfig, values, hint="See `fsod sweep --help`.")
+
+
+def finetune_config(config: SweepConfig, cell: Cell, *, data: str, device: str = "auto") -> FinetuneConfig:
+    """The fine-tune that a cell is.
+
+    Args:
+        data: folder of its data set.
+        device: as in FinetuneConfig.
+
+    Raises:
+        ConfigError: an unknown option, or a value that cannot work.
+    """
+    return FinetuneConfig.from_json(
+        {
+            **config.options,
+            "data": data,
+            "device": device,
+            "detector": cell.group.detector,
+            "weights": config.weights,
+            "policy": cell.setup.policy,
+            "budget": cell.setup.budget,
+            "seed": cell.group.seed,
+            "eval_every": config.eval_every,
+        }
+    )
+
+
+def fetch_request(config: SweepConfig, group: Group, root: Path) -> FetchRequest:
+    """The draw of a group's data set into a folder under `root`.
+
+    Raises:
+        ConfigError: an unknown option.
+        UsageError: a value that cannot work.
+    """
+    from fewshot_cli.sources.fetch import FetchRequest
+    from fewshot_cli.sources.registry import SourceOptions
+
+    options = dict(config.fetch_options)
+    skip_invalid = options.pop("skip_invalid", False)
+    if isinstance(options.get("allow"), str):
+        options["allow"] = tuple(mark for mark in options["allow"].split(",") if mark)
+    return FetchRequest(
+        source=config.source.replace("{class}", group.class_name),
+        test_source=config.test_source.replace("{class}", group.class_name) if config.test_source else None,
+        classes=(group.class_name,),
+        shots=group.shots,
+        test_images=config.test_images,
+        seed=group.seed,
+        name=group.data_name,
+        root=root,
+        skip_invalid=skip_invalid,
+        options=from_mapping(SourceOptions, options),
+    )
+
+
+def _check_policies(policies: Sequence[str]) -> None:
+    for policy in policies:
+        if not get_policy(policy).takes_budget:
+            takers = [name for name, rule in POLICIES.items() if rule.takes_budget]
+            raise ConfigError(f"policy {policy} takes no budget", hint=f"Valid: {', '.join(takers)}.")
+
+
+def _check_options(config: SweepConfig) -> None:
+    own = [name for name in config.options if name in _OWN]
+    if own:
+        raise ConfigError(
+            f"{', '.join(own)} cannot be an option of every fine-tune: the sweep sets it itself",
+            hint="See `fsod sweep --help` for the sweep's own options.",
+        )
+    finetune_config(config, next(config.grid.cells()), data="")
+
+
+def _check_fetch_options(config: SweepConfig) -> None:
+    from fewshot_cli.sources.registry import parse_source
+
+    group = next(config.grid.groups())
+    for source in filter(None, (config.source, config.test_source)):
+        parse_source(source.replace("{class}", group.class_name))
+    try:
+        fetch_request(config, group, Path())
+    except UsageError as error:
+        raise ConfigError(f"options of fetch: {error.message}", hint=error.hint) from error

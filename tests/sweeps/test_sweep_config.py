@@ -1,0 +1,119 @@
+"""The grid of a sweep and its configuration: which cells there are, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers_sweeps import sweep_config
+
+from fewshot_cli.errors import ConfigError, FsodError, ModelError, UsageError
+from fewshot_cli.sweeps.config import PRESETS, configure
+from fewshot_cli.sweeps.folder import open_sweep
+
+
+def setups(**changes: Any) -> list[str]:
+    config = sweep_config(**changes)
+    return [str(setup) for setup in config.grid.setups(config.detectors[0])]
+
+
+def test_table1_is_the_seven_setups_of_the_paper_and_the_baselines() -> None:
+    """On a head of five layers: last 1 to 4, symmetric 2 to 4, with zero-shot, all and full beside."""
+    preset = {key: PRESETS["table1"][key] for key in ("policies", "budgets")}
+    seven = ["last 1", "last 2", "symmetric 2", "last 3", "symmetric 3", "last 4", "symmetric 4"]
+    assert ["none", *seven, "all", "full"] == setups(**preset, detectors=("retinanet_mini",))
+
+
+def test_budgets_that_a_head_cannot_take_are_left_out() -> None:
+    """On a head of four layers a budget of four is `all`; symmetric needs two."""
+    assert ["last 1", "last 3", "symmetric 3"] == setups(budgets=(1, 3, 4), baselines=False)
+
+
+def test_cells_come_seed_by_seed() -> None:
+    """A sweep that is stopped early has whole seeds."""
+    seeds = [cell.group.seed for cell in sweep_config(seeds=3).grid.cells()]
+    assert sorted(seeds) == seeds
+
+
+def test_every_cell_has_a_run_of_its_own() -> None:
+    """No two cells share a folder, and a class name cannot lead out of it."""
+    config = sweep_config(classes=("a b", "a/b", "ab"), shots=(1, 2), seeds=2, detectors=("yolox_nano", "yolox_s"))
+    names = [cell.run_name for cell in config.grid.cells() if cell.group.class_name != "a/b"]
+    assert len(names) == len(set(names))
+    assert all("/" not in cell.run_name for cell in config.grid.cells())
+
+
+WRONG: dict[str, tuple[dict[str, Any], type[FsodError], str]] = {
+    "no class": ({"classes": ()}, ConfigError, "classes is empty"),
+    "a class twice": ({"classes": ("cat", "cat")}, ConfigError, "classes is cat, cat: give each once"),
+    "a class without a name": ({"classes": (" ",)}, ConfigError, "classes has an empty name"),
+    "no seed": ({"seeds": 0}, ConfigError, "seeds is 0: give a number"),
+    "a word for a number": ({"seeds": "two"}, ConfigError, "seeds is 'two': give"),
+    "no test image": ({"test_images": 0}, ConfigError, "test_images is 0"),
+    "no shot": ({"shots": (5, 0)}, ConfigError, "shots is 5, 0: give 1 or more"),
+    "several": ({"seeds": 0, "eval_every": -1}, ConfigError, "eval_every is -1"),
+    "a policy without a budget": ({"policies": ("full",)}, ConfigError, "policy full takes no budget"),
+    "an unknown policy": ({"policies": ("simmetric",)}, ConfigError, "unknown policy"),
+    "an unknown detector": ({"detectors": ("yolo",)}, ModelError, "unknown detector"),
+    "a budget for no head": ({"budgets": (9,), "baselines": False}, ConfigError, "no policy can spend"),
+    "an unknown source": ({"source": "minature"}, UsageError, "unknown source"),
+    "an unknown option of finetune": ({"options": {"itterations": 3}}, ConfigError, "itterations"),
+    "an option that the sweep sets": ({"options": {"seed": 3}}, ConfigError, "the sweep sets it itself"),
+    "a value out of bounds": ({"options": {"lr": -1}}, ConfigError, "lr is -1"),
+    "an unknown option of fetch": ({"fetch_options": {"splitt": "x"}}, ConfigError, "unknown option 'splitt'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "kind", "message"), WRONG.values(), ids=list(WRONG))
+def test_a_sweep_that_cannot_work_is_refused_before_anything_runs(
+    changes: dict[str, Any], kind: type[FsodError], message: str
+) -> None:
+    """Every dimension, and every option of finetune and fetch, is checked when the configuration is built."""
+    with pytest.raises(kind, match=re.escape(message)):
+        sweep_config(**changes)
+
+
+def test_options_take_precedence_over_a_preset_and_over_the_detector_of_the_source() -> None:
+    """Without options, the preset decides the grid and the source the detector."""
+    plain = configure("bird", source="miniature", preset="table1")
+    assert (("bird",), 5, ("retinanet_mini",)) == (plain.classes, plain.seeds, plain.detectors)
+    given = configure(["bird"], source="miniature", preset="table1", seeds=2, detectors=["yolox_nano"])
+    assert (2, (10,), ("yolox_nano",)) == (given.seeds, given.shots, given.detectors)
+
+
+def test_a_weights_file_is_recorded_with_its_whole_path() -> None:
+    """Cells may run in another folder; names of weights stay names."""
+    assert str(Path("own.pth").resolve()) == configure("cat", source="coco:x", weights="own.pth").weights
+    assert "none" == configure("cat", source="coco:x", weights="none").weights
+
+
+def test_unknown_names_are_listed_with_the_closest() -> None:
+    """A preset and a field of the grid."""
+    with pytest.raises(UsageError, match="unknown preset 'table2'") as preset:
+        configure("cat", source="miniature", preset="table2")
+    assert "Did you mean table1?" in str(preset.value.hint)
+    with pytest.raises(ConfigError, match="unknown option 'seed'") as field:
+        configure("cat", source="miniature", seed=2)
+    assert "Did you mean seeds?" in str(field.value.hint)
+
+
+def test_a_folder_is_not_used_for_another_sweep(tmp_path: Path) -> None:
+    """Changes that would make old and new cells differ are refused, each with both values."""
+    open_sweep(tmp_path, sweep_config())
+    open_sweep(tmp_path, sweep_config(classes=("cow",), seeds=3, budgets=(3,)))
+    with pytest.raises(ConfigError, match="eval_every 1 .now 0."):
+        open_sweep(tmp_path, sweep_config(eval_every=0))
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        open_sweep(tmp_path, sweep_config())
+
+
+def test_how_images_arrive_may_change_and_which_ones_may_not(tmp_path: Path) -> None:
+    """Another mirror continues the sweep; another split does not."""
+    source = "openimages"
+    open_sweep(tmp_path, sweep_config(source, fetch_options={"split": "train", "mirror": "http://a"}))
+    open_sweep(tmp_path, sweep_config(source, fetch_options={"split": "train", "mirror": "http://b"}))
+    with pytest.raises(ConfigError, match="split train .now test."):
+        open_sweep(tmp_path, sweep_config(source, fetch_options={"split": "test"}))
