@@ -64,7 +64,7 @@ def augment(
     )
     sheet = write_contact_sheet(made.path / "contact_sheet.jpg", open_dataset(source), augmentation, seed)
     boxes = sum(len(image.boxes) for image in made.train.images)
-    images = {"train": len(made.train.images), "test": len(made.test.images)}
+    images = {"train": len(made.train.images), "test": len(made.test.images) if made.test else 0}
     console.result(
         {
             "path": str(made.path),

@@ -42,7 +42,7 @@ def write_run_report(run: Run) -> Path:
     data = open_dataset(config.data_folder)
     results = json.loads(run.predictions_file.read_text("utf-8"))
     lines = [json.loads(line) for line in run.metrics_file.read_text("utf-8").splitlines()]
-    metrics = evaluate(data.test.to_coco(), results)
+    metrics = evaluate(data.require_test().to_coco(), results)
     judged = sorted(judge(data, results), key=lambda found: found.f1)
     write_page(
         run.report_file,
@@ -70,20 +70,21 @@ def _about(data: Dataset) -> dict[str, Any]:
         "source": record.get("source", "not fetched by fsod"),
         "seed": record.get("seed", "–"),
         "train": f"{len(data.train.images)} images, {sum(len(p.boxes) for p in data.train.images)} boxes",
-        "test": f"{len(data.test.images)} images, {sum(len(p.boxes) for p in data.test.images)} boxes",
+        "test": f"{len(data.require_test().images)} images, {sum(len(p.boxes) for p in data.require_test().images)} boxes",
         "licences": ", ".join(record.get("licences", [])) or "not recorded",
     }
 
 
 def judge(data: Dataset, results: Sequence[dict[str, Any]]) -> list[Judged]:
     """Every test image with what was found in it, in their order; `results` are COCO's."""
-    of_image: dict[int, list[dict[str, Any]]] = {image.id: [] for image in data.test.images}
+    of_image: dict[int, list[dict[str, Any]]] = {image.id: [] for image in data.require_test().images}
     for found in results:
         if found["score"] >= SCORE:
             of_image[found["image_id"]].append(found)
-    category_ids = data.test.category_ids
+    category_ids = data.require_test().category_ids
     return [
-        Judged(image, of_image[image.id], f1_of(image, of_image[image.id], category_ids)) for image in data.test.images
+        Judged(image, of_image[image.id], f1_of(image, of_image[image.id], category_ids))
+        for image in data.require_test().images
     ]
 
 
@@ -122,7 +123,7 @@ def _shown(data: Dataset, found: Judged) -> dict[str, Any]:
 def drawn(data: Dataset, image: ImageRecord, results: Sequence[dict[str, Any]]) -> str:
     """An image with its ground truth and detections (COCO results), as a data URL."""
     marks = [Mark(tuple(box)) for box in image.boxes.tolist()]
-    names = dict(zip(data.test.category_ids, data.classes, strict=True)) if len(data.classes) > 1 else {}
+    names = dict(zip(data.require_test().category_ids, data.classes, strict=True)) if len(data.classes) > 1 else {}
     for found in sorted(results, key=lambda found: found["score"]):
         text = f"{names.get(found['category_id'], '')} {found['score']:.2f}".strip()
         marks.append(Mark(_corners(found), FOUND, text))

@@ -143,7 +143,7 @@ def _judged(sweep: Sweep, cells: Iterable[Cell], name: str) -> JudgedClass:
     """Look at what was found in the first finished seed of a class."""
     of_class = [cell for cell in cells if cell.group.class_name == name]
     data = open_dataset(sweep.data(of_class[0].group))
-    truth = data.test.to_coco()
+    truth = data.require_test().to_coco()
     found = {}
     for cell in of_class:
         if cell.group == of_class[0].group:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fewshot_cli.detectors.registry import get_spec, head_depths
-from fewshot_cli.errors import ConfigError, PolicyError, closest
+from fewshot_cli.errors import ConfigError, PolicyError, UsageError, closest
 from fewshot_cli.policies import POLICIES, get_policy, select
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.sources.fetch import FetchRequest
-from fewshot_cli.sources.registry import SourceOptions
 
 PRESETS: dict[str, dict[str, Any]] = {
     "table1": {"policies": ("last", "symmetric"), "budgets": (1, 2, 3, 4), "shots": (10,), "seeds": 5},
@@ -118,10 +117,10 @@ class SweepConfig:
         for name in self.options:
             if name not in known:
                 raise ConfigError(f"unknown option {name!r} of finetune", hint=closest(name, sorted(known)))
-        fetchable = [*(entry.name for entry in fields(SourceOptions)), "skip_invalid"]
-        for name in self.fetch_options:
-            if name not in fetchable:
-                raise ConfigError(f"unknown option {name!r} of fetch", hint=closest(name, fetchable))
+        try:
+            self.fetch_request(next(self.groups()), Path())
+        except UsageError as error:
+            raise ConfigError(error.message, hint=error.hint) from error
         for detector in self.detectors:
             if not self.setups(detector):
                 raise ConfigError(f"no policy can spend any of the budgets on {detector}", hint="Give other budgets.")
@@ -178,8 +177,6 @@ class SweepConfig:
         """The data set of a group, under `root`; raises UsageError."""
         options = dict(self.fetch_options)
         skip_invalid = bool(options.pop("skip_invalid", False))
-        if "allow" in options:
-            options["allow"] = tuple(mark for mark in str(options["allow"]).split(",") if mark)
         return FetchRequest(
             source=self.source.replace("{class}", group.class_name),
             test_source=self.test_source.replace("{class}", group.class_name) if self.test_source else None,
@@ -190,7 +187,7 @@ class SweepConfig:
             name=group.data_name,
             root=root,
             skip_invalid=skip_invalid,
-            options=SourceOptions(**options),
+            options=options,
         )
 
     def to_json(self) -> dict[str, Any]:

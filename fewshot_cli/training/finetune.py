@@ -125,7 +125,9 @@ class _Session:
         shots, boxes = self.data.train.images, sum(len(image.boxes) for image in self.data.train.images)
         trained, total = self._parameter_counts()
         layers = ", ".join(self.info.trained_layers) or "nothing"
-        self.reporter.say(f"Shots: {len(shots)} images with {boxes} boxes; test: {len(self.data.test.images)} images.")
+        self.reporter.say(
+            f"Shots: {len(shots)} images with {boxes} boxes; test: {len(self.data.require_test().images)} images."
+        )
         if self.small_object_lr != 1 and self.config.small_object_lr is None and self.config.policy != "none":
             self.reporter.say(
                 f"Most objects are small: the head's finest level learns {self.small_object_lr:g} times as fast."
@@ -189,7 +191,7 @@ class _Session:
         self.train_features = self._cache("train", shots, variants, memory, disk, "Features of the variants")
         memory -= self.train_features.in_memory * self.train_features.bytes_per_item
         disk -= self.train_features.on_disk * self.train_features.bytes_per_item
-        tests = Examples(self.detector, self.data.test.images)
+        tests = Examples(self.detector, self.data.require_test().images)
         self.test_features = self._cache("test", tests, (), memory, disk, "Features of the test images")
         self.seconds["features"] = time.perf_counter() - started
 
@@ -267,7 +269,7 @@ class _Session:
 
     def _measure_and_record(self, done: int, losses: dict[str, float]) -> None:
         self._check_parameters(done)
-        self.measured = self._measure(self.test_features, range(len(self.test_features)), self.data.test)
+        self.measured = self._measure(self.test_features, range(len(self.test_features)), self.data.require_test())
         metrics, _ = self.measured
         before = self.progress.best
         rounded = {name: round(value, 6) for name, value in losses.items()}
@@ -346,7 +348,7 @@ class _Session:
             "budget": self.info.budget,
             "trained_layers": list(self.info.trained_layers),
             "parameters": {"trained": trained, "total": total},
-            "images": {"train": len(self.data.train.images), "test": len(self.data.test.images)},
+            "images": {"train": len(self.data.train.images), "test": len(self.data.require_test().images)},
             "iterations": self.progress.iteration,
             "seed": self.config.seed,
             "small_object_lr": self.small_object_lr,

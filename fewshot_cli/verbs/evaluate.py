@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewshot_cli.datasets.formats.coco import read_split
-from fewshot_cli.datasets.formats.coco_layouts import TEST_NAMES, split_paths
+from fewshot_cli.datasets.formats import TEST_NAMES, read_split, split_paths
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.device import choose_device, computes_in_bf16

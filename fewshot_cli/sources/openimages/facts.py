@@ -11,10 +11,6 @@ from numpy.typing import NDArray
 
 from fewshot_cli.errors import DataError
 
-ROTATED = "rotated"
-"""An image that its author meant to be turned. Pixels and boxes agree with each other, but the object lies
-on its side; `nan` (the author's own was gone when Open Images looked) counts as upright."""
-
 FACTS = {
     "author": "Author",
     "author_url": "AuthorProfileURL",

@@ -5,8 +5,8 @@
       <split>/data/          images, each verified before it got its name
       <split>/metadata/ labels/   what FiftyOne reads while it downloads
 
-It is not FiftyOne's own zoo folder: FiftyOne takes a list that is there for the whole list, so the short ones
-that are left here would mislead its own downloads.
+It is not FiftyOne's own zoo folder: FiftyOne takes a list that is there for the whole list, so the short lists that are
+left here would make its own downloads incomplete.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Zoo:
     """Open Images as far as it is here, and the way to the rest.
 
     Attributes:
-        mirror: address that stands in for both inits; None: the inits.
+        mirror: address that replaces both origins; None: the origins.
         offline: nothing is downloaded.
         reporter: sees the downloads.
         root: the folder.
