@@ -65,10 +65,9 @@ def check_enough(counts: Mapping[str, int], shots: int) -> None:
     if min(counts.values()) >= shots:
         return
     listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
-    raise DataError(
-        f"too few images for {shots} shots ({listed})",
-        hint=f"--shots {min(counts.values())} is the most that every class has; or add images.",
-    )
+    most = min(counts.values())
+    hint = f"--shots {most} is the most that every class has; or add images." if most else "Add images."
+    raise DataError(f"too few images for {shots} shots ({listed})", hint=hint)
 
 
 def take_turns(queues: Iterable[Iterable[int]]) -> list[int]:

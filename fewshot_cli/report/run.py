@@ -64,13 +64,13 @@ def write_run_report(run: Run) -> Path:
 
 def _about(data: Dataset) -> dict[str, Any]:
     """What the page says of the data set."""
-    record = data.record
+    record, test = data.record, data.require_test()
     return {
         "path": str(data.path),
         "source": record.get("source", "not fetched by fsod"),
         "seed": record.get("seed", "–"),
         "train": f"{len(data.train.images)} images, {sum(len(p.boxes) for p in data.train.images)} boxes",
-        "test": f"{len(data.require_test().images)} images, {sum(len(p.boxes) for p in data.require_test().images)} boxes",
+        "test": f"{len(test.images)} images, {sum(len(p.boxes) for p in test.images)} boxes",
         "licences": ", ".join(record.get("licences", [])) or "not recorded",
     }
 

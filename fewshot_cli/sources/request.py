@@ -47,7 +47,7 @@ class FetchRequest:
     """Options of the source and the test source, by name; see the `Options` of each source."""
 
     def __post_init__(self) -> None:
-        validate(self, error=UsageError)
+        validate(self, error=UsageError, hint="`fsod fetch --help` says what each option takes.")
         if not self.classes or not all(name.strip() for name in self.classes):
             raise UsageError("no class is named", hint="Give at least one --class NAME.")
         if not re.fullmatch(r"[^/\\\0.][^/\\\0]*", self.folder_name):

@@ -46,7 +46,7 @@ class OpenImagesOptions:
     offline: Annotated[bool, Option("Download nothing; use what was downloaded before.")] = False
 
     def __post_init__(self) -> None:
-        validate(self, error=UsageError)
+        validate(self, error=UsageError, hint="`fsod fetch --help` says what each option takes.")
         for mark in self.allow:
             if mark not in ALLOWABLE:
                 raise UsageError(f"allow is {mark!r}", hint=closest(mark, ALLOWABLE))
