@@ -87,7 +87,7 @@ class Dataset:
 def open_dataset(path: PathLike[str] | str) -> Dataset:
     """Read a data set: one that fsod fetched, or any folder with a split train/ and perhaps test/ (or valid/).
 
-    The record of a fetched one vouches for its images, which are then not decoded again.
+    The images of a fetched one were decoded when it was written, and are not decoded again.
 
     Args:
         path: its folder; a `Dataset` or a `FetchResult` is one too.

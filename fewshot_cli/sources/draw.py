@@ -32,17 +32,17 @@ class Stock:
     Attributes:
         candidates: the split.
         images: id → image.
-        refused: ids of images that the source could not bring or left out.
+        unusable: ids of images that the source could not bring or left out.
         faulty: id → problem, for images that do not decode or have another size.
         left_out: reason → images left out.
         problems: of images that were left out as faulty records.
-        facts: an image's file → what the source knows about it.
+        facts: an image's file → facts about it, for the record.
         licences: of the images, each once.
     """
 
     candidates: Candidates
     images: dict[int, ImageRecord] = field(default_factory=dict)
-    refused: set[int] = field(default_factory=set)
+    unusable: set[int] = field(default_factory=set)
     faulty: dict[int, Problem] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Stock:
         """Bring what `pick` picks, and let it pick again, until all of a pick is here.
 
         Args:
-            pick: gives ids, none of them in `refused`.
+            pick: gives ids, none of them in `unusable`.
         """
         while True:
             wanted = pick()
@@ -72,7 +72,7 @@ class Stock:
 
     def _take(self, ids: Sequence[int], brought: Brought) -> None:
         self.images.update(brought.images)
-        self.refused.update(set(ids) - set(brought.images))
+        self.unusable.update(set(ids) - set(brought.images))
         self.left_out.update(brought.left_out)
         self.problems.extend(brought.problems)
         self.facts.update(brought.facts)
@@ -157,7 +157,7 @@ def _shots_pool(stock: Stock, shots: int, seed: int) -> list[ImageRecord]:
     queues = _ranked(stock, key_of_shots(seed))
 
     def pick() -> list[int]:
-        usable = _without(queues, stock.refused | set(stock.faulty))
+        usable = _without(queues, stock.unusable | set(stock.faulty))
         _check_enough(stock, usable, shots)
         return take_turns(ids[:shots] for ids in usable.values())
 
@@ -175,7 +175,7 @@ def _test_pool(stock: Stock, count: int, seed: int, without: Collection[int]) ->
     rounds = -(-count // len(queues))
 
     def pick() -> list[int]:
-        usable = _without(queues, stock.refused | set(without))
+        usable = _without(queues, stock.unusable | set(without))
         return take_turns(usable.values())[: rounds * len(queues)]
 
     return stock.bring(pick)

@@ -134,7 +134,7 @@ class _Draw:
 
     Attributes:
         stocks: what the images were drawn from: the pool and, where it is another split, the test split.
-        origin: what the sources know about themselves.
+        origin: facts about the sources.
         train, test: the images; `test` is None where there is no test set.
         duplicates: files left out of the test set.
     """

@@ -33,7 +33,7 @@ def _locate(path: Path, format: Format) -> tuple[Path, Path | None]:
     """Where the pool is, and the test split if DIR has its own."""
     splits = train_and_test(path, format)
     if format.recognise(path) or splits == (None, None):
-        return path, splits.test  # where nothing is, reading says what was expected
+        return path, splits.test  # if nothing is there, the reader's error lists what was expected
     if splits.train is None:
         raise DataError(f"{path} has no split to train on", hint=f"Found only {splits.test}.")
     return splits.train, splits.test

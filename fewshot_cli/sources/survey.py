@@ -1,4 +1,4 @@
-"""What fetch asks of a source, and what the source answers."""
+"""The types that pass between fetch and a source: a query, its survey, and the images that were brought."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What a source is asked for.
+    """A request to a source.
 
     Attributes:
         name: of the source.
@@ -43,13 +43,13 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brought:
-    """Images that a source was asked to bring. Those that are not in `images` cannot be used; others are drawn.
+    """The outcome of `Candidates.bring(ids)`. Ids that are not in `images` cannot be used; others are drawn.
 
     Attributes:
         images: id → the image with its boxes of the asked classes, labelled in the order asked; its file exists.
         left_out: reason → images that were left out for it; an image may have several reasons, or none to count.
         problems: images that should exist and cannot be had (only with `skip_invalid`).
-        facts: an image's file → what the source knows about it, for the record: author, licence.
+        facts: an image's file → facts about it, for the record: author, licence.
         licences: of these images, one line each.
     """
 
@@ -87,12 +87,12 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What a source has.
+    """The images that a source has.
 
     Attributes:
         pool: shots are drawn from here; None: not asked for.
         test: the source's own test split; None: not asked for, or the test set comes from what the shots leave.
-        origin: what the source knows about itself, for the record: version, splits, checksums; asked at the end.
+        origin: facts about the source, for the record: version, splits, checksums; called after the last `bring`.
     """
 
     pool: Candidates | None = None

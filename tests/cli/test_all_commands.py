@@ -130,7 +130,7 @@ def test_a_policy_that_needs_a_budget_says_so(shapes: Path) -> None:
         (["fetch", "--class", "square", "--split", "valid"], 2, "split is 'valid': Did you mean validation?", "--help"),
         (["fetch", "--class", "square", "--allow", "ocluded"], 2, "allow is 'ocluded'", "Did you mean occluded?"),
         (["fetch", "--class", "square", "--source", "coco:POOL", "--offline"], 2, "--offline does not go", "openimages"),
-        (["fetch", "--class", "square", "--offline"], 7, "--offline forbids to download it", "without --offline"),
+        (["fetch", "--class", "square", "--offline"], 7, "--offline allows no download", "without --offline"),
         (["fetch", "--class", "square", "--source", "cocoo:POOL"], 2, "unknown source", "Did you mean coco:DIR?"),
         (["fetch", "--class", "sqare", "--source", "coco:POOL"], 3, "unknown class 'sqare'", "Did you mean square?"),
         (["fetch", "--class", "square", "--source", "coco:POOL"], 3, "for 10 shots (square: 4)", "--shots 4"),

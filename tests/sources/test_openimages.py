@@ -44,7 +44,7 @@ from fewshot_cli.sources.openimages import pull as pulling
 from fewshot_cli.sources.openimages.boxes import INVALID, SMALL, ClassRows, find_rows, read_boxes
 from fewshot_cli.sources.openimages.facts import read_facts, rotated_ids
 from fewshot_cli.sources.openimages.options import OpenImagesOptions, SplitName
-from fewshot_cli.sources.openimages.pull import ATTEMPTS, PatientClient, image_path, name_of
+from fewshot_cli.sources.openimages.pull import ATTEMPTS, RetryingClient, image_path, name_of
 from fewshot_cli.sources.openimages.release import ALLOWABLE, SPLITS, UNKNOWN
 from fewshot_cli.sources.openimages.zoo import Zoo
 
@@ -566,8 +566,8 @@ class Refusal(Exception):
         self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
 
 
-def ask(tmp_path: Path, *script: bytes | Exception) -> tuple[PatientClient, Path]:
-    client = PatientClient(Answers(*script), Zoo(), SilentTask())
+def ask(tmp_path: Path, *script: bytes | Exception) -> tuple[RetryingClient, Path]:
+    client = RetryingClient(Answers(*script), Zoo(), SilentTask())
     path = tmp_path / f"{name_of(7)}.jpg"
     client.download_file("open-images-dataset", f"test/{path.name}", str(path))
     return client, path
@@ -605,7 +605,7 @@ def test_an_image_that_stays_damaged_is_never_kept(tmp_path: Path) -> None:
 def test_trouble_with_the_server_stops_the_rest(tmp_path: Path) -> None:
     """A server that stays busy is not asked for the hundred other images as well."""
     answers = Answers(Refusal(503))
-    client = PatientClient(answers, Zoo(), SilentTask())
+    client = RetryingClient(answers, Zoo(), SilentTask())
     client.download_file("b", "test/1.jpg", str(tmp_path / "1.jpg"))
     assert "cannot download test/1.jpg: the server answered 503" == client.trouble
     answers.script = [AssertionError("asked again")]

@@ -349,17 +349,17 @@ def test_a_browser_shows_the_page_of_a_sweep(swept: tuple[Path, dict[str, Any]],
 
 
 def test_options_of_fetch_reach_every_data_set(photos: str, tmp_path: Path) -> None:
-    """--fetch-set: what fetch would refuse fails the cells with its reason; what it does not have is refused at once."""
+    """--fetch-set: an option that fetch or the source does not take is refused before the first cell."""
     result = fsod(*argv(photos, tmp_path / "sweep", "--fetch-set", "split=test"))
-    assert 2 == result.exit_code
+    assert 4 == result.exit_code
     assert "--split does not go with --source coco" in result.stderr
     assert 4 == fsod(*argv(photos, tmp_path / "other", "--fetch-set", "splitt=test")).exit_code
     assert 2 == fsod(*argv(photos, tmp_path / "other", "--fetch-set", "split")).exit_code
 
 
-def test_where_images_come_from_may_change_and_what_is_drawn_may_not(photos: str, tmp_path: Path) -> None:
+def test_where_images_come_from_may_change_and_what_is_drawn_may_not(tmp_path: Path) -> None:
     """Another mirror goes on with the sweep; another split does not."""
-    open_sweep(tmp_path / "sweep", config_of(photos, fetch_options={"split": "train", "mirror": "http://a"}))
-    open_sweep(tmp_path / "sweep", config_of(photos, fetch_options={"split": "train", "mirror": "http://b"}))
+    open_sweep(tmp_path / "sweep", config_of("openimages", fetch_options={"split": "train", "mirror": "http://a"}))
+    open_sweep(tmp_path / "sweep", config_of("openimages", fetch_options={"split": "train", "mirror": "http://b"}))
     with pytest.raises(ConfigError, match="split train .now test."):
-        open_sweep(tmp_path / "sweep", config_of(photos, fetch_options={"split": "test"}))
+        open_sweep(tmp_path / "sweep", config_of("openimages", fetch_options={"split": "test"}))

@@ -80,7 +80,7 @@ def read_split(
         path: a folder or an annotation file.
         format: a name in `FORMATS`; None: whichever recognises the path.
         decode_images: decode every image and compare its size; otherwise an image only has to exist inside the
-            folder, and the size in the annotations is believed (see `checks.check_images`).
+            folder, and the size in the annotations is taken (see `checks.check_images`).
         skip_invalid: leave out what is faulty (an image with its boxes, or a single box) and list it in
             `Split.skipped` instead of raising.
 

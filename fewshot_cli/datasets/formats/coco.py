@@ -1,4 +1,4 @@
-"""COCO: a JSON file with images, annotations and categories. Nothing in it is believed unchecked."""
+"""COCO: a JSON file with images, annotations and categories, every value of which is checked."""
 
 from __future__ import annotations
 

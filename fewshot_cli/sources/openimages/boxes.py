@@ -61,8 +61,8 @@ class ClassRows:
 
     def bad(self, allow: Iterable[str]) -> NDArray[np.bool_]:
         """(P,) whether an image has a mark that is not allowed, or only boxes around groups."""
-        refused = sum(bit for name, bit in _BIT.items() if name not in set(allow))
-        return ((self.masks & np.uint16(refused)) != 0) | ((self.masks & np.uint16(_SINGLE)) == 0)
+        leaving_out = sum(bit for name, bit in _BIT.items() if name not in set(allow))
+        return ((self.masks & np.uint16(leaving_out)) != 0) | ((self.masks & np.uint16(_SINGLE)) == 0)
 
     def reasons(self, allow: Iterable[str]) -> dict[str, int]:
         """Mark → images that have it, for the marks that are not allowed; an image may have several."""
@@ -91,7 +91,7 @@ class _Rows:
 
 
 class _Columns:
-    """Where the header says that things stand, and what a row says there."""
+    """Positions of the columns in the header, and the values of a row."""
 
     def __init__(self, path: Path, header: bytes) -> None:
         names = header.decode("utf-8", "replace").strip().split(",")

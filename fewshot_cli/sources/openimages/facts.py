@@ -1,4 +1,4 @@
-"""What Open Images knows about its images besides boxes: who took them, under which licence, which way is up."""
+"""The facts about images that Open Images lists besides boxes: author, licence, rotation."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def pull(zoo: Zoo, split: str, image_ids: Sequence[int], boxes: bytes) -> dict[i
         if zoo.offline:
             raise NetworkError(
                 f"{len(missing)} of {len(image_ids)} images are not in {folder / 'data'}, "
-                f"and --offline forbids to download them: {_some(missing)}",
+                f"and --offline allows no download: {_some(missing)}",
                 hint="Run the command once without --offline.",
             )
         _leave_lists(zoo, folder, split, missing, boxes)
@@ -139,10 +139,10 @@ def _with_names(tree: Any, names: dict[str, str]) -> Any:
     return {**named, "LabelName": names.get(label, "Entity")} if isinstance(label, str) else named
 
 
-def _download(zoo: Zoo, split: str, image_ids: Sequence[int], task: Task) -> PatientClient:
-    """Let FiftyOne download; what fails is told by the client that this returns."""
+def _download(zoo: Zoo, split: str, image_ids: Sequence[int], task: Task) -> RetryingClient:
+    """Download through FiftyOne; the client that is returned holds what failed."""
     openimages = import_fiftyone("fiftyone.utils.openimages")
-    client = PatientClient(_s3_client(zoo.mirror), zoo, task)
+    client = RetryingClient(_s3_client(zoo.mirror), zoo, task)
     try:
         with quiet(), _default_client(client):
             openimages.download_open_images_split(
@@ -155,13 +155,13 @@ def _download(zoo: Zoo, split: str, image_ids: Sequence[int], task: Task) -> Pat
                 # No shuffle and no seed: they would set Python's global generator.
             )
     except Exception as error:  # whatever it is, what came is kept and the next call goes on
-        raise NetworkError(f"FiftyOne gave up on Open Images {split}: {error!r}", hint=HINT) from error
+        raise NetworkError(f"FiftyOne's download of Open Images {split} failed: {error!r}", hint=HINT) from error
     finally:
         client.trouble = client.trouble or _OVER  # after Ctrl-C its threads live on
     return client
 
 
-def _failures(zoo: Zoo, split: str, image_ids: Sequence[int], client: PatientClient) -> dict[int, str]:
+def _failures(zoo: Zoo, split: str, image_ids: Sequence[int], client: RetryingClient) -> dict[int, str]:
     if client.disk is not None:
         with storage_errors(zoo.root / split / "data"):
             raise client.disk
@@ -176,7 +176,7 @@ def _failures(zoo: Zoo, split: str, image_ids: Sequence[int], client: PatientCli
 
 
 @dataclass(slots=True)
-class PatientClient:
+class RetryingClient:
     """Takes the place of boto3's client where FiftyOne downloads one file after the other, in several threads.
 
     Attributes:
@@ -270,13 +270,13 @@ def _s3_client(mirror: str | None) -> Any:
     import botocore.session
     from botocore.config import Config
 
-    nobody = {name: (None, None, value, None) for name, value in _NO_SETTINGS.items()}
-    session = boto3.Session(botocore_session=botocore.session.Session(nobody), region_name="us-east-1")
+    no_settings = {name: (None, None, value, None) for name, value in _NO_SETTINGS.items()}
+    session = boto3.Session(botocore_session=botocore.session.Session(no_settings), region_name="us-east-1")
     config = Config(
         signature_version=botocore.UNSIGNED,
         connect_timeout=TIMEOUT,
         read_timeout=TIMEOUT,
-        retries={"total_max_attempts": 1},  # PatientClient's are enough
+        retries={"total_max_attempts": 1},  # RetryingClient's are enough
         max_pool_connections=2 * WORKERS,
         ignore_configured_endpoint_urls=True,
         s3={"addressing_style": "path"} if mirror else None,  # else the bucket would become part of the host's name
@@ -289,7 +289,7 @@ _NO_SETTINGS = {"profile": None, "config_file": os.devnull, "credentials_file": 
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """What boto3 asks for a client when nobody made a session."""
+    """Takes the place of boto3's default session."""
 
     made: Any
 

@@ -22,11 +22,11 @@ FLAGS = {
 """A mark of a box → its column in the box CSV."""
 
 UNKNOWN = "unknown"
-"""A mark that Open Images gives as −1: nobody looked. It counts as a mark of its own."""
+"""A mark that Open Images gives as −1: not checked. It counts as a mark of its own."""
 
 ROTATED = "rotated"
-"""An image that its author meant to be turned. Pixels and boxes agree with each other, but the object lies on its side;
-`nan` (the author's own was gone when Open Images looked) counts as upright."""
+"""An image whose metadata has a rotation. Pixels and boxes agree with each other, but the object lies on its side;
+`nan` (no longer known when Open Images collected it) counts as upright."""
 
 ALLOWABLE = (*FLAGS, UNKNOWN, ROTATED)
 """Marks that leave an image out unless `--allow` names them."""

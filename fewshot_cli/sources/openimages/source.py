@@ -2,7 +2,7 @@
 
 The box CSV of a split is read, images are left out by the marks of their boxes; drawn images are downloaded. As in the
 paper, an image with an occluded, truncated, group-of, depicted or inside box of an asked class is left out; so is one
-whose marks nobody set (−1), or that lies on its side.
+whose marks were not checked (−1), or that lies on its side.
 """
 
 from __future__ import annotations

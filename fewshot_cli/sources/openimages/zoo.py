@@ -90,7 +90,7 @@ class Zoo:
     def _bring(self, name: str, path: Path, check: Callable[[Path], Any]) -> None:
         if self.offline:
             raise NetworkError(
-                f"{path} is not here, and --offline forbids to download it",
+                f"{path} is not here, and --offline allows no download",
                 hint=f"Run the command once without --offline, or put a copy of {ORIGIN}/{name} there.",
             )
         url = f"{self.mirror or ORIGIN}/{name}"
@@ -109,7 +109,7 @@ _HINT = (
 
 
 def _known(path: Path, record: Path) -> dict[str, Any] | None:
-    """What the record says about a file that has still that size, else None."""
+    """The record of a file, if the file still has the size in it, else None."""
     try:
         known = json.loads(record.read_text("utf-8"))
         same = path.stat().st_size == known["size"] and isinstance(known["sha256"], str)
