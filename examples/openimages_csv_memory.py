@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fewshot_cli.sources.openimages.boxes import FLAGS, read_boxes, survey
+from fewshot_cli.sources.openimages.boxes import FLAGS, find_rows, read_boxes
 
 ROWS = 14_610_229
 HELMET = "/m/0zvk5"
@@ -50,7 +50,7 @@ def read(path: Path) -> None:
     """Survey the file and read the boxes of a hundred images, as fetch does; print seconds and peak memory."""
     before = _peak()
     start = time.perf_counter()
-    found = survey(path, [HELMET])[0]
+    found = find_rows(path, [HELMET])[0]
     good = found.ids[~found.bad(())]
     surveyed = time.perf_counter()
     boxes, _ = read_boxes(path, [found], good[:100].tolist())

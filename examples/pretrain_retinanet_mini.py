@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.augmentation.operations import load_sample, make_variant
-from fewshot_cli.datasets.formats.coco import read_split
+from fewshot_cli.datasets.formats import read_split
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.detectors.chain import Activations, Detector, Target, batch_of
 from fewshot_cli.detectors.device import choose_device, computes_in_bf16

@@ -131,7 +131,7 @@ def _commands(folder: Path, shots: Dataset, variants: Dataset, runs: dict[str, R
     """What a person would type in the demo's folder for the same files."""
     drawn = f"--seed {seed} " if seed else ""
     copies = len(variants.train.images) // len(shots.train.images)
-    tests = len(shots.test.images)
+    tests = len(shots.require_test().images)
     measured = f"--test-images {tests} " if tests != TESTS else ""
     lines = [
         f"cd {shlex.quote(str(folder))}",
@@ -164,11 +164,11 @@ def _write(
         detector=DETECTOR,
         known=len(BASE),
         rows=rows,
-        test_images=len(shots.test.images),
+        test_images=len(shots.require_test().images),
         shots=[as_data_url(draw_boxes(image)) for image in shots.train.images],
         variants=[as_data_url(draw_boxes(image)) for image in made[::step][:SHOWN_VARIANTS]],
         operations=", ".join(Augmentation.ops),
-        tests=[_test_row(number, evaluations) for number in range(min(SHOWN_TESTS, len(shots.test.images)))],
+        tests=[_test_row(number, evaluations) for number in range(min(SHOWN_TESTS, len(shots.require_test().images)))],
         threshold=SCORE_THRESHOLD,
         commands=commands,
     )

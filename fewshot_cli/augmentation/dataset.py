@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ QUALITY = 95
 
 
 def augment(
-    source: Path,
-    target: Path | None = None,
+    source: PathLike[str] | str,
+    target: PathLike[str] | str | None = None,
     *,
     copies: int,
     augmentation: Augmentation,
@@ -33,10 +34,11 @@ def augment(
 ) -> Dataset:
     """Write a data set whose training images are the originals and `copies` − 1 variants of each.
 
-    The test images are copied as they are. A variant is the one that `finetune` would make with the same seed.
+    The test images, if there are any, are copied as they are. A variant is the one that `finetune` would make with the
+    same seed.
 
     Args:
-        source: a data set.
+        source: a data set: its folder, a `Dataset` or a `FetchResult`.
         target: where the new one goes; default: beside it, named `SOURCE-augmented`.
         copies: images per shot, the original included.
         augmentation: what the variants go through.
@@ -48,8 +50,9 @@ def augment(
         StorageError: the disk refuses.
     """
     reporter = reporter or SilentReporter()
+    source = Path(source)
     data = open_dataset(source)
-    target = target or default_target(source)
+    target = Path(target) if target else default_target(source)
     if target.exists() and not (force and (target / RECORD).is_file()):
         raise DataError(f"{target} exists already", hint="Give another --out, or replace a data set with --force.")
     record: dict[str, Any] = {"source": str(source)}

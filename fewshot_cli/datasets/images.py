@@ -72,7 +72,7 @@ def image_size(path: Path | str, *, decode: bool = True) -> tuple[int, int]:
 
     Args:
         path: the file.
-        decode: read all of it, so that a truncated file is found; otherwise the header is believed.
+        decode: read all of it, so that a truncated file is found; otherwise only the header is read.
 
     Raises:
         DataError: like `open_image`.

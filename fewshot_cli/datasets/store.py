@@ -2,28 +2,27 @@
 
     data/NAME/
       train/  annotations.json  images/
-      test/   annotations.json  images/
+      test/   annotations.json  images/   only where there is a test set
       dataset.json              where it came from, what was drawn, checksums, licences
 
-It is built in a hidden folder beside its place and renamed there in one step, so a data set that can be
-seen is whole.
+It is built in a hidden folder beside its place and renamed there in one step, so a data set that can be seen is whole.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from fewshot_cli import __version__
-from fewshot_cli.datasets.formats.coco import read_split
-from fewshot_cli.datasets.formats.coco_layouts import TEST_NAMES, TRAIN_NAMES, split_paths
+from fewshot_cli.datasets.formats import read_split, train_and_test
 from fewshot_cli.datasets.formats.coco_writer import file_names, fill_split
-from fewshot_cli.datasets.sampling import boxes_per_class, images_per_class, restrict
+from fewshot_cli.datasets.splits import boxes_per_class, images_per_class, restrict
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.errors import DataError, DatasetError, Problem
 from fewshot_cli.files import sha256_of, storage_errors, write_folder, write_json
@@ -40,14 +39,17 @@ class Dataset:
     Attributes:
         path: its folder.
         train: the shots.
-        test: same classes in the same order, no image of `train`.
+        test: same classes in the same order, no image of `train`; None: there is no test set.
         record: the content of dataset.json; empty for a folder that fsod did not fetch.
     """
 
     path: Path
     train: Split
-    test: Split
+    test: Split | None
     record: dict[str, Any]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @property
     def name(self) -> str:
@@ -72,34 +74,49 @@ class Dataset:
         """Names in label order."""
         return self.train.classes
 
+    def require_test(self) -> Split:
+        """The test set, for what cannot do without; raises DataError where there is none."""
+        if self.test is None:
+            raise DataError(
+                f"{self.path} has no test set",
+                hint="Fetch it with --test-source, or with fewer --shots, so that images are left to test on.",
+            )
+        return self.test
 
-def open_dataset(path: Path | str) -> Dataset:
-    """Read a data set: one that fsod fetched, or any folder with COCO splits train/ and test/ (or valid/).
 
-    The record of a fetched one vouches for its images, which are then not decoded again.
+def open_dataset(path: PathLike[str] | str) -> Dataset:
+    """Read a data set: one that fsod fetched, or any folder with a split train/ and perhaps test/ (or valid/).
+
+    The images of a fetched one were decoded when it was written, and are not decoded again.
+
+    Args:
+        path: its folder; a `Dataset` or a `FetchResult` is one too.
 
     Raises:
-        DataError: nothing is there, it is no data set, or another version of fsod wrote it.
+        DataError: nothing is there, it is no data set, its test set was lost, or another version of fsod wrote it.
         DatasetError: problems of both splits, all at once.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist", hint="Give the folder of a data set, or run: fsod fetch")
     record = read_record(path) if (path / RECORD).exists() else {}
-    splits = split_paths(path)
-    train = next((splits[name] for name in TRAIN_NAMES if name in splits), None)
-    test = next((splits[name] for name in TEST_NAMES if name in splits), None)
-    if train is None or test is None:
-        missing = "train/" if train is None else "test/"
-        raise DataError(
-            f"{path} is not a data set: it has no {missing} with annotations",
-            hint="Expected train/ and test/, each with annotations.json and images/; fsod fetch makes them.",
-        )
-    read = _read_both(path, train, test, decode_images=not record)
-    return Dataset(path=path, train=read[0], test=restrict(read[1], read[0].classes), record=record)
+    train_at, test_at = train_and_test(path)
+    if train_at is None:
+        raise _incomplete(path, "train/")
+    if test_at is None and _lists_test(record):
+        raise _incomplete(path, "test/")
+    train, test = _read_both(path, train_at, test_at, decode_images=not record)
+    return Dataset(path=path, train=train, test=restrict(test, train.classes) if test else None, record=record)
 
 
-def latest_dataset(root: Path | str = DEFAULT_ROOT) -> Dataset:
+def _incomplete(path: Path, missing: str) -> DataError:
+    return DataError(
+        f"{path} is not a data set: it has no {missing} with annotations",
+        hint="Expected train/ and perhaps test/, each with annotations.json and images/; fsod fetch makes them.",
+    )
+
+
+def latest_dataset(root: PathLike[str] | str = DEFAULT_ROOT) -> Dataset:
     """The data set under `root` that was fetched (or fetched again) last; raises DataError if there is none."""
     root = Path(root)
     records = [file for file in root.glob(f"*/{RECORD}") if not file.parent.name.startswith(".")]
@@ -129,6 +146,11 @@ def recorded_detector(path: Path) -> str | None:
     return _detector_in(read_record(path)) if (path / RECORD).is_file() else None
 
 
+def _lists_test(record: dict[str, Any]) -> bool:
+    splits = record.get("splits")
+    return isinstance(splits, dict) and "test" in splits
+
+
 def _detector_in(record: dict[str, Any]) -> str | None:
     name = record.get("detector")
     return name if isinstance(name, str) else None
@@ -143,7 +165,7 @@ def touch(dataset: Dataset) -> None:
 def save_dataset(
     path: Path,
     train: Split,
-    test: Split,
+    test: Split | None,
     record: dict[str, Any],
     *,
     facts: Mapping[Path, Mapping[str, Any]] | None = None,
@@ -153,7 +175,7 @@ def save_dataset(
 
     Args:
         path: its folder.
-        train, test: what to copy; both with the same classes.
+        train, test: what to copy; both with the same classes. No test set: None.
         record: further keys for dataset.json.
         facts: further keys for single images, by the file that is copied.
         overwrite: replace an existing folder.
@@ -163,29 +185,30 @@ def save_dataset(
 
     Raises:
         DataError: `path` exists, or an image cannot be read.
-        StorageError: the disk refuses.
+        StorageError: it cannot be written.
     """
+    splits = {"train": train, **({"test": test} if test else {})}
 
     def fill(folder: Path) -> None:
         described = {}
-        for name, split in (("train", train), ("test", test)):
+        for name, split in splits.items():
             (folder / name).mkdir()
             fill_split(folder / name, split)
             described[name] = _describe(split, folder / name / "images", facts or {})
-        write_json(folder / RECORD, {**_header(path, train, test), **record, "splits": described})
+        write_json(folder / RECORD, {**_header(path, list(splits.values())), **record, "splits": described})
 
     write_folder(path, fill, overwrite=overwrite)
     return open_dataset(path)
 
 
-def _header(path: Path, train: Split, test: Split) -> dict[str, Any]:
+def _header(path: Path, splits: Sequence[Split]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "fsod": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "name": path.name,
-        "classes": list(train.classes),
-        "licences": list(dict.fromkeys((*train.licences, *test.licences))),
+        "classes": list(splits[0].classes),
+        "licences": list(dict.fromkeys(licence for split in splits for licence in split.licences)),
     }
 
 
@@ -210,15 +233,15 @@ def _describe(split: Split, images: Path, facts: Mapping[Path, Mapping[str, Any]
     }
 
 
-def _read_both(path: Path, *splits: Path, decode_images: bool) -> list[Split]:
-    """Read the splits; the problems of all of them come in one error."""
+def _read_both(path: Path, train: Path, test: Path | None, *, decode_images: bool) -> tuple[Split, Split | None]:
+    """Read the splits; the problems of both come in one error."""
     read: list[Split] = []
     problems: list[Problem] = []
-    for split in splits:
+    for split in filter(None, (train, test)):
         try:
             read.append(read_split(split, decode_images=decode_images))
         except DatasetError as error:
             problems.extend(error.problems)
     if problems:
         raise DatasetError(str(path), problems, hint="Fetch the data set again with --force, or correct the files.")
-    return read
+    return read[0], read[1] if test else None

@@ -1,4 +1,4 @@
-"""What a COCO data set is inside the program: images with boxes in xyxy pixels, upright. xywh stays in the files."""
+"""What a data set is inside the program: images with boxes in xyxy pixels, upright. xywh stays in the files."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """The images of one COCO file.
+    """The images of one split.
 
     Attributes:
-        annotations: the file they came from.
+        annotations: the file they came from, or a name for what is no file.
         classes: names in label order.
-        images: in the order of the file.
+        images: in the order of the file, or of id.
         licences: what the file says about rights, one line each.
         skipped: problems of records that were left out (only with `skip_invalid`).
         category_ids: the COCO id of each class; 1 … C where none are given.

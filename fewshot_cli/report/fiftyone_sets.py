@@ -105,7 +105,8 @@ def view_dataset(data: Dataset, reporter: Reporter) -> None:
     with quiet():
         dataset = fiftyone.Dataset(persistent=False)
         for tag, split in (("train", data.train), ("test", data.test)):
-            dataset.add_samples([_sample(fiftyone, image, split, tag) for image in split.images], progress=False)
+            if split:
+                dataset.add_samples([_sample(fiftyone, image, split, tag) for image in split.images], progress=False)
         session = fiftyone.launch_app(dataset, address=fiftyone.config.default_app_address or "localhost")
     reporter.say(f"The FiftyOne App shows {data.name} at {session.url}; close it, or press Ctrl-C, to end.")
     try:

@@ -143,15 +143,15 @@ def _judged(folder: SweepFolder, cells: Iterable[Cell], name: str) -> JudgedClas
     """The detections in the first finished seed of a class, beside the truth."""
     of_class = [cell for cell in cells if cell.group.class_name == name]
     data = open_dataset(folder.data(of_class[0].group))
-    assert data.test is not None, "a sweep has a test set"
-    truth = data.test.to_coco()
+    test = data.require_test()
+    truth = test.to_coco()
     found = {}
     for cell in of_class:
         if cell.group == of_class[0].group:
             results = json.loads(folder.run(cell).predictions_file.read_text("utf-8"))
             curves = evaluate(truth, results).curves
             precision = next((by_iou[CURVE_IOU] for by_iou in curves.values()), ())
-            found[cell] = JudgedCell(precision, judge(data.test, results))
+            found[cell] = JudgedCell(precision, judge(test, results))
     return JudgedClass(data, found)
 
 
@@ -170,5 +170,7 @@ def _images(name: str, found: JudgedClass) -> dict[str, Any]:
         "name": name,
         "shots": [drawn(found.data.train, image, []) for image in found.data.train.images],
         "setups": [str(cell.setup) for cell in found.cells],
-        "rows": [[(drawn(found.data.test, one.image, one.results), one.f1) for one in shown] for shown in chosen],
+        "rows": [
+            [(drawn(found.data.require_test(), one.image, one.results), one.f1) for one in shown] for shown in chosen
+        ],
     }

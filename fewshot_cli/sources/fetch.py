@@ -1,100 +1,35 @@
-"""From a source to a data set on disk: draw the shots, draw the test set, copy both."""
+"""From a source to a data set on disk: ask what there is, draw the shots and the test set, write both."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fewshot_cli.datasets.classes import match_classes
-from fewshot_cli.datasets.formats.coco import check_images
-from fewshot_cli.datasets.sampling import boxes_per_class, images_per_class, order_test, sample_shots, with_images
-from fewshot_cli.datasets.store import (
-    DEFAULT_ROOT,
-    RECORD,
-    Dataset,
-    open_dataset,
-    read_record,
-    save_dataset,
-    touch,
-)
+from fewshot_cli.datasets.splits import boxes_per_class, images_per_class
+from fewshot_cli.datasets.store import RECORD, Dataset, open_dataset, read_record, save_dataset, touch
 from fewshot_cli.datasets.types import ImageRecord, Split
-from fewshot_cli.errors import DataError, DatasetError, Problem, UsageError
+from fewshot_cli.errors import DataError, DatasetError, Problem
 from fewshot_cli.files import sha256_of
 from fewshot_cli.progress import Reporter, SilentReporter
-from fewshot_cli.sources.registry import (
-    DEFAULT_OPTIONS,
-    Candidates,
-    Query,
-    Source,
-    SourceOptions,
-    default_detector,
-    parse_source,
-)
+from fewshot_cli.sources.draw import Stock, draw_shots, draw_test
+from fewshot_cli.sources.registry import Source, default_detector
+from fewshot_cli.sources.request import FetchRequest
+from fewshot_cli.sources.survey import Query, Survey
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchRequest:
-    """What `fsod fetch` was asked for; raises UsageError if it cannot be meant."""
-
-    source: str = "openimages"
-    """`coco:DIR`, or another name in `sources.SOURCES`."""
-    classes: tuple[str, ...]
-    """Class names, matched leniently; their order is the label order."""
-    test_source: str | None = None
-    """Where the test images come from; None: the source's own test split, or what the shots leave."""
-    shots: int = 10
-    """Training images per class."""
-    test_images: int = 100
-    """Test images at most."""
-    seed: int = 0
-    """Of both draws."""
-    name: str | None = None
-    """Folder under `root`; None: from the class names."""
-    root: Path = DEFAULT_ROOT
-    """Where data sets live."""
-    force: bool = False
-    """Replace a data set of that name."""
-    skip_invalid: bool = False
-    """Leave faulty images and boxes out instead of raising."""
-    options: SourceOptions = field(default_factory=SourceOptions)
-    """Of the source, and of the test source if that is one that takes them."""
-
-    def __post_init__(self) -> None:
-        if not self.classes or not all(name.strip() for name in self.classes):
-            raise UsageError("no class is named", hint="Give at least one --class NAME.")
-        if self.shots < 1:
-            raise UsageError(f"--shots {self.shots} is not possible", hint="Give 1 or more.")
-        if self.test_images < 1:
-            raise UsageError(f"--test-images {self.test_images} is not possible", hint="Give 1 or more.")
-        if not re.fullmatch(r"[^/\\\0.][^/\\\0]*", self.folder_name):
-            raise UsageError(
-                f"{self.folder_name!r} cannot be the name of a data set",
-                hint="Give --name without slashes and without a dot in front.",
-            )
-
-    @property
-    def folder_name(self) -> str:
-        """`--name`, or the class names in lower case joined with hyphens: `coffee_cup-helmet`."""
-        if self.name is not None:
-            return self.name
-        return "-".join(re.sub(r"[^\w.]+", "_", name.strip().casefold()).strip("._") for name in self.classes)
-
-    @property
-    def folder(self) -> Path:
-        return self.root / self.folder_name
+__all__ = ["FetchRequest", "FetchResult", "fetch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchResult:
-    """What `fetch` did.
+    """What `fetch` did. It is a path too: `Path(result)` is the folder of the data set.
 
     Attributes:
         dataset: as it lies on disk.
         reused: the same request had been fetched before; nothing was drawn.
-        duplicates: candidates for the test set that were left out, their content being that of a shot.
-        skipped: faulty records that were left out (only with `skip_invalid`).
+        duplicates: files that were left out of the test set, their content being that of a shot.
+        skipped: faulty images and boxes that were left out (only with `skip_invalid`).
     """
 
     dataset: Dataset
@@ -102,127 +37,75 @@ class FetchResult:
     duplicates: tuple[Path, ...] = ()
     skipped: tuple[Problem, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+    @property
+    def path(self) -> Path:
+        """Folder of the data set."""
+        return self.dataset.path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`; `test` is null where there is no test set."""
         return {
-            "path": str(self.dataset.path),
+            "path": str(self.path),
             "classes": list(self.dataset.classes),
             "reused": self.reused,
             "train": _counts(self.dataset.train),
-            "test": _counts(self.dataset.test),
+            "test": _counts(self.dataset.test) if self.dataset.test else None,
             "duplicates": [str(path) for path in self.duplicates],
             "skipped": [str(problem) for problem in self.skipped],
         }
 
 
-@dataclass(slots=True)
-class _Draw:
-    """The two splits while they are drawn."""
-
-    train: Split
-    test: Split
-    duplicates: list[Path] = field(default_factory=list)
-    faulty: list[Problem] = field(default_factory=list)
-
-
 def fetch(request: FetchRequest, reporter: Reporter | None = None) -> FetchResult:
     """Draw a K-shot training set and a test set and write them to `root/NAME`.
 
-    A data set of that name made by the same request is used again and becomes the most recent one.
-    Train and test share no image id of the same source and no content.
+    A data set of that name made by the same request is used again and becomes the most recent one. Train and test share
+    no image id of the same source and no content. Where the shots take all images there is no test set.
 
     Raises:
-        UsageError: an unknown source, or an option that it does not take.
         DataError: unknown class, too few images, or a data set of that name from another request.
         DatasetError: the problems of the source, all at once.
         NetworkError: the source downloads, and that failed.
         ConfigError: the source needs a package that is not installed.
-        StorageError: the disk refuses.
+        StorageError: the data set cannot be written.
     """
     reporter = reporter or SilentReporter()
-    source = parse_source(request.source)
-    test_source = parse_source(request.test_source) if request.test_source else None
-    asked = _asked(request, source, test_source)
     if request.folder.exists():
         if not request.force:
-            return _reuse(request, asked, reporter)
+            return _reuse(request, reporter)
         _check_replaceable(request.folder)
-    if test_source:
-        pool = source.candidates(_query(request, source, reporter, test_images=0))
-        offered = test_source.candidates(_query(request, test_source, reporter, shots=0))
-        candidates = _joined(pool, offered)
-    else:
-        candidates = source.candidates(_query(request, source, reporter))
-    draw = _draw(request, candidates)
-    return _write(request, asked, candidates, draw, reporter)
+    draw = _draw(request, reporter)
+    return _write(request, draw, reporter)
 
 
-def _joined(pool: Candidates, offered: Candidates) -> Candidates:
-    """Shots from one source, test images from another."""
-    return replace(
-        pool,
-        test=offered.test or offered.pool,
-        filters=(*pool.filters, *offered.filters),
-        origin={**pool.origin, **({"test_source": offered.origin} if offered.origin else {})},
-        facts={**pool.facts, **offered.facts},
-    )
+# --- a data set that is there already ---
 
 
-def _asked(request: FetchRequest, source: Source, test_source: Source | None) -> dict[str, Any]:
-    """What makes two requests the same, besides the classes; raises UsageError for options that nobody takes."""
-    return {
-        "source": str(source),
-        "test_source": str(test_source) if test_source else None,
-        "shots": request.shots,
-        "test_images": request.test_images,
-        "seed": request.seed,
-        "skip_invalid": request.skip_invalid,
-        **_taker(source, test_source).complete(request.options).drawing(),
-    }
-
-
-def _taker(source: Source, test_source: Source | None) -> Source:
-    """Whom the options of the request are for: the source that takes any."""
-    return test_source if test_source and source.name not in DEFAULT_OPTIONS else source
-
-
-def _query(
-    request: FetchRequest,
-    source: Source,
-    reporter: Reporter,
-    *,
-    shots: int | None = None,
-    test_images: int | None = None,
-) -> Query:
-    takes_options = source.name in DEFAULT_OPTIONS
-    return Query(
-        argument=source.argument,
-        classes=request.classes,
-        shots=request.shots if shots is None else shots,
-        test_images=request.test_images if test_images is None else test_images,
-        seed=request.seed,
-        skip_invalid=request.skip_invalid,
-        options=source.complete(request.options if takes_options else SourceOptions()),
-        reporter=reporter,
-    )
-
-
-def _reuse(request: FetchRequest, asked: dict[str, Any], reporter: Reporter) -> FetchResult:
-    """The data set that is already there, if it answers the same request."""
+def _reuse(request: FetchRequest, reporter: Reporter) -> FetchResult:
+    """The data set that is already there, if it comes from the same request."""
     folder = request.folder
-    hint = "Give it another --name, or replace it with --force."
     if not (folder / RECORD).is_file():
         raise DataError(f"{folder} exists and is not a data set of fsod", hint="Give another --name.")
     record = read_record(folder)
-    differences = [f"{key} {record.get(key)} (now {value})" for key, value in asked.items() if record.get(key) != value]
-    if not _same_classes(request.classes, record.get("classes")):
-        differences.insert(0, f"classes {record.get('classes')} (now {list(request.classes)})")
-    if differences:
-        raise DataError(f"{folder} was fetched with another request: {', '.join(differences)}", hint=hint)
+    if differences := _differences(request, record):
+        raise DataError(
+            f"{folder} was fetched with another request: {', '.join(differences)}",
+            hint="Give it another --name, or replace it with --force.",
+        )
     dataset = open_dataset(folder)
     touch(dataset)
     reporter.say(f"{folder} already holds this draw: used again (--force draws anew from the source)")
     return FetchResult(dataset=dataset, reused=True)
+
+
+def _differences(request: FetchRequest, record: dict[str, Any]) -> list[str]:
+    asked = request.record()
+    changed = [f"{key} {record.get(key)} (now {value})" for key, value in asked.items() if record.get(key) != value]
+    if _same_classes(request.classes, record.get("classes")):
+        return changed
+    return [f"classes {record.get('classes')} (now {list(request.classes)})", *changed]
 
 
 def _same_classes(wanted: tuple[str, ...], recorded: Any) -> bool:
@@ -242,83 +125,156 @@ def _check_replaceable(folder: Path) -> None:
         )
 
 
-def _draw(request: FetchRequest, candidates: Candidates) -> _Draw:
-    """Both splits, disjoint by id within the pool and by content anywhere; every chosen image decodes.
+# --- drawing ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draw:
+    """What was drawn.
+
+    Attributes:
+        stocks: what the images were drawn from: the pool and, where it is another split, the test split.
+        origin: facts about the sources.
+        train, test: the images; `test` is None where there is no test set.
+        duplicates: files left out of the test set.
+    """
+
+    stocks: tuple[Stock, ...]
+    origin: dict[str, Any]
+    train: Split
+    test: Split | None
+    duplicates: list[Path]
+
+    @property
+    def faulty(self) -> list[Problem]:
+        return [problem for stock in self.stocks for problem in stock.faulty.values()]
+
+
+def _draw(request: FetchRequest, reporter: Reporter) -> _Draw:
+    """Both splits, disjoint by id within the pool and by content anywhere; every image decodes.
 
     Raises:
-        DatasetError: chosen images that cannot be used, of both splits at once (not with `skip_invalid`).
+        DatasetError: drawn images that cannot be used, of both splits at once (not with `skip_invalid`).
         DataError: an unknown class, or too few images.
     """
-    train, faulty = _draw_shots(request, candidates.pool)
-    own_test = candidates.test is not None
-    without = frozenset() if own_test else frozenset(image.id for image in train.images)
-    ordered = order_test(candidates.test or candidates.pool, request.classes, request.seed, without=without)
-    draw = _Draw(train, ordered, faulty=faulty)
-    _take_test(request, draw)
+    surveys = _surveys(request, reporter)
+    assert surveys[0].pool is not None  # it was asked for
+    pool = Stock(surveys[0].pool)
+    shots = draw_shots(pool, request.shots, request.seed, replace_faulty=request.skip_invalid)
+    own_test = surveys[-1].test or (surveys[-1].pool if request.test_source else None)
+    rest = Stock(own_test) if own_test else pool
+    tests, duplicates = _draw_test(request, rest, pool, shots) if request.test_images else ([], [])
+    draw = _Draw(
+        stocks=(pool,) if rest is pool else (pool, rest),
+        origin=_origin(surveys),
+        train=pool.split(shots),
+        test=rest.split(tests) if tests else None,
+        duplicates=duplicates,
+    )
     if draw.faulty and not request.skip_invalid:
-        raise DatasetError(
-            str(candidates.pool.annotations.parent),
-            draw.faulty,
-            hint="Replace these images, or leave them out with --skip-invalid.",
-        )
-    if not draw.test.images:
-        raise DataError(
-            f"{ordered.annotations}: no image is left for the test set",
-            hint="Ask for fewer --shots, or give a --test-source.",
-        )
+        hint = "Replace these images, or leave them out with --skip-invalid."
+        raise DatasetError(str(pool.candidates.place.parent), draw.faulty, hint=hint)
+    if own_test and not tests:
+        raise _no_test_image(rest)
+    _say_what_is_missing(request, rest, draw, reporter)
     return draw
 
 
-def _draw_shots(request: FetchRequest, pool: Split) -> tuple[Split, list[Problem]]:
-    """The shots, and the faulty images met; with `skip_invalid` others stand in for them."""
-    faulty: dict[int, Problem] = {}
-    while True:
-        usable = [image for image in pool.images if image.id not in faulty]
-        train = sample_shots(with_images(pool, usable), request.classes, request.shots, request.seed)
-        found = check_images(train.images)
-        faulty.update(found)
-        if not found or not request.skip_invalid:
-            return train, list(faulty.values())
+def _surveys(request: FetchRequest, reporter: Reporter) -> list[Survey]:
+    """What the source has and, if it is named, what the test source has."""
+    first, *others = request.sources
+    wanted = [
+        _query(request, first, reporter, pool=True, test=bool(request.test_images) and not others),
+        *(_query(request, source, reporter, pool=False, test=True) for source in others),
+    ]
+    return [source.survey(query) for source, query in zip(request.sources, wanted, strict=True)]
 
 
-def _take_test(request: FetchRequest, draw: _Draw) -> None:
-    """Reduce `draw.test` to its first usable images whose content is not that of a shot."""
-    known = {sha256_of(image.path) for image in draw.train.images}
-    taken: list[ImageRecord] = []
-    for image in draw.test.images:
-        if len(taken) == request.test_images:
-            break
-        found = check_images([image])
-        if found:
-            # A faulty image may have been met among the shots already.
-            draw.faulty.extend(problem for problem in found.values() if problem not in draw.faulty)
-        elif sha256_of(image.path) in known:
-            draw.duplicates.append(image.path)
-        else:
-            taken.append(image)
-    draw.test = with_images(draw.test, taken)
+def _query(request: FetchRequest, source: Source, reporter: Reporter, *, pool: bool, test: bool) -> Query:
+    return Query(
+        name=source.name,
+        argument=source.argument,
+        classes=request.classes,
+        pool=pool,
+        test=test,
+        skip_invalid=request.skip_invalid,
+        options=source.options(request.options),
+        reporter=reporter,
+    )
 
 
-def _write(
-    request: FetchRequest, asked: dict[str, Any], candidates: Candidates, draw: _Draw, reporter: Reporter
-) -> FetchResult:
-    test_skipped = candidates.test.skipped if candidates.test else ()
-    skipped = (*candidates.pool.skipped, *test_skipped, *draw.faulty)
+def _draw_test(
+    request: FetchRequest, stock: Stock, pool: Stock, shots: list[ImageRecord]
+) -> tuple[list[ImageRecord], list[Path]]:
+    """The test images and the duplicates, from a stock that may be the pool of the shots."""
+    # Of a pool that is not at hand, what was brought to choose shots from is not tested on either.
+    used = shots if pool.candidates.at_hand else pool.images.values()
+    return draw_test(
+        stock,
+        request.test_images,
+        request.seed,
+        without={image.id for image in used} if stock is pool else set(),
+        known={sha256_of(image.path) for image in shots},
+    )
+
+
+def _origin(surveys: list[Survey]) -> dict[str, Any]:
+    origin = dict(surveys[0].origin())
+    if len(surveys) > 1 and (other := surveys[1].origin()):
+        origin["test_source"] = dict(other)
+    return origin
+
+
+def _no_test_image(stock: Stock) -> DataError:
+    name = stock.classes[0]
+    return DataError(
+        f"{stock.candidates.place}: no usable image of {name!r} for the test set",
+        hint=" ".join(filter(None, (stock.candidates.advice(name, 1), "Or do without: --test-images 0."))),
+    )
+
+
+def _say_what_is_missing(request: FetchRequest, stock: Stock, draw: _Draw, reporter: Reporter) -> None:
+    """A test set that is not there, or smaller than the source could be expected to fill."""
+    if not request.test_images:
+        return
+    if draw.test is None:
+        count, classes = len(draw.train.images), "class" if len(draw.train.classes) == 1 else "classes"
+        usable = "usable images" if draw.duplicates or draw.faulty or stock.problems else "images"
+        reporter.warn(
+            f"No test set: all {count} {usable} of the {classes} are shots. "
+            "Give --test-source, or fewer --shots, to measure on images that were not trained on."
+        )
+    elif len(draw.test.images) < request.test_images and not stock.candidates.at_hand:
+        reporter.warn(
+            f"{stock.candidates.place} has {len(draw.test.images)} images for the test set; "
+            f"--test-images is {request.test_images}"
+        )
+
+
+# --- writing ---
+
+
+def _write(request: FetchRequest, draw: _Draw, reporter: Reporter) -> FetchResult:
+    skipped = (*(problem for stock in draw.stocks for problem in stock.problems), *draw.faulty)
+    detector = default_detector(request.source)
     record = {
-        **asked,
-        "filters": list(candidates.filters),
-        **({"detector": detector} if (detector := default_detector(request.source)) else {}),
-        **({"origin": dict(candidates.origin)} if candidates.origin else {}),
+        **request.record(),
+        "filters": [
+            f"{stock.candidates.place.name}: {reason}: {count} images left out"
+            for stock in draw.stocks
+            for reason, count in sorted(stock.left_out.items())
+        ],
+        **({"detector": detector} if detector else {}),
+        **({"origin": draw.origin} if draw.origin else {}),
         "duplicates_left_out": [str(path) for path in draw.duplicates],
         "problems_left_out": [str(problem) for problem in skipped],
     }
-    dataset = save_dataset(
-        request.folder, draw.train, draw.test, record, facts=candidates.facts, overwrite=request.force
-    )
+    facts = {path: known for stock in draw.stocks for path, known in stock.facts.items()}
+    dataset = save_dataset(request.folder, draw.train, draw.test, record, facts=facts, overwrite=request.force)
     if draw.duplicates:
-        reporter.warn(f"{len(draw.duplicates)} test candidates left out: their content is that of a shot")
+        reporter.warn(f"{len(draw.duplicates)} images left out of the test set: their content is that of a shot")
     if skipped:
-        reporter.warn(f"{len(skipped)} faulty records left out; {request.folder / RECORD} lists them")
+        reporter.warn(f"{len(skipped)} faulty images or boxes left out; {request.folder / RECORD} lists them")
     return FetchResult(dataset=dataset, reused=False, duplicates=tuple(draw.duplicates), skipped=skipped)
 
 

@@ -1,4 +1,4 @@
-"""FiftyOne, imported late and kept quiet: the import takes seconds, and what it prints is not ours to say."""
+"""FiftyOne, imported when it is used, which takes seconds, and without its output on stdout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def import_fiftyone(module: str = "fiftyone") -> Any:
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     try:
         # Its log keeps the stream that is stdout now, for good; stdout belongs to results.
-        with _same_chance(), contextlib.redirect_stdout(sys.__stderr__ or io.StringIO()):
+        with _same_generator(), contextlib.redirect_stdout(sys.__stderr__ or io.StringIO()):
             return importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(f"FiftyOne cannot be imported: {error}", hint="Install it: pip install fiftyone") from error
@@ -34,7 +34,7 @@ def import_fiftyone(module: str = "fiftyone") -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep FiftyOne's bars and remarks to itself, and let nothing of it reach stdout; errors in its log stay.
+    """Hide FiftyOne's progress bars and remarks, and keep stdout free of its output; errors in its log stay.
 
     Python's global random generator is afterwards as it was.
     """
@@ -43,7 +43,7 @@ def quiet() -> Iterator[None]:
     for each in loggers:
         each.setLevel(logging.ERROR)
     try:
-        with _same_chance(), contextlib.redirect_stdout(io.StringIO()):
+        with _same_generator(), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         for each, level in zip(loggers, levels, strict=True):
@@ -51,8 +51,8 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _same_chance() -> Iterator[None]:
-    """Give Python's global generator back as it was: FiftyOne and what it imports draw from it."""
+def _same_generator() -> Iterator[None]:
+    """Restore the state of Python's global generator, which FiftyOne and what it imports draw from."""
     state = random.getstate()
     try:
         yield

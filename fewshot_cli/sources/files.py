@@ -1,43 +1,59 @@
-"""`--source coco:DIR`: one's own annotated images."""
+"""`--source coco:DIR`: annotated images of one's own, in any format of `datasets.formats`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from fewshot_cli.datasets.formats.coco import read_split
-from fewshot_cli.datasets.formats.coco_layouts import TEST_NAMES, TRAIN_NAMES, find_layout, has_layout, split_paths
-from fewshot_cli.errors import DataError, UsageError
-from fewshot_cli.sources.registry import Candidates, Query
+from fewshot_cli.datasets.formats import Format, get_format, read_split, train_and_test
+from fewshot_cli.errors import DataError
+from fewshot_cli.sources.survey import Brought, Candidates, Query, Survey
+
+ARGUMENT = "DIR"
 
 
-def candidates(query: Query) -> Candidates:
-    """Read a split folder, a COCO file, or a data set folder with train/ and perhaps test/ or valid/.
+def survey(query: Query) -> Survey:
+    """Read a split folder, an annotation file, or a data set folder with train/ and perhaps test/ or valid/.
 
-    Images are not decoded here: only those that are drawn need to be.
+    Images are not decoded: only those that are drawn need to be.
 
     Raises:
-        UsageError: no DIR was given.
-        DataError: DIR is not there, holds no COCO, or has no split to train on.
+        DataError: DIR is not there, holds no annotations in the format, or has no split to train on; an unknown class.
         DatasetError: the problems of its records.
     """
-    if not query.argument:
-        raise UsageError("--source coco needs a folder", hint="Write coco:DIR.")
     path = Path(query.argument).expanduser()
-    pool, test = _locate(path)
-    return Candidates(
-        pool=read_split(pool, decode_images=False, skip_invalid=query.skip_invalid),
-        test=read_split(test, decode_images=False, skip_invalid=query.skip_invalid) if test else None,
+    pool, test = _locate(path, get_format(query.name))
+    return Survey(
+        pool=_candidates(pool, query) if query.pool or test is None else None,
+        test=_candidates(test, query) if query.test and test else None,
     )
 
 
-def _locate(path: Path) -> tuple[Path, Path | None]:
+def _locate(path: Path, format: Format) -> tuple[Path, Path | None]:
     """Where the pool is, and the test split if DIR has its own."""
-    splits = split_paths(path)
-    test = next((splits[name] for name in TEST_NAMES if name in splits), None)
-    if has_layout(path):
-        return path, test
-    pool = next((splits[name] for name in TRAIN_NAMES if name in splits), None)
-    if pool:
-        return pool, test
-    layout = find_layout(path)  # raises, with all that it knows
-    raise DataError(f"{path} has no split to train on", hint=f"Found only {layout.annotations}.")
+    splits = train_and_test(path, format)
+    if format.recognise(path) or splits == (None, None):
+        return path, splits.test  # if nothing is there, the reader's error lists what was expected
+    if splits.train is None:
+        raise DataError(f"{path} has no split to train on", hint=f"Found only {splits.test}.")
+    return splits.train, splits.test
+
+
+def _candidates(path: Path, query: Query) -> Candidates:
+    """Everything that was read, at hand."""
+    from fewshot_cli.datasets.splits import members, restrict
+
+    read = read_split(path, format=query.name, decode_images=False, skip_invalid=query.skip_invalid)
+    split = restrict(read, query.classes)
+    images = {image.id: image for image in split.images}
+
+    def bring(ids: Sequence[int]) -> Brought:
+        return Brought(images={image_id: images[image_id] for image_id in ids}, licences=split.licences)
+
+    return Candidates(
+        place=split.annotations,
+        ids={name: sorted(ids) for name, ids in members(split.images, split.classes).items()},
+        bring=bring,
+        at_hand=True,
+        problems=split.skipped,
+    )

@@ -1,163 +1,144 @@
 """Where images come from. A source is one module and one line in `SOURCES`.
 
-Its function takes a `Query` and returns `Candidates`: everything that shots may be drawn from, and, where
-the source has a test split of its own, everything the test set may be drawn from. It neither samples nor
-writes; a source that downloads may use the query to bring only what can be chosen.
+To add a source:
+
+1. Write a module (or a package) with
+   `survey(query) -> Survey` (see `survey.py`): the ids of the images of each asked class. It may download lists, but
+   no images: those come when `Candidates.bring(ids)` is called with the ids that were drawn; and, where it applies,
+   `ARGUMENT = "DIR"`: the argument that it needs, `--source NAME:DIR`;
+   `Options`: a settings class (see `fewshot_cli.settings`), whose fields become options of `fsod fetch`; those in its
+   `TRANSPORT` change how images are brought, not which;
+   `DETECTOR = "NAME"`: the detector that was made for its images.
+   The command line imports the module to list its options, so torch, numpy and Pillow are imported in functions.
+2. Add `"NAME": "module"` to `SOURCES`.
+
+A source does not draw: it knows neither the seed nor how many images are wanted. Label formats (`datasets.formats`)
+are sources too: `NAME:DIR` reads images of one's own.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
-from fewshot_cli.datasets.types import Split
+from fewshot_cli.datasets.formats import FORMATS
 from fewshot_cli.errors import UsageError, closest
-from fewshot_cli.progress import Reporter, SilentReporter
+from fewshot_cli.settings import from_mapping
+from fewshot_cli.sources.survey import Query, Survey
 
 SOURCES: dict[str, str] = {
-    "coco": "fewshot_cli.sources.files:candidates",
-    "miniature": "fewshot_cli.sources.miniature.source:candidates",
-    "openimages": "fewshot_cli.sources.openimages.source:candidates",
+    "miniature": "fewshot_cli.sources.miniature",
+    "openimages": "fewshot_cli.sources.openimages",
 }
-"""Name → module:function, imported only when used."""
+"""Name → module."""
 
-DETECTORS = {"miniature": "retinanet_mini"}
-"""The detector that was made for the images of a source, where there is one."""
-
-_ARGUMENTS = {"coco": "coco:DIR"}
+OWN_FILES = "fewshot_cli.sources.files"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceOptions:
-    """What only some sources can be told; None where nothing was said.
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a source that takes no options."""
 
-    Attributes:
-        split: where the shots come from.
-        test_split: where the test images come from.
-        allow: marks that an image may have and is left out for otherwise, e.g. `truncated`.
-        smallest_box: an image with a box of the class below this share of its width or height is left out.
-        mirror: address of a copy of what the source downloads.
-        offline: download nothing.
-    """
-
-    split: str | None = None
-    test_split: str | None = None
-    allow: tuple[str, ...] | None = None
-    smallest_box: float | None = None
-    mirror: str | None = None
-    offline: bool | None = None
-
-    def given(self) -> dict[str, Any]:
-        """Those that something was said about, by name."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def drawing(self) -> dict[str, Any]:
-        """Those that change what is drawn, as JSON; how it comes here does not."""
-        allow = sorted(self.allow) if self.allow is not None else None
-        return {
-            "split": self.split,
-            "test_split": self.test_split,
-            "allow": allow,
-            "smallest_box": self.smallest_box,
-        }
-
-
-DEFAULT_OPTIONS: dict[str, SourceOptions] = {
-    "openimages": SourceOptions(
-        split="validation", test_split="test", allow=(), smallest_box=0.0, mirror="", offline=False
-    ),
-}
-"""Source → every option that it takes, with its default; a source that is not here takes none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """What will be drawn.
-
-    Attributes:
-        argument: what follows the colon in `--source NAME:ARGUMENT`.
-        classes: names as the user typed them.
-        shots: training images per class; 0: the pool will not be drawn from.
-        test_images: test images at most; 0: the source's own test split will not be drawn from.
-        seed: of the draw.
-        skip_invalid: leave faulty records out instead of raising.
-        options: those of the source, all of them set.
-        reporter: sees downloads and remarks.
-    """
-
-    argument: str
-    classes: tuple[str, ...]
-    shots: int
-    test_images: int
-    seed: int
-    skip_invalid: bool
-    options: SourceOptions = field(default_factory=SourceOptions)
-    reporter: Reporter = field(default_factory=SilentReporter, compare=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidates:
-    """What a source offers.
-
-    Attributes:
-        pool: shots are drawn from here.
-        test: the source's own test split; None: the test set comes from what the shots leave of the pool.
-        filters: what the source itself left out, one line each, for the record.
-        origin: what the source knows about itself, for the record: version, splits, checksums.
-        facts: an image's file → what the source knows about it, for the record: author, licence.
-    """
-
-    pool: Split
-    test: Split | None = None
-    filters: tuple[str, ...] = ()
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
+    TRANSPORT: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed `--source`: the registry name and its argument, absolute if it is a path that exists."""
+    """A parsed `--source`: the registered name and its argument, absolute if it is a path that exists."""
 
     name: str
-    argument: str
+    argument: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}:{self.argument}" if self.argument else self.name
 
-    def complete(self, options: SourceOptions) -> SourceOptions:
-        """The options with the source's defaults; raises UsageError for one that it does not take."""
-        defaults = DEFAULT_OPTIONS.get(self.name, SourceOptions())
-        for name in options.given():
-            if name not in defaults.given():
-                takers = [source for source, taken in DEFAULT_OPTIONS.items() if name in taken.given()]
-                raise UsageError(
-                    f"--{name.replace('_', '-')} does not go with --source {self.name}",
-                    hint=f"It goes with {', '.join(takers)}.",
-                )
-        return replace(defaults, **options.given())
+    @property
+    def option_names(self) -> list[str]:
+        return [field.name for field in fields(options_class(self.name))]
 
-    def candidates(self, query: Query) -> Candidates:
+    def options(self, given: Mapping[str, Any]) -> Any:
+        """An instance of its `Options`: those of `given` that it takes, and defaults; raises UsageError."""
+        own = {name: value for name, value in given.items() if name in self.option_names}
+        return from_mapping(options_class(self.name), own, error=UsageError)
+
+    def drawing_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that change what is drawn, as JSON."""
+        options = self.options(given)
+        return {
+            name: list(value) if isinstance(value := getattr(options, name), tuple) else value
+            for name in self.option_names
+            if name not in options.TRANSPORT
+        }
+
+    def survey(self, query: Query) -> Survey:
         """Ask the source; raises what its function raises."""
-        module, _, function = SOURCES[self.name].partition(":")
-        ask: Callable[[Query], Candidates] = getattr(importlib.import_module(module), function)
-        return ask(query)
-
-
-def default_detector(text: str) -> str | None:
-    """The detector that was made for the images of a `--source`, if there is one."""
-    return DETECTORS.get(text.partition(":")[0])
+        survey: Survey = _module(self.name).survey(query)
+        return survey
 
 
 def parse_source(text: str) -> Source:
     """`NAME` or `NAME:ARGUMENT`; raises UsageError with the valid names."""
     name, _, argument = text.partition(":")
-    if name not in SOURCES:
-        forms = [_ARGUMENTS.get(valid, valid) for valid in SOURCES]
-        guess = f"For one's own data write coco:{text}. " if Path(text).exists() else ""
+    known = _modules()
+    if name not in known:
+        forms = [_form(valid) for valid in known]
+        guess = f"For images of your own write coco:{text}. " if Path(text).exists() else ""
         raise UsageError(f"unknown source {text!r}", hint=guess + closest(name, forms))
+    needs = getattr(_module(name), "ARGUMENT", None)
+    if needs and not argument:
+        raise UsageError(f"--source {name} needs a {needs}", hint=f"Write {_form(name)}.")
+    if argument and not needs:
+        raise UsageError(f"--source {name} takes no argument", hint=f"Write --source {name}.")
     path = Path(argument).expanduser()
     return Source(name, str(path.resolve()) if argument and path.exists() else argument)
+
+
+def options_class(name: str) -> Any:
+    """The settings class of a source's own options."""
+    return getattr(_module(name), "Options", NoOptions)
+
+
+def options_by_source() -> dict[str, Any]:
+    """Source → settings class, for the sources that take options."""
+    return {name: options_class(name) for name in _modules() if options_class(name) is not NoOptions}
+
+
+def check_options(given: Mapping[str, Any], sources: Sequence[Source]) -> None:
+    """Raise UsageError for an option that none of the sources takes, or for a wrong value."""
+    for name in given:
+        if any(name in source.option_names for source in sources):
+            continue
+        takers = [other for other in _modules() if name in Source(other).option_names]
+        if not takers:
+            valid = [known for other in _modules() for known in Source(other).option_names]
+            raise UsageError(f"unknown option {name!r} of fetch", hint=closest(name, valid))
+        raise UsageError(
+            f"--{name.replace('_', '-')} does not go with --source {sources[0].name}",
+            hint=f"It goes with {', '.join(takers)}.",
+        )
+    for source in sources:
+        source.options(given)
+
+
+def default_detector(text: str) -> str | None:
+    """The detector that was made for the images of a `--source`, if there is one."""
+    name = text.partition(":")[0]
+    return getattr(_module(name), "DETECTOR", None) if name in _modules() else None
+
+
+def _modules() -> dict[str, str]:
+    return {**dict.fromkeys(FORMATS, OWN_FILES), **SOURCES}
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(_modules()[name])
+
+
+def _form(name: str) -> str:
+    """How a source is written: `coco:DIR`."""
+    argument = getattr(_module(name), "ARGUMENT", None)
+    return f"{name}:{argument}" if argument else name

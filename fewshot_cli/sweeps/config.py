@@ -15,7 +15,7 @@ from fewshot_cli.settings import Option, from_mapping, to_json, validate
 from fewshot_cli.sweeps.cells import Cell, Grid, Group
 
 if TYPE_CHECKING:
-    from fewshot_cli.sources.fetch import FetchRequest
+    from fewshot_cli.sources.request import FetchRequest
 
 PRESETS: dict[str, dict[str, Any]] = {
     "table1": {"policies": ("last", "symmetric"), "budgets": (1, 2, 3, 4), "shots": (10,), "seeds": 5},
@@ -180,13 +180,10 @@ def fetch_request(config: SweepConfig, group: Group, root: Path) -> FetchRequest
         ConfigError: an unknown option.
         UsageError: a value that cannot work.
     """
-    from fewshot_cli.sources.fetch import FetchRequest
-    from fewshot_cli.sources.registry import SourceOptions
+    from fewshot_cli.sources.request import FetchRequest
 
     options = dict(config.fetch_options)
     skip_invalid = options.pop("skip_invalid", False)
-    if isinstance(options.get("allow"), str):
-        options["allow"] = tuple(mark for mark in options["allow"].split(",") if mark)
     return FetchRequest(
         source=config.source.replace("{class}", group.class_name),
         test_source=config.test_source.replace("{class}", group.class_name) if config.test_source else None,
@@ -197,7 +194,7 @@ def fetch_request(config: SweepConfig, group: Group, root: Path) -> FetchRequest
         name=group.data_name,
         root=root,
         skip_invalid=skip_invalid,
-        options=from_mapping(SourceOptions, options),
+        options=options,
     )
 
 

@@ -83,8 +83,7 @@ def evaluate(
 
 def test_split(folder: str | PathLike[str]) -> Split:
     """The test split of a data set, or the split itself; raises DataError, DatasetError."""
-    from fewshot_cli.datasets.formats.coco import read_split
-    from fewshot_cli.datasets.formats.coco_layouts import TEST_NAMES, TRAIN_NAMES, split_paths
+    from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES, read_split, split_paths
 
     path = Path(folder)
     splits = split_paths(path) if path.is_dir() else {}

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fewshot_cli.datasets.formats.coco import check_images, read_split
+from fewshot_cli.datasets.checks import check_images
+from fewshot_cli.datasets.formats import read_split
 from fewshot_cli.datasets.formats.coco_writer import write_split
 from fewshot_cli.datasets.types import Split, to_xywh, to_xyxy
 from fewshot_cli.errors import DataError, DatasetError, StorageError
@@ -120,10 +121,10 @@ def test_a_folder_of_splits_says_which_it_has(folder: Path) -> None:
 def test_a_folder_without_annotations_lists_the_layouts(tmp_path: Path) -> None:
     """A folder that is no COCO, or is not there, says what was expected."""
     with pytest.raises(DataError, match="no COCO annotations") as raised:
-        read_split(tmp_path)
+        read_split(tmp_path, format="coco")
     assert "annotations.json" in (raised.value.hint or "")
     with pytest.raises(DataError, match="does not exist"):
-        read_split(tmp_path / "none")
+        read_split(tmp_path / "none", format="coco")
 
 
 def test_subfolders_are_allowed_in_file_names(folder: Path) -> None:

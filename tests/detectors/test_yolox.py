@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fewshot_cli.datasets.formats.coco import read_split
+from fewshot_cli.datasets.formats import read_split
 from fewshot_cli.detectors import simota
 from fewshot_cli.detectors.chain import Activations, Canvas, Detections, Target, to_image
 from fewshot_cli.detectors.registry import build_detector

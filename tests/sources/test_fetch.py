@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 from helpers_data import draw_coco, draw_image, write_document
 
-from fewshot_cli.datasets.formats.coco import read_split
+from fewshot_cli.augmentation.config import Augmentation
+from fewshot_cli.augmentation.dataset import augment
+from fewshot_cli.datasets.formats import read_split
 from fewshot_cli.datasets.store import Dataset, latest_dataset, open_dataset
 from fewshot_cli.errors import DataError, DatasetError, StorageError, UsageError
 from fewshot_cli.files import sha256_of
 from fewshot_cli.progress import SilentReporter
 from fewshot_cli.sources.fetch import FetchRequest, FetchResult, fetch
-from fewshot_cli.sources.registry import SOURCES, parse_source
+from fewshot_cli.sources.registry import parse_source
+from fewshot_cli.verbs.fetch import fetch as fetch_by_name
 
 CATS = [["cat"]] * 8 + [["cat", "dog"]] * 2 + [["dog"]] * 4 + [[]] * 2
 
@@ -109,15 +112,15 @@ def test_a_duplicate_of_a_shot_is_left_out_of_the_test_set(pool: Path, tmp_path:
     train, test = hashes(result.dataset)
     assert (3, 7, set()) == (len(result.duplicates), len(test), train & test)
     assert [str(path) for path in result.duplicates] == result.dataset.record["duplicates_left_out"]
-    assert "3 test candidates left out" in listener.said[0]
+    assert "3 images left out of the test set" in listener.said[0]
 
 
 def test_several_classes_are_balanced(pool: Path) -> None:
     """Every class gets K images."""
     result = fetch(request(pool, classes=("dog", "cat"), shots=4))
-    assert {"dog": 4, "cat": 4} == result.to_dict()["train"]["images_per_class"]
+    assert {"dog": 4, "cat": 4} == result.to_json()["train"]["images_per_class"]
     assert "dog-cat" == result.dataset.name
-    assert sum(result.to_dict()["train"]["boxes_per_class"].values()) == result.to_dict()["train"]["boxes"]
+    assert sum(result.to_json()["train"]["boxes_per_class"].values()) == result.to_json()["train"]["boxes"]
 
 
 # What lies on disk
@@ -210,6 +213,109 @@ def test_a_disk_that_refuses_is_a_storage_error(pool: Path) -> None:
         fetch(request(pool, root=pool / "annotations.json" / "data"))
 
 
+# Without a test set
+
+
+@pytest.fixture
+def ten(tmp_path: Path) -> Path:
+    """Ten images of one class, and nothing else."""
+    draw_coco(tmp_path / "ten", [["helmet"]] * 10, classes=("helmet",))
+    return tmp_path / "ten"
+
+
+def test_ten_images_are_ten_shots_and_no_test_set(ten: Path) -> None:
+    """With exactly K images all become shots; nothing is written for a test set, and that is said."""
+    listener = Listener()
+    result = fetch(request(ten, classes=("helmet",), shots=10), listener)
+    assert (10, None) == (len(result.dataset.train.images), result.dataset.test)
+    assert ["dataset.json", "train"] == visible(result.path)
+    assert listener.said[0].startswith("No test set: all 10 images of the class are shots. ")
+    assert (None, ["train"]) == (result.to_json()["test"], list(result.dataset.record["splits"]))
+    again = fetch(request(ten, classes=("helmet",), shots=10))
+    assert (True, None) == (again.reused, again.dataset.test)
+
+
+def test_copies_of_shots_are_no_test_set(ten: Path) -> None:
+    """Where the other images are copies of a shot there is no test set either, and the sentence stays true."""
+    for number in range(2, 11):
+        shutil.copy(ten / "images" / "0001.jpg", ten / "images" / f"{number:04}.jpg")
+    listener = Listener()
+    result = fetch(request(ten, classes=("helmet",), shots=5), listener)
+    assert (5, None, 5) == (len(result.dataset.train.images), result.dataset.test, len(result.duplicates))
+    assert listener.said[0].startswith("No test set: all 5 usable images of the class are shots.")
+
+
+@pytest.mark.parametrize("source", ["own", "miniature"])
+def test_no_test_images_can_be_asked_for(pool: Path, source: str) -> None:
+    """--test-images 0: no test set, without a warning; the shots are those of the request with a test set."""
+    named = f"coco:{pool}" if source == "own" else source
+    asked = {"source": named, "classes": ("cat",) if source == "own" else ("helmet",), "name": source}
+    listener = Listener()
+    without = fetch(request(pool, **asked, test_images=0), listener).dataset
+    assert ([], None) == (listener.said, without.test)
+    with_test = fetch(request(pool, **asked, test_images=2, force=True)).dataset
+    assert 2 == len(with_test.require_test().images)
+    assert [image.id for image in with_test.train.images] == [image.id for image in without.train.images]
+
+
+def test_a_test_split_without_the_class_is_an_error(pool: Path, tmp_path: Path) -> None:
+    """A test source that has no image of the class is a mistake, not a wish to do without."""
+    draw_coco(tmp_path / "dogs", [["dog"]] * 3, seed=7)
+    with pytest.raises(DataError, match="no usable image of 'cat' for the test set") as raised:
+        fetch(request(pool, test_source=f"coco:{tmp_path / 'dogs'}"))
+    assert "--test-images 0" in (raised.value.hint or "")
+
+
+def test_a_folder_with_train_alone_opens_and_can_be_augmented(tmp_path: Path) -> None:
+    """Fetched or not, a data set needs no test/; what needs one says that it is missing."""
+    draw_coco(tmp_path / "set" / "train", [["cat"], ["dog"]])
+    dataset = open_dataset(tmp_path / "set")
+    assert (2, None) == (len(dataset.train.images), dataset.test)
+    with pytest.raises(DataError, match="set has no test set"):
+        dataset.require_test()
+    made = augment(dataset, copies=2, augmentation=Augmentation(ops=("flip",)), seed=0)
+    assert (4, None) == (len(made.train.images), made.test)
+
+
+def test_a_lost_test_set_is_an_error(pool: Path) -> None:
+    """A fetched data set whose test/ is gone does not pass for one that never had it."""
+    dataset = fetch(request(pool)).dataset
+    shutil.rmtree(dataset.path / "test")
+    with pytest.raises(DataError, match="it has no test/"):
+        open_dataset(dataset.path)
+
+
+# The public function
+
+
+def test_the_public_function_takes_what_the_command_takes(pool: Path, tmp_path: Path) -> None:
+    """One class or several, paths as text; the result is a path that opens."""
+    result = fetch_by_name("cat", source=f"coco:{pool}", shots=3, root=str(tmp_path / "data"))
+    assert (Path(result), Path(result.dataset)) == (tmp_path / "data" / "cat", tmp_path / "data" / "cat")
+    assert result.dataset.train.to_coco() == open_dataset(result).train.to_coco()
+    two = fetch_by_name(["dog", "cat"], source=f"coco:{pool}", shots=2, root=tmp_path / "data")
+    assert ("dog", "cat") == two.dataset.classes
+    by_request = fetch(request(pool, classes=("cat",), shots=3, name="other")).dataset
+    assert result.dataset.train.to_coco() == by_request.train.to_coco()
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        ({"shot": 3}, "unknown option 'shot' of fetch", "Valid: split"),
+        ({"splitt": "test"}, "unknown option 'splitt' of fetch", "Did you mean split?"),
+        ({"mirror": "http://x"}, "--mirror does not go with --source coco", "It goes with openimages."),
+        ({"source": "openimages", "split": "valid"}, "split is 'valid'", "validation"),
+    ],
+)
+def test_options_that_do_not_fit_are_usage_errors(pool: Path, options: dict[str, Any], message: str, hint: str) -> None:
+    """An unknown option, one of another source and a wrong value are refused before anything is read."""
+    with pytest.raises(UsageError) as raised:
+        fetch_by_name("cat", **{"source": f"coco:{pool}", **options})
+    assert message in raised.value.message
+    assert hint in f"{raised.value.message} {raised.value.hint}"
+
+
 # Opening
 
 
@@ -272,13 +378,6 @@ def test_more_shots_than_images_says_how_many_there_are(pool: Path) -> None:
     assert not (pool.parent / "data").exists()
 
 
-def test_no_image_left_for_the_test_set_is_an_error(pool: Path) -> None:
-    """All images as shots leave nothing to measure on."""
-    with pytest.raises(DataError, match="no image is left") as raised:
-        fetch(request(pool, shots=10))
-    assert "--test-source" in (raised.value.hint or "")
-
-
 def test_an_unknown_class_has_a_suggestion(pool: Path) -> None:
     """A misspelt class names the file and the closest class."""
     with pytest.raises(DataError, match=r"annotations\.json: unknown class 'catt'") as raised:
@@ -312,7 +411,9 @@ def test_spoiled_images_can_be_left_out(pool: Path) -> None:
     "change",
     [
         {"shots": 0},
-        {"test_images": 0},
+        {"test_images": -1},
+        {"shots": "3"},
+        {"test_images": 0, "test_source": "miniature"},
         {"classes": ()},
         {"classes": (" ",)},
         {"name": "../out"},
@@ -323,9 +424,8 @@ def test_spoiled_images_can_be_left_out(pool: Path) -> None:
 )
 def test_impossible_requests_are_usage_errors(pool: Path, change: dict[str, Any]) -> None:
     """What cannot be meant is refused before anything is read."""
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(UsageError):
         request(pool, **change)
-    assert raised.value.hint
 
 
 def test_unknown_sources_list_the_valid_ones(pool: Path) -> None:
@@ -336,17 +436,10 @@ def test_unknown_sources_list_the_valid_ones(pool: Path) -> None:
     with pytest.raises(UsageError) as raised:
         parse_source(str(pool))
     assert f"coco:{pool}" in (raised.value.hint or "")
-    with pytest.raises(UsageError, match="needs a folder"):
-        fetch(request(pool, source="coco"))
+    with pytest.raises(UsageError, match="needs a DIR"):
+        request(pool, source="coco")
     with pytest.raises(DataError, match="does not exist"):
         fetch(request(pool, source="coco:/nowhere/at/all"))
-
-
-def test_every_registered_source_can_be_loaded() -> None:
-    """Each line of the registry leads to a function."""
-    for name in SOURCES:
-        module, _, function = SOURCES[name].partition(":")
-        assert callable(getattr(__import__(module, fromlist=[function]), function))
 
 
 # Real data

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fewshot_cli.datasets.formats.coco import read_split
+from fewshot_cli.datasets.formats import read_split
 from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.sources.fetch import FetchRequest, fetch
 from fewshot_cli.sources.miniature.classes import BASE, CLASSES, NOVEL
 from fewshot_cli.sources.miniature.pen import Pen, Pose
 from fewshot_cli.sources.miniature.scene import draw_scene
-from fewshot_cli.sources.miniature.world import HELD_OUT, PRETRAIN, TEST, TRAIN, SceneKey, draw_base_split
+from fewshot_cli.sources.miniature.world import HELD_OUT, PRETRAIN, TEST, TRAIN, SceneKey, draw_base_split, scene_of
 
 CHECKSUMS = {
     ("pretrain", None): "4ec1d03773d9145136bb0ba68e59ea74246961472e5f7f3f3499bbc578bf8b49",
@@ -143,6 +143,18 @@ def test_the_same_seed_draws_the_same_data_set(tmp_path: Path) -> None:
     assert 9 == len(set(first))
 
 
+def test_no_more_scenes_are_drawn_than_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scenes are drawn until the last shot is found, in the order of their ranks, and none behind it."""
+    drawn: list[SceneKey] = []
+    draw = SceneKey.draw
+    monkeypatch.setattr(SceneKey, "draw", lambda key: drawn.append(key) or draw(key))
+    dataset = fetch(request_for(tmp_path, "helmet", shots=8, test_images=0)).dataset
+    order = sorted(range(10_000), key=lambda number: hashlib.sha256(f"0.train.helmet:{number}".encode()).digest())
+    assert order[: len(drawn)] == [key.number for key in drawn]
+    assert drawn[-1].image_id in {image.id for image in dataset.train.images}
+    assert 8 < len(drawn) == len(set(drawn))
+
+
 def test_fewer_shots_are_among_more(tmp_path: Path) -> None:
     """The K-shot sample of a seed is part of its (K+2)-shot sample."""
     few, more = (checksums(tmp_path / f"{shots}", "fish", shots=shots)[:shots] for shots in (2, 4))
@@ -153,9 +165,15 @@ def test_occluded_truncated_and_grouped_objects_are_left_out(tmp_path: Path) -> 
     """As in the paper; what was left out is counted in the record."""
     dataset = fetch(request_for(tmp_path, "tire", test_images=40)).dataset
     assert not any(image.crowd.any() for split in (dataset.train, dataset.test) for image in split.images)
-    kinds = {line.split(":")[0] for line in dataset.record["filters"]}
-    assert kinds <= {"occluded", "truncated", "group"}
+    kinds = {tuple(line.split(": ")[:2]) for line in dataset.record["filters"]}
+    assert kinds <= {(part, flag) for part in ("train", "test") for flag in ("occluded", "truncated", "group")}
     assert kinds
+
+
+def test_an_image_id_names_its_scene() -> None:
+    """The scene of an id is the one that has it."""
+    for key in (SceneKey(TRAIN, "flower", 17), SceneKey(TEST, "bird", 9_999), SceneKey(HELD_OUT, None, 0)):
+        assert key == scene_of(key.part, key.image_id)
 
 
 def test_several_classes_come_balanced(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -41,12 +41,12 @@ from fewshot_cli.progress import SilentReporter, SilentTask
 from fewshot_cli.report import fiftyone_sets
 from fewshot_cli.sources.fetch import FetchRequest, FetchResult, fetch
 from fewshot_cli.sources.openimages import pull as pulling
-from fewshot_cli.sources.openimages.boxes import INVALID, SMALL, UNKNOWN, Survey, read_boxes, survey
+from fewshot_cli.sources.openimages.boxes import INVALID, SMALL, ClassRows, find_rows, read_boxes
 from fewshot_cli.sources.openimages.facts import read_facts, rotated_ids
-from fewshot_cli.sources.openimages.pull import ATTEMPTS, PatientClient, image_path, name_of
-from fewshot_cli.sources.openimages.release import SPLITS
+from fewshot_cli.sources.openimages.options import OpenImagesOptions, SplitName
+from fewshot_cli.sources.openimages.pull import ATTEMPTS, RetryingClient, image_path, name_of
+from fewshot_cli.sources.openimages.release import ALLOWABLE, SPLITS, UNKNOWN
 from fewshot_cli.sources.openimages.zoo import Zoo
-from fewshot_cli.sources.registry import SourceOptions
 
 HELMET = LABELS["Helmet"]
 
@@ -84,7 +84,7 @@ def pulled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 def bring(mirror: Mirror, root: Path, **changes: Any) -> FetchResult:
-    options = SourceOptions(**{"mirror": mirror.url, **changes.pop("options", {})})
+    options = {"mirror": mirror.url, **changes.pop("options", {})}
     asked = {"classes": ("helmet",), "test_images": 20, "root": root / "data", "options": options, **changes}
     return fetch(FetchRequest(**asked))
 
@@ -95,8 +95,8 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
-def helmets(path: Path, **options: Any) -> Survey:
-    return survey(path, [HELMET], **options)[0]
+def helmets(path: Path, **options: Any) -> ClassRows:
+    return find_rows(path, [HELMET], **options)[0]
 
 
 # --- the box CSV ---
@@ -165,8 +165,8 @@ def test_the_rows_of_chosen_images_are_read_again_from_their_places(tmp_path: Pa
     """Boxes come in the order of the file with their classes, and their rows are a CSV of their own."""
     rows: list[Row] = [(1, "Fish", CLEAN), (2, "Helmet", CLEAN), (1, "Helmet", CLEAN), (3, "Helmet", CLEAN)]
     path = write(tmp_path / "b.csv", box_csv(rows).replace(b"\n", b"\r\n"))
-    surveys = survey(path, [HELMET, LABELS["Fish"]])
-    boxes, text = read_boxes(path, surveys, [1, 3])
+    found = find_rows(path, [HELMET, LABELS["Fish"]])
+    boxes, text = read_boxes(path, found, [1, 3])
     assert [LABELS["Fish"], HELMET] == [box.label for box in boxes[1]]
     assert [BOX_HEADER, "1", "1", "3"] == [text.decode().splitlines()[0]] + [
         line.split(",")[0].lstrip("0") for line in text.decode().splitlines()[1:]
@@ -306,9 +306,8 @@ def test_the_record_says_everything(mirror: Mirror, tmp_path: Path, pulled: list
     """dataset.json: source, version, splits, seed, filters, metadata checksums, and author and licence an image."""
     record = bring(mirror, tmp_path, seed=3).dataset.record
     origin = record["origin"]
-    assert ("openimages", 3, "validation", "test", [], 0.0) == tuple(
-        record[key] for key in ("source", "seed", "split", "test_split", "allow", "smallest_box")
-    )
+    options = {"split": "validation", "test_split": "test", "allow": [], "smallest_box": 0.0}
+    assert ("openimages", 3, options) == (record["source"], record["seed"], record["options"])
     assert ("Open Images", "v7", {"train": "validation", "test": "test"}) == (
         origin["name"],
         origin["version"],
@@ -329,11 +328,11 @@ def test_the_record_says_everything(mirror: Mirror, tmp_path: Path, pulled: list
 
 def test_allowed_marks_are_taken(mirror: Mirror, tmp_path: Path, pulled: list) -> None:
     """With every mark allowed all single objects of the split are there; a rotated image is taken as stored."""
-    options = {"allow": source.ALLOWABLE}
+    options = {"allow": ALLOWABLE}
     dataset = bring(mirror, tmp_path, shots=55, options=options).dataset
     assert 55 == len(dataset.train.images)
     assert number("validation", 0) in {image for _, image in pulled}
-    with pytest.raises(DataError, match="55 usable images of 'Helmet' for --shots 56"):
+    with pytest.raises(DataError, match=r"too few images for 56 shots \(Helmet: 55\)"):
         bring(mirror, tmp_path, shots=56, name="more", options=options)
 
 
@@ -341,7 +340,7 @@ def test_several_classes_share_their_filters(mirror: Mirror, tmp_path: Path, pul
     """An image with a marked box of one asked class is no shot of another; every class gets its shots."""
     dataset = bring(mirror, tmp_path, classes=("fish", "Helmets"), shots=5).dataset
     assert ("Fish", "Helmet") == dataset.classes
-    with pytest.raises(DataError, match="'Fish' for --shots 7"):
+    with pytest.raises(DataError, match=r"for 7 shots \(Fish: 6, Person: 0\)"):
         bring(mirror, tmp_path, classes=("fish", "person"), shots=7)
 
 
@@ -358,7 +357,7 @@ def test_too_few_images_say_why_and_where_there_are_more(
     """The error counts what is usable and what was left out, and the other splits as far as their lists can be had."""
     with pytest.raises(DataError) as raised:
         bring(mirror, tmp_path, shots=50)
-    assert "validation: 39 usable images of 'Helmet' for --shots 50; 58 show it" in raised.value.message
+    assert "open-images-v7/validation: too few images for 50 shots (Helmet: 39)" in raised.value.message
     assert "3 occluded, 3 truncated, 3 group-of, 3 depiction, 3 inside, 3 unknown, 1 rotated" in raised.value.message
     assert "--split test has 140. --split train is not here (about 3 GB of metadata; 42 times" in raised.value.hint
     assert "--allow occluded,truncated" in raised.value.hint
@@ -366,7 +365,7 @@ def test_too_few_images_say_why_and_where_there_are_more(
     mirror.faults[SPLITS["test"].images] = [status(404)]
     monkeypatch.setenv("FSOD_CACHE", str(tmp_path / "other"))
     with pytest.raises(DataError) as raised:
-        bring(mirror, tmp_path, shots=50)
+        bring(mirror, tmp_path, shots=50, test_images=0)
     assert "--split test is not here (about 120 MB of metadata; 3 times" in raised.value.hint
 
 
@@ -378,10 +377,17 @@ def test_a_small_test_set_is_told(mirror: Mirror, tmp_path: Path, pulled: list) 
         def warn(self, text: str) -> None:
             said.append(text)
 
-    options = SourceOptions(mirror=mirror.url)
-    request = FetchRequest(classes=("helmet",), test_images=500, root=tmp_path, options=options)
-    assert 140 == len(fetch(request, Listener()).dataset.test.images)
-    assert ["Open Images test has 140 images for the test set, 500 are asked for"] == said
+    request = FetchRequest(classes=("helmet",), test_images=500, root=tmp_path, options={"mirror": mirror.url})
+    assert 140 == len(fetch(request, Listener()).dataset.require_test().images)
+    assert ["open-images-v7/test has 140 images for the test set; --test-images is 500"] == said
+
+
+def test_without_a_test_set_nothing_is_read_for_one(mirror: Mirror, tmp_path: Path, pulled: list) -> None:
+    """--test-images 0 downloads neither lists nor images of the test split."""
+    dataset = bring(mirror, tmp_path, test_images=0).dataset
+    assert (10, None) == (len(dataset.train.images), dataset.test)
+    assert {"validation"} == {split for split, _ in pulled}
+    assert [] == [path for path in mirror.got() if path in (SPLITS["test"].boxes, SPLITS["test"].images)]
 
 
 @pytest.mark.parametrize("typed", ["helmet", "HELMETS", "Helmet"])
@@ -401,12 +407,13 @@ def test_an_unknown_class_has_a_suggestion(mirror: Mirror, tmp_path: Path, pulle
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
-        ({"split": "valid"}, "--split valid", "Did you mean validation?"),
-        ({"test_split": "all"}, "--test-split all", "Valid: validation, test, train"),
-        ({"allow": ("ocluded",)}, "--allow ocluded", "Did you mean occluded?"),
-        ({"smallest_box": 1.0}, "--smallest-box 1.0", "below 1"),
-        ({"smallest_box": float("nan")}, "--smallest-box nan", "below 1"),
-        ({"mirror": "ftp://x/y"}, "--mirror ftp://x/y", "http://HOST"),
+        ({"split": "valid"}, "split is 'valid'", "Did you mean validation?"),
+        ({"test_split": "all"}, "test_split is 'all'", "Valid: validation, test, train"),
+        ({"allow": ("ocluded",)}, "allow is 'ocluded'", "Did you mean occluded?"),
+        ({"allow": 5}, "allow is 5", "list"),
+        ({"smallest_box": 1.0}, "smallest_box is 1.0", "less than 1"),
+        ({"smallest_box": float("nan")}, "smallest_box is nan", "finite number"),
+        ({"mirror": "ftp://x/y"}, "mirror is 'ftp://x/y'", "http://HOST"),
     ],
 )
 def test_impossible_options_are_usage_errors(
@@ -415,8 +422,15 @@ def test_impossible_options_are_usage_errors(
     """What cannot be meant is refused before anything is downloaded."""
     with pytest.raises(UsageError) as raised:
         bring(mirror, tmp_path, options=options)
-    assert message in raised.value.message and hint in (raised.value.hint or "")
+    assert message in raised.value.message
+    assert hint in f"{raised.value.message} {raised.value.hint}"
     assert [] == mirror.requests
+
+
+def test_the_options_name_the_splits_of_the_release() -> None:
+    """Choices and files agree; words may come as one text, and their order makes no other request."""
+    assert tuple(SPLITS) == get_args(SplitName)
+    assert ("depiction", "occluded") == OpenImagesOptions(allow="occluded, depiction").allow  # type: ignore[arg-type]
 
 
 def test_options_go_with_their_source(mirror: Mirror, tmp_path: Path) -> None:
@@ -430,7 +444,7 @@ def test_the_same_options_are_the_same_request(mirror: Mirror, tmp_path: Path, p
     """Naming a default, another mirror or --offline asks for the same data set; another filter does not."""
     bring(mirror, tmp_path)
     assert bring(mirror, tmp_path, options={"split": "validation", "mirror": None, "offline": True}).reused
-    with pytest.raises(DataError, match=r"allow \[\] \(now \['occluded'\]\)"):
+    with pytest.raises(DataError, match="options .*'occluded'"):
         bring(mirror, tmp_path, options={"allow": ("occluded",)})
 
 
@@ -552,8 +566,8 @@ class Refusal(Exception):
         self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
 
 
-def ask(tmp_path: Path, *script: bytes | Exception) -> tuple[PatientClient, Path]:
-    client = PatientClient(Answers(*script), Zoo(), SilentTask())
+def ask(tmp_path: Path, *script: bytes | Exception) -> tuple[RetryingClient, Path]:
+    client = RetryingClient(Answers(*script), Zoo(), SilentTask())
     path = tmp_path / f"{name_of(7)}.jpg"
     client.download_file("open-images-dataset", f"test/{path.name}", str(path))
     return client, path
@@ -591,7 +605,7 @@ def test_an_image_that_stays_damaged_is_never_kept(tmp_path: Path) -> None:
 def test_trouble_with_the_server_stops_the_rest(tmp_path: Path) -> None:
     """A server that stays busy is not asked for the hundred other images as well."""
     answers = Answers(Refusal(503))
-    client = PatientClient(answers, Zoo(), SilentTask())
+    client = RetryingClient(answers, Zoo(), SilentTask())
     client.download_file("b", "test/1.jpg", str(tmp_path / "1.jpg"))
     assert "cannot download test/1.jpg: the server answered 503" == client.trouble
     answers.script = [AssertionError("asked again")]

@@ -316,7 +316,7 @@ def test_an_unknown_class_and_an_empty_split_bring_no_images(mirror: Mirror) -> 
     mirror.files |= release({"validation": []})
     result = call(mirror)
     assert 3 == result.exit_code
-    assert "validation: 0 usable images of 'Helmet' for --shots 10; 0 show it" in result.stderr
+    assert "validation: too few images for 10 shots (Helmet: 0)" in result.stderr
     assert [] == images(mirror)
 
 
@@ -376,7 +376,7 @@ def test_a_measurement_is_stored_in_fiftyone(trained: Any, shapes: Path) -> None
 @needs_mongod
 def test_perfect_predictions_are_perfect_in_fiftyone(shapes: Path) -> None:
     """Predictions that are the ground truth have mAP 1 by FiftyOne as by pycocotools: boxes arrive where they belong."""
-    from fewshot_cli.datasets.formats.coco import read_split
+    from fewshot_cli.datasets.formats import read_split
     from fewshot_cli.evaluation.coco_metrics import evaluate
     from fewshot_cli.report.fiftyone_sets import store_evaluation
     from fewshot_cli.verbs.evaluate import Evaluation

@@ -8,7 +8,7 @@ from helpers_data import draw_coco, draw_image, write_document
 
 from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.augmentation.operations import load_sample, make_variant
-from fewshot_cli.datasets.formats.coco import read_split
+from fewshot_cli.datasets.formats import read_split
 from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import build_detector

@@ -1,380 +1,325 @@
-"""COCO files and images read with suspicion: every problem of a data set is reported at once."""
+"""COCO: a JSON file with images, annotations and categories, every value of which is checked."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fewshot_cli.datasets.formats.coco_layouts import Layout, find_layout
+from fewshot_cli.datasets.checks import size_reason
+from fewshot_cli.datasets.formats.coco_layouts import LAYOUTS, Layout, find_layout, has_layout, split_paths
+from fewshot_cli.datasets.formats.problems import Problems, numbered
+from fewshot_cli.datasets.formats.values import finite, is_id, is_size, member, shown
 from fewshot_cli.datasets.images import image_size
 from fewshot_cli.datasets.types import ImageRecord, Split
-from fewshot_cli.errors import DataError, DatasetError, Problem
+from fewshot_cli.errors import DataError
 
-if TYPE_CHECKING:
-    from typing import TypeGuard
+__all__ = ["EXPECTED", "read", "recognise", "split_paths"]
+
+EXPECTED = LAYOUTS
 
 TOLERANCE = 1.0
 """Pixels by which a box may leave its image: annotation tools round. It is then clipped."""
 
-_LARGEST_ID = 2**63 - 1  # what NumPy, and so pycocotools, can hold
+Corners = tuple[float, float, float, float]
+"""xyxy, pixels."""
 
 
-def read_split(folder: Path | str, *, decode_images: bool = True, skip_invalid: bool = False) -> Split:
-    """Read and check one split.
+def recognise(path: Path) -> bool:
+    """Whether `path` is a split folder in one of the layouts of `coco_layouts`, or a JSON file."""
+    return has_layout(path)
 
-    Args:
-        folder: a split folder in any layout of `layouts`, or a COCO file.
-        decode_images: decode every image and compare its size; otherwise images only have to exist
-            inside the folder, and the size in the file is believed (see `check_images`).
-        skip_invalid: leave out what is faulty (an image with its boxes, or a single box) and list it in
-            `Split.skipped` instead of raising.
 
-    Returns:
-        the split; categories without annotations that merely name a group of others are dropped.
+def read(path: Path, *, decode_images: bool = True, skip_invalid: bool = False) -> Split:
+    """Read and check one split; arguments and errors as for `formats.read_split`.
 
-    Raises:
-        DatasetError: all problems at once. Also with `skip_invalid` if the file is no COCO at all or
-            nothing usable is left.
-        DataError: no COCO layout at `folder`, or several splits.
+    Categories without annotations that merely name a group of others are dropped.
     """
-    layout = find_layout(Path(folder))
-    reading = _Reading(layout, decode_images)
-    document = reading.load()
-    reading.categories(document["categories"], document["annotations"])
-    reading.images(document["images"])
-    reading.annotations(document["annotations"])
-    split = reading.split(document)
-    if not split.images:
-        reading.report("", "holds no usable image")
-    if reading.problems and not (skip_invalid and split.images):
-        raise reading.error()
-    return split
+    layout = find_layout(Path(path))
+    problems = Problems(layout.annotations)
+    document = _load(layout.annotations, problems)
+    categories = _read_categories(document["categories"], document["annotations"], problems)
+    images = _read_images(document["images"], layout, problems, decode=decode_images)
+    boxes = _read_annotations(document["annotations"], images, categories, problems)
+    records = tuple(_record(image_id, file, boxes[image_id]) for image_id, file in images.usable.items())
+    if not records:
+        problems.add("", "holds no usable image")
+    if problems.found and not (skip_invalid and records):
+        raise problems.error(
+            "Correct the records above, or leave them out with --skip-invalid where the command has it."
+        )
+    return Split(
+        annotations=layout.annotations,
+        classes=tuple(categories.names),
+        images=records,
+        licences=_licences(document),
+        skipped=tuple(problems.found),
+        category_ids=tuple(categories.labels),
+    )
 
 
-def check_images(images: Iterable[ImageRecord]) -> dict[int, Problem]:
-    """Decode images and compare sizes; image id → its problem, for those that have one."""
-    return {
-        image.id: Problem(str(image.path), f"image {image.id}", reason)
-        for image in images
-        if (reason := _image_reason(image))
-    }
+# --- the document ---
+
+_LISTS = ("images", "annotations", "categories")
 
 
-def _image_reason(image: ImageRecord) -> str | None:
-    """Why an image cannot be used, or None."""
+def _load(file: Path, problems: Problems) -> dict[str, Any]:
+    """The JSON document with its three lists; raises DatasetError if it is not COCO at all."""
+    constants: set[str] = set()
+
+    def constant(name: str) -> float:
+        constants.add(name)
+        return float(name)
+
+    document: Any = None
     try:
-        return _size_reason((image.width, image.height), image_size(image.path))
-    except DataError as error:
-        return error.message.removeprefix(f"{image.path}: ")
+        # Python reads NaN and Infinity, which JSON does not have.
+        document = json.loads(file.read_text(encoding="utf-8-sig"), parse_constant=constant)
+    except OSError as error:
+        problems.add("", f"cannot be read: {error.strerror}")
+    except (ValueError, RecursionError) as error:
+        problems.add("", f"not valid JSON: {error}")
+    else:
+        _check_shape(document, problems)
+    if problems.found:
+        raise problems.error('A COCO file is a JSON object with the lists "images", "annotations" and "categories".')
+    if constants:
+        problems.add("", f"holds {', '.join(sorted(constants))}, which is not JSON")
+    return dict(document)
 
 
-def _size_reason(stated: tuple[int, int], actual: tuple[int, int]) -> str | None:
-    if stated == actual:
-        return None
-    turned = " (EXIF orientation applied)" if stated == actual[::-1] else ""
-    return f"the annotations say {stated[0]}×{stated[1]} pixels, the image has {actual[0]}×{actual[1]}{turned}"
+def _check_shape(document: Any, problems: Problems) -> None:
+    if not isinstance(document, dict):
+        problems.add("", "not a COCO file: the top level is not an object")
+        return
+    for key in _LISTS:
+        records = document.get(key)
+        if not isinstance(records, list):
+            problems.add("", f'not a COCO file: "{key}" is {"missing" if records is None else "not a list"}')
+
+
+def _licences(document: dict[str, Any]) -> tuple[str, ...]:
+    """What the file says about rights: its `licenses` list and a licence in `info`."""
+    info = document.get("info")
+    listed = document.get("licenses")
+    texts = [member(info, "licence"), member(info, "license")]
+    for entry in listed if isinstance(listed, list) else []:
+        name, url = member(entry, "name"), member(entry, "url")
+        texts.append(" ".join(part for part in (name, url) if isinstance(part, str) and part))
+    return tuple(dict.fromkeys(text for text in texts if isinstance(text, str) and text))
+
+
+# --- categories ---
 
 
 @dataclass(slots=True)
-class _Boxes:
-    """The boxes of one image while they are collected."""
+class _Categories:
+    """The classes.
 
-    corners: list[tuple[float, float, float, float]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    crowd: list[bool] = field(default_factory=list)
+    Attributes:
+        stated: ids of all categories of the file, usable or not.
+        labels: id → label, the index into `names`, in that order.
+        names: of the classes.
+    """
 
-
-class _Reading:
-    """One pass over one COCO file; `problems` grows as it goes."""
-
-    def __init__(self, layout: Layout, decode_images: bool) -> None:
-        self.layout = layout
-        self.decode_images = decode_images
-        self.problems: list[Problem] = []
-        self.labels: dict[int, int] = {}
-        self.classes: list[str] = []
-        self.usable: dict[int, tuple[Path, tuple[int, int]]] = {}
-        self.boxes: dict[int, _Boxes] = {}
-        self.stated_images: set[int] = set()
-        self.stated_categories: set[int] = set()
-
-    def report(self, record: str, reason: str, file: Path | None = None) -> None:
-        self.problems.append(Problem(str(file or self.layout.annotations), record, reason))
-
-    def error(self) -> DatasetError:
-        return DatasetError(
-            str(self.layout.annotations),
-            self.problems,
-            hint="Correct the records above, or leave them out with --skip-invalid where the command has it.",
-        )
-
-    def load(self) -> dict[str, Any]:
-        """The JSON document with its three lists; raises DatasetError if it is not COCO at all."""
-        constants: set[str] = set()
-        document: Any = None
-
-        def constant(name: str) -> float:
-            constants.add(name)
-            return float(name)
-
-        try:
-            text = self.layout.annotations.read_text(encoding="utf-8-sig")
-            # Python reads NaN and Infinity, which JSON does not have.
-            document = json.loads(text, parse_constant=constant)
-        except OSError as error:
-            self.report("", f"cannot be read: {error.strerror}")
-        except (ValueError, RecursionError) as error:
-            self.report("", f"not valid JSON: {error}")
-        else:
-            self._check_shape(document)
-        if self.problems:
-            raise DatasetError(
-                str(self.layout.annotations),
-                self.problems,
-                hint='A COCO file is a JSON object with the lists "images", "annotations" and "categories".',
-            )
-        if constants:
-            self.report("", f"holds {', '.join(sorted(constants))}, which is not JSON")
-        return dict(document)
-
-    def _check_shape(self, document: Any) -> None:
-        if not isinstance(document, dict):
-            self.report("", "not a COCO file: the top level is not an object")
-            return
-        for key in ("images", "annotations", "categories"):
-            records = document.get(key)
-            if not isinstance(records, list):
-                self.report("", f'not a COCO file: "{key}" is {"missing" if records is None else "not a list"}')
-
-    def categories(self, records: list[Any], annotations: list[Any]) -> None:
-        """Fill `labels` and `classes`, in the order of the file."""
-        stated = [_get(annotation, "category_id") for annotation in annotations]
-        used = {number for number in stated if _is_id(number)}
-        for position, record in enumerate(records):
-            number = self._unique_id(record, "category", position, self.stated_categories)
-            if number is None or (number not in used and _is_placeholder(record, records)):
-                continue
-            name = record.get("name")
-            if not isinstance(name, str) or not name.strip():
-                self.report(f"category {number}", f"the name is not a non-empty string: {_short(name)}")
-            elif name in self.classes:
-                self.report(f"category {number}", f"another category has the name {name!r} too")
-            else:
-                self.labels[number] = len(self.classes)
-                self.classes.append(name)
-
-    def images(self, records: list[Any]) -> None:
-        """Fill `usable` with those that can be used."""
-        seen: dict[Path, int] = {}
-        for position, record in enumerate(records):
-            number = self._unique_id(record, "image", position, self.stated_images)
-            if number is None:
-                continue
-            path = self._image_path(record, number)
-            if path is None:
-                continue
-            if path in seen:
-                self.report(f"image {number}", f"{_short(record['file_name'])} is already image {seen[path]}")
-                continue
-            seen[path] = number
-            size = self._image_size(record, number, path)
-            if size:
-                self.usable[number] = (path, size)
-                self.boxes[number] = _Boxes()
-
-    def annotations(self, records: list[Any]) -> None:
-        """Fill `boxes` with those that can be used."""
-        seen: set[int] = set()
-        for position, record in enumerate(records):
-            number = self._unique_id(record, "annotation", position, seen)
-            if number is not None:
-                self._annotation(record, f"annotation {number}")
-
-    def split(self, document: dict[str, Any]) -> Split:
-        return Split(
-            annotations=self.layout.annotations,
-            classes=tuple(self.classes),
-            images=tuple(self._image(number) for number in self.usable),
-            licences=_licences(document),
-            skipped=tuple(self.problems),
-            category_ids=tuple(sorted(self.labels, key=lambda number: self.labels[number])),
-        )
-
-    def _image(self, number: int) -> ImageRecord:
-        path, (width, height) = self.usable[number]
-        boxes = self.boxes[number]
-        return ImageRecord(
-            id=number,
-            path=path,
-            width=width,
-            height=height,
-            boxes=np.array(boxes.corners, dtype=np.float32).reshape(-1, 4),
-            labels=np.array(boxes.labels, dtype=np.int64),
-            crowd=np.array(boxes.crowd, dtype=np.bool_),
-        )
-
-    def _unique_id(self, record: Any, kind: str, position: int, seen: set[int]) -> int | None:
-        """The id of a record, noted in `seen`; None, and a problem, if it has no usable one."""
-        if not isinstance(record, dict):
-            self.report(f"{kind} at position {position}", "not an object")
-            return None
-        number = record.get("id")
-        if not _is_id(number):
-            self.report(f"{kind} at position {position}", f"the id is not an integer: {_short(number)}")
-            return None
-        if number in seen:
-            self.report(f"{kind} {number}", "the id is used twice")
-            return None
-        seen.add(number)
-        return number
-
-    def _image_path(self, record: dict[str, Any], number: int) -> Path | None:
-        name = record.get("file_name")
-        if not isinstance(name, str) or not name:
-            self.report(f"image {number}", f"the file_name is not a non-empty string: {_short(name)}")
-            return None
-        try:
-            path, reason = _find_image(self.layout.image_roots, name)
-        except (OSError, ValueError, RuntimeError) as error:  # NUL, a name too long, a loop of links
-            path, reason = None, f"{_short(name)} is not a usable file name: {error}"
-        if reason:
-            self.report(f"image {number}", reason)
-        return path
-
-    def _image_size(self, record: dict[str, Any], number: int, path: Path) -> tuple[int, int] | None:
-        """(width, height) in pixels; None, and a problem, if the image cannot be used."""
-        stated = [record.get("width"), record.get("height")]
-        if any(value is not None and not _is_size(value) for value in stated):
-            self.report(f"image {number}", f"width and height are not positive integers: {_short(stated)}")
-            return None
-        complete = (int(stated[0]), int(stated[1])) if stated[0] and stated[1] else None
-        if complete and not self.decode_images:
-            return complete
-        try:
-            actual = image_size(path, decode=self.decode_images)
-        except DataError as error:
-            self.report(f"image {number}", error.message.removeprefix(f"{path}: "), path)
-            return None
-        reason = _size_reason(complete, actual) if complete else None
-        if reason:
-            self.report(f"image {number}", reason, path)
-            return None
-        return actual
-
-    def _annotation(self, record: dict[str, Any], name: str) -> None:
-        reasons: list[str] = []
-        image, category, crowd = record.get("image_id"), record.get("category_id"), record.get("iscrowd", 0)
-        if not _is_id(image) or image not in self.stated_images:
-            reasons.append(f"no image has the id {_short(image)}")
-        if not _is_id(category) or category not in self.stated_categories:
-            reasons.append(f"no category has the id {_short(category)}")
-        if crowd not in (0, 1):
-            reasons.append(f"iscrowd is neither 0 nor 1: {_short(crowd)}")
-        usable = self.usable.get(image) if _is_id(image) else None
-        box, reason = _read_box(record.get("bbox"), usable[1] if usable else None)
-        if reason:
-            reasons.append(reason)
-        for text in reasons:
-            self.report(name, text)
-        # An image or category that was itself reported takes its boxes along without another word.
-        if _is_id(image) and usable and box and not reasons and category in self.labels:
-            collected = self.boxes[image]
-            collected.corners.append(box)
-            collected.labels.append(self.labels[category])
-            collected.crowd.append(bool(crowd))
+    stated: set[int] = field(default_factory=set)
+    labels: dict[int, int] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
 
 
-def _find_image(roots: Sequence[Path], name: str) -> tuple[Path | None, str | None]:
-    """(file, None) or (None, reason). The file lies inside its root with all symbolic links followed."""
-    parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
-    if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
-        return None, f"{_short(name)} leads out of the folder"
-    for root in roots:
-        path = root / name
-        if not path.exists():
+def _read_categories(records: list[Any], annotations: list[Any], problems: Problems) -> _Categories:
+    """The usable categories, in the order of the file."""
+    stated = [member(annotation, "category_id") for annotation in annotations]
+    used = {category_id for category_id in stated if is_id(category_id)}
+    categories = _Categories()
+    for category_id, record in numbered(records, "category", problems):
+        categories.stated.add(category_id)
+        if category_id not in used and _names_a_group(record, records):
             continue
-        if not path.resolve().is_relative_to(root.resolve()):
-            return None, f"{_short(name)} is a link that leads out of the folder"
-        if not path.is_file():
-            return None, f"{_short(name)} is not a file"
-        if path.stat().st_size == 0:
-            return None, f"{_short(name)}: the file is empty"
-        return root / PurePosixPath(name), None
-    return None, f"{_short(name)} does not exist in {roots[0] if roots else 'any image folder'}"
+        name = record.get("name")
+        if not isinstance(name, str) or not name.strip():
+            problems.add(f"category {category_id}", f"the name is not a non-empty string: {shown(name)}")
+        elif name in categories.names:
+            problems.add(f"category {category_id}", f"another category has the name {name!r} too")
+        else:
+            categories.labels[category_id] = len(categories.names)
+            categories.names.append(name)
+    return categories
 
 
-def _read_box(bbox: Any, size: tuple[int, int] | None) -> tuple[tuple[float, float, float, float] | None, str | None]:
-    """COCO xywh → (xyxy clipped to the image, None) or (None, reason); pixels."""
-    if not isinstance(bbox, list) or len(bbox) != 4:
-        return None, f"bbox is not a list of four numbers: {_short(bbox)}"
-    numbers = [_number(value) for value in bbox]
-    if None in numbers:
-        return None, f"bbox holds something that is not a finite number: {_short(bbox)}"
-    x, y, w, h = (float(value) for value in numbers if value is not None)
-    if w <= 0 or h <= 0:
-        return None, f"bbox has no positive width and height: {_short(bbox)}"
-    if size is None:
-        return (x, y, x + w, y + h), None
-    width, height = size
-    if min(x, y) < -TOLERANCE or x + w > width + TOLERANCE or y + h > height + TOLERANCE:
-        return None, f"bbox {_short(bbox)} (x, y, width, height) leaves the image of {width}×{height} pixels"
-    corners = np.array([max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)], dtype=np.float32)
-    if corners[2] <= corners[0] or corners[3] <= corners[1]:
-        return None, f"bbox {_short(bbox)} has no area inside the image of {width}×{height} pixels"
-    return (float(corners[0]), float(corners[1]), float(corners[2]), float(corners[3])), None
-
-
-def _is_id(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST_ID
-
-
-def _is_size(value: Any) -> bool:
-    number = _number(value)
-    return number is not None and number > 0 and number == int(number)
-
-
-def _number(value: Any) -> float | None:
-    """A finite float, or None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
-def _get(record: Any, key: str) -> Any:
-    return record.get(key) if isinstance(record, dict) else None
-
-
-def _is_placeholder(record: dict[str, Any], records: list[Any]) -> bool:
+def _names_a_group(record: dict[str, Any], records: list[Any]) -> bool:
     """True for an entry that only names a group of others, as Roboflow's category 0 does."""
     others = [other for other in records if isinstance(other, dict) and other is not record]
     name = record.get("name")
     return isinstance(name, str) and any(name in (other.get("name"), other.get("supercategory")) for other in others)
 
 
-def _licences(document: dict[str, Any]) -> tuple[str, ...]:
-    """Whatever the file says about rights: its `licenses` list and a licence in `info`."""
-    info = document.get("info")
-    listed = document.get("licenses")
-    texts = [_get(info, "licence"), _get(info, "license")]
-    for entry in listed if isinstance(listed, list) else []:
-        name, url = _get(entry, "name"), _get(entry, "url")
-        texts.append(" ".join(part for part in (name, url) if isinstance(part, str) and part))
-    return tuple(dict.fromkeys(text for text in texts if isinstance(text, str) and text))
+# --- images ---
 
 
-def _short(value: Any) -> str:
-    """A value for a message, on one line of bounded length; never fails."""
+class _ImageFile(NamedTuple):
+    """An image that can be used: its file, and (width, height) in pixels."""
+
+    path: Path
+    size: tuple[int, int]
+
+
+@dataclass(slots=True)
+class _Images:
+    """The images: ids of all of the file, and the files of those that can be used."""
+
+    stated: set[int] = field(default_factory=set)
+    usable: dict[int, _ImageFile] = field(default_factory=dict)
+
+
+def _read_images(records: list[Any], layout: Layout, problems: Problems, *, decode: bool) -> _Images:
+    images = _Images()
+    seen: dict[Path, int] = {}
+    for image_id, record in numbered(records, "image", problems):
+        images.stated.add(image_id)
+        path = _image_path(record, image_id, layout.image_roots, problems)
+        if path is None:
+            continue
+        if path in seen:
+            problems.add(f"image {image_id}", f"{shown(record['file_name'])} is already image {seen[path]}")
+            continue
+        seen[path] = image_id
+        size = _image_size(record, image_id, path, problems, decode=decode)
+        if size:
+            images.usable[image_id] = _ImageFile(path, size)
+    return images
+
+
+def _image_path(record: dict[str, Any], image_id: int, roots: Sequence[Path], problems: Problems) -> Path | None:
+    name = record.get("file_name")
+    if not isinstance(name, str) or not name:
+        problems.add(f"image {image_id}", f"the file_name is not a non-empty string: {shown(name)}")
+        return None
     try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, a nest of lists
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:79] + "…"
+        path, reason = _find_image(roots, name)
+    except (OSError, ValueError, RuntimeError) as error:  # NUL, a name too long, a loop of links
+        path, reason = None, f"{shown(name)} is not a usable file name: {error}"
+    if reason:
+        problems.add(f"image {image_id}", reason)
+    return path
+
+
+def _find_image(roots: Sequence[Path], name: str) -> tuple[Path | None, str | None]:
+    """(file, None) or (None, reason). The file lies inside its root with all symbolic links followed."""
+    parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
+    if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
+        return None, f"{shown(name)} leads out of the folder"
+    for root in roots:
+        path = root / name
+        if not path.exists():
+            continue
+        if not path.resolve().is_relative_to(root.resolve()):
+            return None, f"{shown(name)} is a link that leads out of the folder"
+        if not path.is_file():
+            return None, f"{shown(name)} is not a file"
+        if path.stat().st_size == 0:
+            return None, f"{shown(name)}: the file is empty"
+        return root / PurePosixPath(name), None
+    return None, f"{shown(name)} does not exist in {roots[0] if roots else 'any image folder'}"
+
+
+def _image_size(
+    record: dict[str, Any], image_id: int, path: Path, problems: Problems, *, decode: bool
+) -> tuple[int, int] | None:
+    """(width, height) in pixels; None, and a problem, if the image cannot be used."""
+    stated = [record.get("width"), record.get("height")]
+    if any(value is not None and not is_size(value) for value in stated):
+        problems.add(f"image {image_id}", f"width and height are not positive integers: {shown(stated)}")
+        return None
+    complete = (int(stated[0]), int(stated[1])) if stated[0] and stated[1] else None
+    if complete and not decode:
+        return complete
+    try:
+        actual = image_size(path, decode=decode)
+        reason = size_reason(complete, actual) if complete else None
+    except DataError as error:
+        reason = error.message.removeprefix(f"{path}: ")
+    if reason:
+        problems.add(f"image {image_id}", reason, path)
+        return None
+    return actual
+
+
+# --- annotations ---
+
+
+@dataclass(slots=True)
+class _Boxes:
+    """The boxes of one image while they are collected."""
+
+    corners: list[Corners] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+
+
+def _read_annotations(
+    records: list[Any], images: _Images, categories: _Categories, problems: Problems
+) -> Mapping[int, _Boxes]:
+    """The usable boxes of each usable image, in the order of the file."""
+    boxes = {image_id: _Boxes() for image_id in images.usable}
+    for annotation_id, record in numbered(records, "annotation", problems):
+        image_id, category_id = record.get("image_id"), record.get("category_id")
+        file = images.usable.get(image_id) if is_id(image_id) else None
+        box, reason = _read_box(record.get("bbox"), file.size if file else None)
+        reasons = [*_reference_reasons(record, images, categories), *([reason] if reason else [])]
+        for text in reasons:
+            problems.add(f"annotation {annotation_id}", text)
+        # An image or category that was itself reported takes its boxes along without another word.
+        if not reasons and box and image_id in boxes and category_id in categories.labels:
+            boxes[image_id].corners.append(box)
+            boxes[image_id].labels.append(categories.labels[category_id])
+            boxes[image_id].crowd.append(bool(record.get("iscrowd", 0)))
+    return boxes
+
+
+def _reference_reasons(record: dict[str, Any], images: _Images, categories: _Categories) -> Iterator[str]:
+    """What is wrong with an annotation besides its box."""
+    image_id, category_id, crowd = record.get("image_id"), record.get("category_id"), record.get("iscrowd", 0)
+    if not is_id(image_id) or image_id not in images.stated:
+        yield f"no image has the id {shown(image_id)}"
+    if not is_id(category_id) or category_id not in categories.stated:
+        yield f"no category has the id {shown(category_id)}"
+    if crowd not in (0, 1):
+        yield f"iscrowd is neither 0 nor 1: {shown(crowd)}"
+
+
+def _read_box(bbox: Any, size: tuple[int, int] | None) -> tuple[Corners | None, str | None]:
+    """COCO xywh → (xyxy clipped to the image, None) or (None, reason); pixels."""
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        return None, f"bbox is not a list of four numbers: {shown(bbox)}"
+    numbers = [finite(value) for value in bbox]
+    if None in numbers:
+        return None, f"bbox holds something that is not a finite number: {shown(bbox)}"
+    x, y, w, h = (float(value) for value in numbers if value is not None)
+    if w <= 0 or h <= 0:
+        return None, f"bbox has no positive width and height: {shown(bbox)}"
+    if size is None:
+        return (x, y, x + w, y + h), None
+    width, height = size
+    if min(x, y) < -TOLERANCE or x + w > width + TOLERANCE or y + h > height + TOLERANCE:
+        return None, f"bbox {shown(bbox)} (x, y, width, height) leaves the image of {width}×{height} pixels"
+    corners = np.array([max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)], dtype=np.float32)
+    if corners[2] <= corners[0] or corners[3] <= corners[1]:
+        return None, f"bbox {shown(bbox)} has no area inside the image of {width}×{height} pixels"
+    return (float(corners[0]), float(corners[1]), float(corners[2]), float(corners[3])), None
+
+
+def _record(image_id: int, file: _ImageFile, boxes: _Boxes) -> ImageRecord:
+    return ImageRecord(
+        id=image_id,
+        path=file.path,
+        width=file.size[0],
+        height=file.size[1],
+        boxes=np.array(boxes.corners, dtype=np.float32).reshape(-1, 4),
+        labels=np.array(boxes.labels, dtype=np.int64),
+        crowd=np.array(boxes.crowd, dtype=np.bool_),
+    )

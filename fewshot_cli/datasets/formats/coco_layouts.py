@@ -11,10 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES
 from fewshot_cli.errors import DataError
 
-TRAIN_NAMES = ("train", "pool")
-TEST_NAMES = ("test", "valid", "val")
+LAYOUTS = (
+    "annotations.json beside images/, _annotations.coco.json (Roboflow), "
+    "annotations/instances_NAME.json, or a folder with train/ and test/."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,7 @@ def find_layout(path: Path) -> Layout:
         )
     if not path.exists():
         raise DataError(f"{path} does not exist", hint="Give a folder that holds COCO annotations and images.")
-    raise DataError(
-        f"{path} holds no COCO annotations",
-        hint="Expected annotations.json beside images/, _annotations.coco.json (Roboflow), "
-        "annotations/instances_NAME.json, or a folder with train/ and test/.",
-    )
+    raise DataError(f"{path} holds no COCO annotations", hint=f"Expected {LAYOUTS}")
 
 
 def has_layout(path: Path) -> bool:

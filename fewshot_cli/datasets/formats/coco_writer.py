@@ -21,7 +21,7 @@ def write_split(folder: Path, split: Split) -> Split:
 
     Raises:
         DataError: an image cannot be read.
-        StorageError: the disk refuses.
+        StorageError: the folder cannot be written.
     """
     write_folder(folder, lambda temporary: fill_split(temporary, split), overwrite=True)
     return _moved(split, folder)

@@ -1,1 +1,15 @@
-"""Miniature: a small world drawn by this package, for work without a network. It stands in for the download only."""
+"""`--source miniature`: a small world drawn by this package, for work without a network."""
+
+from __future__ import annotations
+
+from fewshot_cli.sources.survey import Query, Survey
+
+DETECTOR = "retinanet_mini"
+"""Pretrained on the base classes of this world."""
+
+
+def survey(query: Query) -> Survey:
+    """The scenes of the asked classes; see `source.survey_world`."""
+    from fewshot_cli.sources.miniature.source import survey_world
+
+    return survey_world(query)

@@ -12,7 +12,7 @@ from fewshot_cli.sources.miniature.pen import enlarged
 
 
 def photograph(image: Image.Image, rng: Random) -> bytes:
-    """The scene as a JPEG file, as dark, tinted, blurred, noisy and compressed as chance has it."""
+    """The scene as a JPEG file, with random brightness, tint, blur, noise and compression."""
     image = _tinted(_lit(image, rng), rng)
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.3)))

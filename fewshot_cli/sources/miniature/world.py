@@ -1,4 +1,4 @@
-"""Scenes as images on disk, in COCO format, drawn by as many processes as asked."""
+"""Scenes as images on disk, in COCO format, drawn by one process or several."""
 
 from __future__ import annotations
 
@@ -33,9 +33,17 @@ class SceneKey(NamedTuple):
     @property
     def image_id(self) -> int:
         """Unique within a part."""
-        place = 1 + list(CLASSES).index(self.focus) if self.focus else 0
-        return place * 1_000_000 + self.number + 1
+        return _FOCUSES.index(self.focus) * _SCENES_A_FOCUS + self.number + 1
 
+
+def scene_of(part: str, image_id: int) -> SceneKey:
+    """The scene that has this `image_id` in a part."""
+    place, number = divmod(image_id - 1, _SCENES_A_FOCUS)
+    return SceneKey(part, _FOCUSES[place], number)
+
+
+_FOCUSES = (None, *CLASSES)
+_SCENES_A_FOCUS = 1_000_000  # numbers that image ids have room for
 
 PRETRAIN, HELD_OUT, TRAIN, TEST = "pretrain", "held-out", "train", "test"
 """Parts of the world. No scene is in two of them; the first two hold base classes only."""
@@ -47,7 +55,7 @@ def draw_base_split(folder: Path, part: str, count: int, *, processes: int = 1) 
     Annotations carry the flags `occluded`, `truncated` and `group` besides COCO's own keys.
 
     Raises:
-        StorageError: the disk refuses.
+        StorageError: a file cannot be written.
     """
     keys = [SceneKey(part, None, number) for number in range(count)]
     images = make_folder(folder / "images")

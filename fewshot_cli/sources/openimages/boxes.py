@@ -19,18 +19,7 @@ from numpy.typing import NDArray
 
 from fewshot_cli.errors import DataError
 from fewshot_cli.progress import Reporter, SilentReporter
-
-FLAGS = {
-    "occluded": "IsOccluded",
-    "truncated": "IsTruncated",
-    "group-of": "IsGroupOf",
-    "depiction": "IsDepiction",
-    "inside": "IsInside",
-}
-"""What a person calls a mark → its column."""
-
-UNKNOWN = "unknown"
-"""A mark that Open Images gives as −1: nobody looked. It counts as a mark of its own."""
+from fewshot_cli.sources.openimages.release import FLAGS, UNKNOWN
 
 SMALL = "small"
 INVALID = "invalid"
@@ -54,7 +43,7 @@ class Box:
 
 
 @dataclass(slots=True)
-class Survey:
+class ClassRows:
     """The rows of one class in one split.
 
     Attributes:
@@ -72,8 +61,8 @@ class Survey:
 
     def bad(self, allow: Iterable[str]) -> NDArray[np.bool_]:
         """(P,) whether an image has a mark that is not allowed, or only boxes around groups."""
-        refused = sum(bit for name, bit in _BIT.items() if name not in set(allow))
-        return ((self.masks & np.uint16(refused)) != 0) | ((self.masks & np.uint16(_SINGLE)) == 0)
+        leaving_out = sum(bit for name, bit in _BIT.items() if name not in set(allow))
+        return ((self.masks & np.uint16(leaving_out)) != 0) | ((self.masks & np.uint16(_SINGLE)) == 0)
 
     def reasons(self, allow: Iterable[str]) -> dict[str, int]:
         """Mark → images that have it, for the marks that are not allowed; an image may have several."""
@@ -93,16 +82,16 @@ class _Rows:
     masks: array = field(default_factory=lambda: array("H"))
     places: array = field(default_factory=lambda: array("Q"))
 
-    def survey(self, label: str) -> Survey:
+    def finished(self, label: str) -> ClassRows:
         row_ids = np.frombuffer(self.ids, dtype=np.uint64)
         ids, inverse = np.unique(row_ids, return_inverse=True)
         masks = np.zeros(len(ids), dtype=np.uint16)
         np.bitwise_or.at(masks, inverse, np.frombuffer(self.masks, dtype=np.uint16))
-        return Survey(label, ids, masks, row_ids, np.frombuffer(self.places, dtype=np.uint64))
+        return ClassRows(label, ids, masks, row_ids, np.frombuffer(self.places, dtype=np.uint64))
 
 
 class _Columns:
-    """Where the header says that things stand, and what a row says there."""
+    """Positions of the columns in the header, and the values of a row."""
 
     def __init__(self, path: Path, header: bytes) -> None:
         names = header.decode("utf-8", "replace").strip().split(",")
@@ -148,9 +137,9 @@ class _Columns:
 _HINT = "Remove the file; the next call downloads it again."
 
 
-def survey(
+def find_rows(
     path: Path, labels: Sequence[str], *, smallest: float = 0.0, reporter: Reporter | None = None
-) -> list[Survey]:
+) -> list[ClassRows]:
     """Read the rows of some classes.
 
     Rows need not be in any order: all rows of an image count, wherever they stand.
@@ -162,7 +151,7 @@ def survey(
         reporter: sees the progress, in bytes.
 
     Returns:
-        one Survey a label.
+        one ClassRows a label.
 
     Raises:
         DataError: the file is no list of boxes, or a row of these classes is damaged.
@@ -181,7 +170,7 @@ def survey(
                     _collect(found, columns, line, place, smallest)
                 place += len(line)
             task.advance(place - began)
-    return [rows.survey(label.decode()) for label, rows in found.items()]
+    return [rows.finished(label.decode()) for label, rows in found.items()]
 
 
 def _collect(found: dict[bytes, _Rows], columns: _Columns, line: bytes, place: int, smallest: float) -> None:
@@ -198,19 +187,19 @@ def _collect(found: dict[bytes, _Rows], columns: _Columns, line: bytes, place: i
     rows.places.append(place)
 
 
-def read_boxes(path: Path, surveys: Sequence[Survey], chosen: Sequence[int]) -> tuple[dict[int, list[Box]], bytes]:
+def read_boxes(path: Path, rows: Sequence[ClassRows], chosen: Sequence[int]) -> tuple[dict[int, list[Box]], bytes]:
     """The boxes of chosen images, and their rows as a CSV of their own.
 
     Args:
-        path: the file that was surveyed.
-        surveys: of the classes whose boxes are wanted.
+        path: the file that `find_rows` read.
+        rows: of the classes whose boxes are wanted.
         chosen: images.
 
     Returns:
         image → boxes, clipped to the image, in the order of the file; and the header with just these rows.
     """
     wanted = np.array(chosen, dtype=np.uint64)
-    places = np.concatenate([each.row_places[np.isin(each.row_ids, wanted)] for each in surveys])
+    places = np.concatenate([each.row_places[np.isin(each.row_ids, wanted)] for each in rows])
     boxes: dict[int, list[Box]] = {number: [] for number in chosen}
     with path.open("rb") as stream:
         kept = [header := stream.readline()]

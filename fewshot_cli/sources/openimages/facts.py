@@ -1,4 +1,4 @@
-"""What Open Images knows about its images besides boxes: who took them, under which licence, which way is up."""
+"""The facts about images that Open Images lists besides boxes: author, licence, rotation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot_cli.errors import DataError
-
-ROTATED = "rotated"
-"""An image that its author meant to be turned. Pixels and boxes agree with each other, but the object lies
-on its side; `nan` (the author's own was gone when Open Images looked) counts as upright."""
 
 FACTS = {
     "author": "Author",

@@ -1,8 +1,8 @@
-"""Phase two: FiftyOne downloads the chosen images, and only those.
+"""FiftyOne downloads the drawn images, and only those.
 
 `fiftyone.utils.openimages.download_open_images_split` gets short lists of images and boxes, so that it does not
-fetch the long ones, and a client for S3 that is patient: it tries again, verifies each image before it gets
-its name, and remembers a failure instead of raising, which would end the whole batch.
+download the long ones, and a client for S3 that tries again, verifies each image before it gets its name, and notes a
+failure instead of raising, which would end the whole batch.
 """
 
 from __future__ import annotations
@@ -40,44 +40,44 @@ HINT = (
 _OVER = "the download is over"
 
 
-def name_of(image: int) -> str:
+def name_of(image_id: int) -> str:
     """The id of an image as Open Images writes it: 16 hex digits."""
-    return f"{image:016x}"
+    return f"{image_id:016x}"
 
 
-def image_path(zoo: Zoo, split: str, image: int) -> Path:
+def image_path(zoo: Zoo, split: str, image_id: int) -> Path:
     """Where an image is or will be."""
-    return zoo.root / split / "data" / f"{name_of(image)}.jpg"
+    return zoo.root / split / "data" / f"{name_of(image_id)}.jpg"
 
 
-def pull(zoo: Zoo, split: str, images: Sequence[int], boxes: bytes) -> dict[int, str]:
+def pull(zoo: Zoo, split: str, image_ids: Sequence[int], boxes: bytes) -> dict[int, str]:
     """Bring images into the zoo folder; those that are there and whole are not touched.
 
     Args:
         zoo: where to.
         split: they are of one split.
-        images: which.
+        image_ids: which.
         boxes: their rows of the box CSV, with its header.
 
     Returns:
-        image → why it cannot be had, for those that the server does not have or has only damaged. All others
+        image id → why it cannot be had, for those that the server does not have or has only damaged. All others
         are in place, whole, when this returns.
 
     Raises:
         NetworkError: no connection, a server that stays busy, or `--offline` and an image that is not here.
         ConfigError: FiftyOne is not installed.
-        StorageError: the disk refuses.
+        StorageError: the folder cannot be written.
     """
     folder = zoo.root / split
     make_folder(folder / "data")
     with web.only_writer(folder, zoo.reporter):
-        missing = [image for image in images if not _is_whole(image_path(zoo, split, image))]
+        missing = [image_id for image_id in image_ids if not _is_whole(image_path(zoo, split, image_id))]
         if not missing:
             return {}
         if zoo.offline:
             raise NetworkError(
-                f"{len(missing)} of {len(images)} images are not in {folder / 'data'}, "
-                f"and --offline forbids to download them: {_some(missing)}",
+                f"{len(missing)} of {len(image_ids)} images are not in {folder / 'data'}, "
+                f"and --offline allows no download: {_some(missing)}",
                 hint="Run the command once without --offline.",
             )
         _leave_lists(zoo, folder, split, missing, boxes)
@@ -97,18 +97,18 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _some(images: Sequence[int]) -> str:
-    shown = ", ".join(name_of(image) for image in images[:5])
-    return f"{shown}, …" if len(images) > 5 else shown
+def _some(image_ids: Sequence[int]) -> str:
+    shown = ", ".join(name_of(image_id) for image_id in image_ids[:5])
+    return f"{shown}, …" if len(image_ids) > 5 else shown
 
 
-def _leave_lists(zoo: Zoo, folder: Path, split: str, images: Sequence[int], boxes: bytes) -> None:
+def _leave_lists(zoo: Zoo, folder: Path, split: str, image_ids: Sequence[int], boxes: bytes) -> None:
     """Put the lists where FiftyOne looks before it downloads its own, and remove what a killed download left."""
     with storage_errors(folder):
         for leftover in (folder / "data").glob("*.part*"):
             leftover.unlink()
     names = zoo.classes()
-    rows = "".join(f"{name_of(image)},{split}\n" for image in images)
+    rows = "".join(f"{name_of(image_id)},{split}\n" for image_id in image_ids)
     classes = "".join(f"{label},{_quoted(name)}\n" for name, label in names.items())
     _write(folder / "metadata" / "image_ids.csv", f"ImageID,Subset\n{rows}".encode())
     _write(folder / "metadata" / "classes.csv", classes.encode())
@@ -139,10 +139,10 @@ def _with_names(tree: Any, names: dict[str, str]) -> Any:
     return {**named, "LabelName": names.get(label, "Entity")} if isinstance(label, str) else named
 
 
-def _download(zoo: Zoo, split: str, images: Sequence[int], task: Task) -> PatientClient:
-    """Let FiftyOne download; what fails is told by the client that this returns."""
+def _download(zoo: Zoo, split: str, image_ids: Sequence[int], task: Task) -> RetryingClient:
+    """Download through FiftyOne; the client that is returned holds what failed."""
     openimages = import_fiftyone("fiftyone.utils.openimages")
-    client = PatientClient(_s3_client(zoo.mirror), zoo, task)
+    client = RetryingClient(_s3_client(zoo.mirror), zoo, task)
     try:
         with quiet(), _default_client(client):
             openimages.download_open_images_split(
@@ -150,42 +150,42 @@ def _download(zoo: Zoo, split: str, images: Sequence[int], task: Task) -> Patien
                 split,
                 version=VERSION,
                 label_types=["detections"],
-                image_ids=[name_of(image) for image in images],
+                image_ids=[name_of(image_id) for image_id in image_ids],
                 num_workers=WORKERS,
                 # No shuffle and no seed: they would set Python's global generator.
             )
     except Exception as error:  # whatever it is, what came is kept and the next call goes on
-        raise NetworkError(f"FiftyOne gave up on Open Images {split}: {error!r}", hint=HINT) from error
+        raise NetworkError(f"FiftyOne's download of Open Images {split} failed: {error!r}", hint=HINT) from error
     finally:
         client.trouble = client.trouble or _OVER  # after Ctrl-C its threads live on
     return client
 
 
-def _failures(zoo: Zoo, split: str, images: Sequence[int], client: PatientClient) -> dict[int, str]:
+def _failures(zoo: Zoo, split: str, image_ids: Sequence[int], client: RetryingClient) -> dict[int, str]:
     if client.disk is not None:
         with storage_errors(zoo.root / split / "data"):
             raise client.disk
-    arrived = [image for image in images if image_path(zoo, split, image).is_file()]
+    absent = [image_id for image_id in image_ids if not image_path(zoo, split, image_id).is_file()]
     if client.trouble != _OVER:
-        raise NetworkError(f"{client.trouble}; {len(arrived)} of {len(images)} images came and are kept", hint=HINT)
-    lost = {image: client.faulty.get(name_of(image), "FiftyOne did not ask for it") for image in images}
-    return {image: reason for image, reason in lost.items() if image not in set(arrived)}
+        arrived = len(image_ids) - len(absent)
+        raise NetworkError(f"{client.trouble}; {arrived} of {len(image_ids)} images came and are kept", hint=HINT)
+    return {image_id: client.faulty.get(name_of(image_id), "FiftyOne did not ask for it") for image_id in absent}
 
 
 # --- S3 ---
 
 
 @dataclass(slots=True)
-class PatientClient:
-    """Stands in for boto3's client where FiftyOne downloads one file after the other, in several threads.
+class RetryingClient:
+    """Takes the place of boto3's client where FiftyOne downloads one file after the other, in several threads.
 
     Attributes:
         client: boto3's.
-        zoo: says what is retried.
+        zoo: its reporter hears of retries.
         task: advances by one with every image.
-        faulty: id → why the server's copy cannot be used.
+        faulty: image name → why the server's copy cannot be used.
         trouble: what is wrong with the connection or the server; nothing more is tried then.
-        disk: the disk's refusal.
+        disk: the error of a disk that could not be written.
     """
 
     client: Any
@@ -243,7 +243,7 @@ class PatientClient:
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """Why an attempt failed; `again`: another may not; `image`: it is this image's fault, not the network's."""
+    """Why an attempt failed; `again`: another attempt may succeed; `image`: only this image is concerned."""
 
     reason: str
     again: bool = False
@@ -261,7 +261,7 @@ def _fault_of(error: Exception) -> _Fault:
 
 
 def _s3_client(mirror: str | None) -> Any:
-    """A client without signature, profile or endpoint of the user's: those belong to other buckets.
+    """A client without the user's signature, profile and endpoint: those belong to other buckets.
 
     Proxy variables and AWS_CA_BUNDLE are honoured.
     """
@@ -270,13 +270,13 @@ def _s3_client(mirror: str | None) -> Any:
     import botocore.session
     from botocore.config import Config
 
-    nobody = {name: (None, None, value, None) for name, value in _NO_SETTINGS.items()}
-    session = boto3.Session(botocore_session=botocore.session.Session(nobody), region_name="us-east-1")
+    no_settings = {name: (None, None, value, None) for name, value in _NO_SETTINGS.items()}
+    session = boto3.Session(botocore_session=botocore.session.Session(no_settings), region_name="us-east-1")
     config = Config(
         signature_version=botocore.UNSIGNED,
         connect_timeout=TIMEOUT,
         read_timeout=TIMEOUT,
-        retries={"total_max_attempts": 1},  # PatientClient's are enough
+        retries={"total_max_attempts": 1},  # RetryingClient's are enough
         max_pool_connections=2 * WORKERS,
         ignore_configured_endpoint_urls=True,
         s3={"addressing_style": "path"} if mirror else None,  # else the bucket would become part of the host's name
@@ -289,7 +289,7 @@ _NO_SETTINGS = {"profile": None, "config_file": os.devnull, "credentials_file": 
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """What boto3 asks for a client when nobody made a session."""
+    """Takes the place of boto3's default session."""
 
     made: Any
 

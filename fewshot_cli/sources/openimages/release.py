@@ -12,6 +12,25 @@ VERSION = "v7"
 ORIGIN = "https://storage.googleapis.com"
 """What `--mirror` replaces for the metadata. The images' origin is the public bucket below, on S3."""
 
+FLAGS = {
+    "occluded": "IsOccluded",
+    "truncated": "IsTruncated",
+    "group-of": "IsGroupOf",
+    "depiction": "IsDepiction",
+    "inside": "IsInside",
+}
+"""A mark of a box → its column in the box CSV."""
+
+UNKNOWN = "unknown"
+"""A mark that Open Images gives as −1: not checked. It counts as a mark of its own."""
+
+ROTATED = "rotated"
+"""An image whose metadata has a rotation. Pixels and boxes agree with each other, but the object lies on its side;
+`nan` (no longer known when Open Images collected it) counts as upright."""
+
+ALLOWABLE = (*FLAGS, UNKNOWN, ROTATED)
+"""Marks that leave an image out unless `--allow` names them."""
+
 BUCKET = "open-images-dataset"
 CLASSES = "openimages/v5/class-descriptions-boxable.csv"
 HIERARCHY = "openimages/2018_04/bbox_labels_600_hierarchy.json"

@@ -5,8 +5,8 @@
       <split>/data/          images, each verified before it got its name
       <split>/metadata/ labels/   what FiftyOne reads while it downloads
 
-It is not FiftyOne's own zoo folder: FiftyOne takes a list that is there for the whole list, so the short ones
-that are left here would mislead its own downloads.
+It is not FiftyOne's own zoo folder: FiftyOne takes a list that is there for the whole list, so the short lists that are
+left here would make its own downloads incomplete.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Zoo:
     """Open Images as far as it is here, and the way to the rest.
 
     Attributes:
-        mirror: address that stands in for both inits; None: the inits.
+        mirror: address that replaces both origins; None: the origins.
         offline: nothing is downloaded.
         reporter: sees the downloads.
         root: the folder.
@@ -90,7 +90,7 @@ class Zoo:
     def _bring(self, name: str, path: Path, check: Callable[[Path], Any]) -> None:
         if self.offline:
             raise NetworkError(
-                f"{path} is not here, and --offline forbids to download it",
+                f"{path} is not here, and --offline allows no download",
                 hint=f"Run the command once without --offline, or put a copy of {ORIGIN}/{name} there.",
             )
         url = f"{self.mirror or ORIGIN}/{name}"
@@ -109,7 +109,7 @@ _HINT = (
 
 
 def _known(path: Path, record: Path) -> dict[str, Any] | None:
-    """What the record says about a file that has still that size, else None."""
+    """The record of a file, if the file still has the size in it, else None."""
     try:
         known = json.loads(record.read_text("utf-8"))
         same = path.stat().st_size == known["size"] and isinstance(known["sha256"], str)

@@ -1,0 +1,66 @@
+"""What can be done with a split: keep some of its classes or images, count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fewshot_cli.datasets.classes import match_classes
+from fewshot_cli.datasets.types import ImageRecord, Split
+from fewshot_cli.errors import DataError, UsageError
+
+
+def restrict(split: Split, classes: Sequence[str]) -> Split:
+    """The same images with the boxes of `classes` only, relabelled 0 … C−1 in the order given.
+
+    Args:
+        split: any.
+        classes: names, matched leniently.
+
+    Raises:
+        DataError: an unknown class, or one named twice.
+        UsageError: no class.
+    """
+    if not classes:
+        raise UsageError("no class is named", hint="Give at least one --class.")
+    try:
+        names = match_classes(classes, split.classes)
+    except DataError as error:
+        raise DataError(f"{split.annotations}: {error.message}", hint=error.hint) from error
+    new_label = {split.classes.index(name): label for label, name in enumerate(names)}
+    images = tuple(_relabelled(image, new_label) for image in split.images)
+    category_ids = tuple(split.category_ids[label] for label in new_label)
+    return replace(split, classes=names, images=images, category_ids=category_ids)
+
+
+def with_images(split: Split, images: Iterable[ImageRecord]) -> Split:
+    """The split with `images` instead of its own, in order of id."""
+    return replace(split, images=tuple(sorted(images, key=lambda image: image.id)))
+
+
+def members(images: Iterable[ImageRecord], classes: Sequence[str]) -> dict[str, set[int]]:
+    """Class name → ids of the images with a box (no crowd) of it, which is what makes an image a shot of a class."""
+    found: dict[str, set[int]] = {name: set() for name in classes}
+    for image in images:
+        for label in np.unique(image.labels[~image.crowd]):
+            found[classes[int(label)]].add(image.id)
+    return found
+
+
+def images_per_class(split: Split) -> dict[str, int]:
+    """Class name → number of images with a box (no crowd) of it."""
+    return {name: len(ids) for name, ids in members(split.images, split.classes).items()}
+
+
+def boxes_per_class(split: Split) -> dict[str, int]:
+    """Class name → number of boxes, crowd included."""
+    labels = [int(label) for image in split.images for label in image.labels]
+    return {name: labels.count(label) for label, name in enumerate(split.classes)}
+
+
+def _relabelled(image: ImageRecord, new_label: dict[int, int]) -> ImageRecord:
+    kept = np.isin(image.labels, list(new_label))
+    labels = np.array([new_label[int(label)] for label in image.labels[kept]], dtype=np.int64)
+    return replace(image, boxes=image.boxes[kept], labels=labels, crowd=image.crowd[kept])
