@@ -149,7 +149,7 @@ def test_without_a_budget_three_layers_train(shapes: Path) -> None:
         (["fetch", "--class", "square", "--source", "cocoo:POOL"], 2, "unknown source", "Did you mean coco:DIR?"),
         (["fetch", "--class", "sqare", "--source", "coco:POOL"], 3, "unknown class 'sqare'", "Did you mean square?"),
         (["fetch", "--class", "square", "--source", "coco:POOL"], 3, "for 10 shots (square: 4)", "--shots 4"),
-        (["fetch", "--class", "square", "--source", "coco:POOL", "--shots", "0"], 2, "shots is 0: give a number greater than or equal to 1", "--help"),
+        (["fetch", "--class", "square", "--source", "coco:POOL", "--shots", "0"], 2, "shots is 0: give a number that is at least 1", "--help"),
         (["fetch", "--class", "square", "--source", "coco:nowhere"], 3, "nowhere does not exist", "COCO"),
         (["fetch", "--class", "square", "--source", "coco:POOL", "--name", "a/b"], 2, "cannot be the name", "slashes"),
     ],

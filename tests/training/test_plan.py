@@ -1,7 +1,8 @@
-"""Selection: what a policy trains in every detector of the registry, and the proof that the rest stayed."""
+"""What a policy trains in every detector of the registry, and the check that the rest did not change."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -10,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers_runs import SIDE
+from helpers_runs import SIDE, argv_of, fsod
 
 from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.detectors.chain import Detector, Target
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.errors import FsodError, PolicyError
-from fewshot_cli.policies import POLICIES, Selection, select
+from fewshot_cli.policies import POLICIES, Policy, Selection, select
 from fewshot_cli.training.fit import StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.plan import (
@@ -260,3 +261,12 @@ def test_the_proof_notices_a_changed_parameter_and_a_changed_buffer() -> None:
         state[frozen].view(-1)[0].add_(1e-6)
         state[buffer][0] += 1e-6
     assert {frozen, buffer} == set(proof.changed(detector))
+
+
+def test_a_function_and_a_line_add_a_policy(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With those two the command line takes the policy by its name, and a run trains the layers that it chooses."""
+    policy = Policy("the predictor and the layer in the middle", lambda depth, budget: [depth // 2, depth])
+    monkeypatch.setitem(POLICIES, "middle", policy)
+    done = fsod(*argv_of(shapes, policy="middle", budget=2), "--runs", tmp_path, "--json")
+    assert 0 == done.exit_code, done.stderr
+    assert ["head.2", "head.4"] == json.loads(done.stdout)["trained_layers"]
