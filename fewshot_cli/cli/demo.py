@@ -21,7 +21,7 @@ def demo(
 ) -> None:
     """Adapt the embedded detector to a class that it does not know: fetch, augment, three fine-tunes, eval, a page."""
     console = Console(json=json, quiet=quiet)
-    note_on_interrupt("The same command goes on where it was.")
+    note_on_interrupt("The same command continues where it was.")
     from fewshot_cli.demo import run_demo
     from fewshot_cli.report.tables import demo_table
 

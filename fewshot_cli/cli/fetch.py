@@ -24,7 +24,7 @@ def fetch(view: bool, json: bool, quiet: bool, config: Any, **values: Any) -> No
     if not request["classes"]:
         raise UsageError("no class is named", hint="Give --class NAME, e.g. --class helmet.")
     options = {name: value for name, value in values.items() if name not in request and value is not None}
-    note_on_interrupt("The same command goes on where it was.")
+    note_on_interrupt("The same command continues where it was.")
     from fewshot_cli.verbs.fetch import fetch as run_fetch
 
     result = run_fetch(**request, **options, reporter=console)

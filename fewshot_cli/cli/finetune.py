@@ -41,7 +41,7 @@ def finetune(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with a stopped run, with the options it was started with.",
+            help="Continue a stopped run, with the options it was started with.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
@@ -80,7 +80,7 @@ def _refuse_other_options(context: typer.Context) -> None:
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(
-            f"--resume goes on with the options the run was started with; {options} cannot change now",
+            f"--resume continues with the options the run was started with; {options} cannot change now",
             hint="Start a new run for other options.",
         )
 

@@ -18,9 +18,18 @@ def reference() -> str:
 
 
 def _section(name: str, command: Any) -> str:
-    rows = [_row(parameter) for parameter in command.params if parameter.name != "help"]
-    head = f"## fsod {name}\n\n{command.help}\n\n| option | default | meaning |\n| --- | --- | --- |"
-    return "\n".join([head, *rows])
+    """One table a heading of `--help`; arguments and options without a heading first."""
+    panels: dict[str, list[str]] = {}
+    for parameter in sorted(command.params, key=lambda each: each.param_type_name != "argument"):
+        if parameter.name != "help":
+            panels.setdefault(getattr(parameter, "rich_help_panel", None) or "", []).append(_row(parameter))
+    tables = [_table(panel, panels[panel]) for panel in sorted(panels, key=bool)]
+    return "\n\n".join([f"## fsod {name}\n\n{command.help}", *tables])
+
+
+def _table(panel: str, rows: list[str]) -> str:
+    head = [f"**{panel}**\n"] if panel else []
+    return "\n".join([*head, "| option | default | meaning |", "| --- | --- | --- |", *rows])
 
 
 def _row(parameter: Any) -> str:

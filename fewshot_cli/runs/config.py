@@ -46,9 +46,9 @@ class FinetuneConfig(Variants):
     init_class: Annotated[
         str,
         Option(
-            "Initial weights of a class's predictor: auto (the base class of that name, else the base classes that the "
-            "detector confuses the training objects with, else the mean of all), mean (without looking at the training "
-            "images), the name of a base class, or none (random).",
+            "Initial weights of a class's predictor: auto (the base class of that name, else the base classes "
+            "that the detector detects on the objects of the class, else the mean of all), mean (without looking at "
+            "the training images), the name of a base class, or none (random).",
             panel=DATA,
         ),
     ] = "auto"
@@ -87,8 +87,8 @@ class FinetuneConfig(Variants):
     small_object_lr: Annotated[
         float | None,
         Option(
-            "Learning rate of the head's finest level (YOLOX), as a share of --lr; default: 2 if most training objects "
-            "are small, else 1.",
+            "YOLOX: learning rate of the head's stride-8 level, as a share of --lr; default: 2 if most training "
+            "objects are small, else 1.",
             panel=SCHEDULE,
             gt=0,
             le=LARGEST_RATE,

@@ -172,7 +172,9 @@ def _claim(folder: Path) -> Path | None:
 
 
 def _taken(folder: Path) -> Path:
-    raise ConfigError(f"a run {folder} exists already", hint=f"Go on with --resume {folder}, or choose another --name.")
+    raise ConfigError(
+        f"a run {folder} exists already", hint=f"Continue with --resume {folder}, or choose another --name."
+    )
 
 
 def load_run(folder: str | PathLike[str]) -> Run:

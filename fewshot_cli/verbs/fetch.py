@@ -58,7 +58,7 @@ def fetch(
         UsageError: an unknown source or option, or a value that cannot be meant.
         DataError: an unknown class, too few images, or a data set of that name from another request.
         DatasetError: the problems of the source's images and annotations, all at once.
-        NetworkError: the source downloads, and that failed; the same call goes on where it stopped.
+        NetworkError: the source downloads, and that failed; the same call continues where it stopped.
         ConfigError: the source needs a package that is not installed.
         StorageError: the data set cannot be written.
     """

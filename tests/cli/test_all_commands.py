@@ -82,7 +82,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"data": "."}, 3, "is not a data set: it has no train/", "annotations.json and images/"),
         ({"name": "a/b"}, 4, "--name 'a/b' is not a plain folder name", "--runs"),
         ({"name": "taken"}, 4, "a run runs/taken exists already", "--resume runs/taken"),
-        ({"resume": "nowhere"}, 2, "--resume goes on with the options the run was started with", "new run"),
+        ({"resume": "nowhere"}, 2, "--resume continues with the options the run was started with", "new run"),
         ({"lr": "1e30", "optimizer": "sgd", "clip": 0}, 6, "the loss is nan at iteration 2", "Lower --lr"),
     ],
     ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",

@@ -89,6 +89,16 @@ def test_one_finetune(helmets: Path, run_example: Example) -> None:
     assert ["one measurement, no page", "default"] == [row[0] for row in rows]
 
 
+def test_busy_machine(helmets: Path, run_example: Example) -> None:
+    """A row for each number of busy processes, with the threads that were used."""
+    small = ["--iterations", "1", "--copies", "1", "--image-size", "64", "--detector", "yolox_nano"]
+    rows = table(
+        run_example("busy_machine.py", helmets, "--weights", "none", "--repeats", "1", "--others", "0", *small)
+    )
+    assert ["0"] == [row[0] for row in rows]
+    assert all("thread" in cell for cell in rows[0][1:3])
+
+
 def test_openimages_csv_memory(run_example: Example) -> None:
     """The list has the number of rows that was given, and a hundred images are read from it."""
     printed = run_example("openimages_csv_memory.py", "--rows", "20000", "--share", "0.1")

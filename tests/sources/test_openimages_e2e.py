@@ -251,7 +251,7 @@ def test_a_server_that_stays_busy_is_an_error_and_the_next_call_goes_on(mirror: 
     result = call(mirror)
     assert 7 == result.exit_code
     assert f"{busy.removeprefix(f'{BUCKET}/')}: the server answered 503" in result.stderr
-    assert "The same command goes on" in result.stderr and not Path("data").exists()
+    assert "The same command continues" in result.stderr and not Path("data").exists()
     check_nothing_wrong_is_kept(mirror)
     came = {f"{BUCKET}/validation/{path.name}" for path in (zoo_folder() / "validation/data").glob("*.jpg")}
     mirror.faults.clear()

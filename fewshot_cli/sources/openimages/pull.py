@@ -32,7 +32,7 @@ _ABSENT = (403, 404)  # a public bucket without a listing answers 403 for what i
 _BUSY = (408, 429)
 
 HINT = (
-    "The same command goes on where this one stopped, with what came already. Behind a proxy set HTTPS_PROXY; "
+    "The same command continues where this one stopped, with what came already. Behind a proxy set HTTPS_PROXY; "
     "for a copy elsewhere give --mirror URL."
 )
 
@@ -154,7 +154,7 @@ def _download(zoo: Zoo, split: str, image_ids: Sequence[int], task: Task) -> Ret
                 num_workers=WORKERS,
                 # No shuffle and no seed: they would set Python's global generator.
             )
-    except Exception as error:  # whatever it is, what came is kept and the next call goes on
+    except Exception as error:  # whatever it is, what came is kept and the next call continues
         raise NetworkError(f"FiftyOne's download of Open Images {split} failed: {error!r}", hint=HINT) from error
     finally:
         client.trouble = client.trouble or _OVER  # after Ctrl-C its threads live on

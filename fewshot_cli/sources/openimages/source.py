@@ -35,7 +35,7 @@ def survey_splits(query: Query) -> Survey:
 
     Raises:
         DataError: an unknown class, or damaged metadata.
-        NetworkError: a download failed; the same call goes on where it stopped.
+        NetworkError: a download failed; the same call continues where it stopped.
         StorageError: the cache cannot be written.
     """
     options: OpenImagesOptions = query.options

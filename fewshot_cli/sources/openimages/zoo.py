@@ -103,7 +103,7 @@ class Zoo:
 
 
 _HINT = (
-    "The same command goes on where this one stopped. Behind a proxy set HTTPS_PROXY; "
+    "The same command continues where this one stopped. Behind a proxy set HTTPS_PROXY; "
     "for a copy elsewhere give --mirror URL; to use only what is here, --offline."
 )
 
