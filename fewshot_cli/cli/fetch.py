@@ -100,5 +100,5 @@ def _summary(document: dict[str, Any]) -> str:
     return (
         f"{document['path']} {verb}: {', '.join(document['classes'])}; "
         f"{train['images']} training images with {train['boxes']} boxes, {tests}.\n"
-        f"Next: fsod finetune --policy symmetric --budget 3"
+        f"Next: fsod finetune"
     )

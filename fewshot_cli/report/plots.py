@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewshot_cli.evaluation.coco_metrics import RECALLS
@@ -22,23 +23,26 @@ class Plot(NamedTuple):
 
 
 def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot:
-    """mAP on the test set and the training loss against the iteration."""
+    """mAP on the test set, where there is one, and the training loss against the iteration."""
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     panel = figure.subplots()
+    panel.set(xlabel="iteration")
     scores = [(line["iteration"], line["ap"]) for line in lines if line["ap"] is not None]
-    if scores:
-        panel.plot(*zip(*scores, strict=True), marker="o", color=PALETTE[0], label="test mAP")
-    panel.set(xlabel="iteration", ylabel="test mAP" if scores else "", ylim=(0, None))
     losses = [(line["iteration"], line["losses"]["loss"]) for line in lines if "loss" in line["losses"]]
+    if scores:
+        _draw_curve(panel, scores, "test mAP", "o-", PALETTE[0])
     if losses:
-        other = panel.twinx()
-        other.plot(*zip(*losses, strict=True), marker="s", linestyle="--", color=PALETTE[1], label="training loss")
-        other.set(ylabel="training loss", ylim=(0, None))
-        panel.legend(
-            handles=[*panel.lines, *other.lines], loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2, frameon=False
-        )
-    last = f"The last test mAP is {scores[-1][1]:.3f}." if scores else "No test set, so no test mAP."
+        other = panel.twinx() if scores else panel
+        _draw_curve(other, losses, "training loss", "s--", PALETTE[1])
+        handles = dict.fromkeys([*panel.lines, *other.lines])
+        panel.legend(handles=[*handles], loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2, frameon=False)
+    last = f"The last test mAP is {scores[-1][1]:.3f}." if scores else "There is no test set."
     return Plot("Learning", figure_url(figure), f"Test mAP and training loss against the iteration. {last}")
+
+
+def _draw_curve(panel: Axes, points: Sequence[tuple[int, float]], name: str, style: str, color: str) -> None:
+    panel.plot(*zip(*points, strict=True), style, color=color, label=name)
+    panel.set(ylabel=name, ylim=(0, None))
 
 
 def precision_recall_plot(curves: Mapping[str, Mapping[float, Sequence[float]]]) -> Plot:
