@@ -30,7 +30,7 @@ from fewshot_cli.evaluation.measure import score
 from fewshot_cli.files import write_atomically
 from fewshot_cli.inference.predictor import Predictor
 from fewshot_cli.sources.miniature.world import HELD_OUT, PRETRAIN, draw_base_split
-from fewshot_cli.training.fit import Batches, StepOptions, make_optimizer, train
+from fewshot_cli.training.loop import Batches, StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.plan import learning_rates
 from fewshot_cli.training.schedule import batch_order

@@ -26,7 +26,7 @@ from fewshot_cli.detectors.device import choose_device, computes_in_bf16
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.policies import select
 from fewshot_cli.training.cache import FeatureCache
-from fewshot_cli.training.fit import make_optimizer
+from fewshot_cli.training.loop import make_optimizer
 from fewshot_cli.training.plan import Plan, freeze, learning_rates, trained_parameters
 
 NAME = "retinanet_resnet50_fpn"
@@ -65,14 +65,14 @@ def median_seconds(step: Callable[[], torch.Tensor], repeats: int, device: torch
 def ours(policy: str, budget: int | None, options: argparse.Namespace, bf16: bool) -> tuple[float, float]:
     """Seconds per iteration from the cache, and seconds per image to fill it."""
     device = choose_device(options.device)
-    detector, split = prepared(policy, budget, options.size)
+    detector, plan = prepared(policy, budget, options.size)
     detector.place(device)
     pixels, targets = noise(options.batch, options.size)
 
     def prefix(items: Sequence[int]) -> tuple[Activations, list[Canvas]]:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             batch = pixels[list(items)].to(device), torch.full((len(items), 2), options.size)
-            return detector.run(batch, 0, split.cut), [targets[i] for i in items]
+            return detector.run(batch, 0, plan.cut), [targets[i] for i in items]
 
     dtype = torch.bfloat16 if bf16 else torch.float32
     cache = FeatureCache(
@@ -87,7 +87,7 @@ def ours(policy: str, budget: int | None, options: argparse.Namespace, bf16: boo
     def step() -> torch.Tensor:
         activations, _ = cache.batch(range(options.batch))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            losses = detector.losses(activations, split.cut, on_device)
+            losses = detector.losses(activations, plan.cut, on_device)
         loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
         loss.backward()

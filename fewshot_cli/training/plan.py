@@ -58,8 +58,8 @@ def freeze(detector: Detector, selection: Selection) -> Plan:
         PolicyError: nothing is left to train, though the policy is not `none`.
     """
     _check_coverage(detector)
-    split = plan_chain(detector, selection)
-    for layer, trained in zip(detector.layers, split.trained, strict=True):
+    plan = plan_chain(detector, selection)
+    for layer, trained in zip(detector.layers, plan.trained, strict=True):
         for parameter in layer.parameters().values():
             parameter.requires_grad_(trained)
     if selection.policy != "none" and not trained_parameters(detector):
@@ -68,7 +68,7 @@ def freeze(detector: Detector, selection: Selection) -> Plan:
             hint="Raise --budget, or look at the chain with `fsod inspect-layers`.",
         )
     detector.hold_statistics()
-    return split
+    return plan
 
 
 def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:

@@ -37,8 +37,8 @@ def inspect_selection(name: str, selection: Selection, *, classes: int, image_si
     with torch.device("meta"):
         detector = build_detector(name, weights="none", image_size=image_size)
         detector.replace_classes(numbered(classes), [()] * classes)
-        split = plan_chain(detector, selection)
-        cached = _bytes_at(detector, split.cut) / 1e6
+        plan = plan_chain(detector, selection)
+        cached = _bytes_at(detector, plan.cut) / 1e6
     return {
         "detector": name,
         "image_size": detector.image_size,
@@ -47,14 +47,14 @@ def inspect_selection(name: str, selection: Selection, *, classes: int, image_si
         "policy": selection.policy,
         "budget": selection.budget,
         "parameters": sum(_counts(detector)),
-        "trained": _totals(detector, split),
-        "cut": detector.layers[split.cut].name if split.cut < len(detector.layers) else None,
+        "trained": _totals(detector, plan),
+        "cut": detector.layers[plan.cut].name if plan.cut < len(detector.layers) else None,
         "cached_mb": round(cached, 4),
-        "layers": _rows(detector, split),
+        "layers": _rows(detector, plan),
     }
 
 
-def _rows(detector: Detector, split: Plan) -> list[dict[str, Any]]:
+def _rows(detector: Detector, plan: Plan) -> list[dict[str, Any]]:
     counts = _counts(detector)
     return [
         {
@@ -64,14 +64,14 @@ def _rows(detector: Detector, split: Plan) -> list[dict[str, Any]]:
             "parameters": count,
             "share": count / sum(counts),
             "trained": trained,
-            "cut_before": i == split.cut,
+            "cut_before": i == plan.cut,
         }
-        for i, (layer, count, trained) in enumerate(zip(detector.layers, counts, split.trained, strict=True))
+        for i, (layer, count, trained) in enumerate(zip(detector.layers, counts, plan.trained, strict=True))
     ]
 
 
-def _totals(detector: Detector, split: Plan) -> dict[str, int]:
-    chosen = [layer for layer, trained in zip(detector.layers, split.trained, strict=True) if trained]
+def _totals(detector: Detector, plan: Plan) -> dict[str, int]:
+    chosen = [layer for layer, trained in zip(detector.layers, plan.trained, strict=True) if trained]
     return {
         "layers": len(chosen),
         "head_layers": sum(layer.part == "head" for layer in chosen),

@@ -22,7 +22,7 @@ from fewshot_cli.detectors.weights import guess_detector
 from fewshot_cli.policies import select
 from fewshot_cli.runs.checkpoint import restore
 from fewshot_cli.training.cache import FeatureCache
-from fewshot_cli.training.fit import StepOptions, make_optimizer, train
+from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.plan import freeze, learning_rates, plan_chain
 from fewshot_cli.training.variants import Example, Examples

@@ -18,7 +18,7 @@ from fewshot_cli.detectors.chain import Detector, Target
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.errors import FsodError, PolicyError
 from fewshot_cli.policies import POLICIES, Policy, Selection, select
-from fewshot_cli.training.fit import StepOptions, make_optimizer, train
+from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.plan import (
     FrozenCheck,

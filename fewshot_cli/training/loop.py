@@ -1,0 +1,119 @@
+"""The training loop: an objective minimised over batches of cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fewshot_cli.detectors.chain import Activations, Target
+from fewshot_cli.errors import DivergedError
+from fewshot_cli.training.objectives import Objective
+from fewshot_cli.training.schedule import learning_rate
+
+Batches = Callable[[Sequence[int]], tuple[Activations, list[Target]]]
+"""Item numbers → activations at the cut and targets, on the training device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """What one step needs to know.
+
+    iterations: of the whole run; lr: peak rate; warmup: share of the run; clip: largest gradient norm, 0 for
+    none; bf16: compute in bfloat16 where that is safe; seed: of what losses draw at random (samples of proposals,
+    noisy queries), anew for every iteration, so that a resumed run draws what the unbroken one would have.
+    """
+
+    iterations: int
+    lr: float
+    warmup: float
+    clip: float
+    bf16: bool
+    seed: int = 0
+
+
+def make_optimizer(
+    name: str,
+    parameters: Iterable[tuple[nn.Parameter, float]],
+    *,
+    lr: float,
+    weight_decay: float,
+) -> torch.optim.Optimizer:
+    """AdamW or SGD with momentum 0.9. Biases and norm parameters are exempt from weight decay.
+
+    Args:
+        name: `adamw` or `sgd`.
+        parameters: what trains, each with its share of `lr`.
+        lr: peak rate.
+        weight_decay: decoupled for AdamW, L2 for SGD.
+    """
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, share in parameters:
+        members.setdefault((share, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    groups = [{"params": params, "share": share, "weight_decay": decay} for (share, decay), params in members.items()]
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+def train(
+    objective: Objective,
+    batches: Batches,
+    order: Sequence[Sequence[int]],
+    optimizer: torch.optim.Optimizer,
+    options: StepOptions,
+    *,
+    start: int = 0,
+    after_step: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Minimise the objective's losses from iteration `start` to the end.
+
+    Args:
+        objective: over a detector that is frozen but for the chosen layers, its norm statistics held.
+        batches: see Batches.
+        order: the items of every iteration.
+        optimizer: over the trained parameters.
+        start: iterations already done.
+        after_step: gets (iterations done, losses by name with their sum as `loss`) after each step.
+
+    Raises:
+        DivergedError: a loss or a gradient is not finite; the parameters are those of the last good step.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    device = parameters[0].device
+    for iteration in range(start, options.iterations):
+        rate = learning_rate(iteration, options.iterations, options.lr, options.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+        activations, targets = batches(order[iteration])
+        with _drawing(options.seed, iteration), torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+            losses = objective.losses(activations, targets)
+        loss = torch.stack(list(losses.values())).sum()
+        _check_finite("loss", loss, iteration, losses)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, options.clip or float("inf"))
+        _check_finite("gradient", norm, iteration, losses)
+        optimizer.step()
+        after_step(iteration + 1, {"loss": loss.item(), **{name: value.item() for name, value in losses.items()}})
+
+
+@contextmanager
+def _drawing(seed: int, iteration: int) -> Iterator[None]:
+    """Torch's default generator seeded by the iteration; afterwards it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed((seed * 1_000_003 + iteration) % 2**63)
+        yield
+
+
+def _check_finite(what: str, value: Tensor, iteration: int, losses: dict[str, Tensor]) -> None:
+    if torch.isfinite(value):
+        return
+    parts = ", ".join(f"{name} {part.item():.4g}" for name, part in losses.items())
+    raise DivergedError(
+        f"the {what} is {value.item()} at iteration {iteration + 1} ({parts})",
+        hint="Lower --lr or --clip, or train with --precision fp32. What was saved before is intact.",
+    )
