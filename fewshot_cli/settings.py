@@ -206,12 +206,22 @@ def _right(fault: Any, field: Field | None) -> str:
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"])
     if fault["type"] in ("tuple_type", "too_long", "too_short") or len(fault["loc"]) > 1:
-        return "give a list of the right values"
+        return _list_of(field)
     if field and fault["type"] in _BOUND_FAULTS:
         return f"give a number that is {_range(field.option)}"
     if field and field.choices and isinstance(fault["input"], str):
         return closest(fault["input"], field.choices)
     return f"give {str(fault['msg']).removeprefix('Input should be ')}"
+
+
+def _list_of(field: Field | None) -> str:
+    """What a list must hold: words, or as many values as its type says."""
+    if field and field.option.words:
+        return "give words separated by commas"
+    parts = get_args(field.type) if field else ()
+    return (
+        f"give a list of {len(parts)} values" if parts and Ellipsis not in parts else "give a list of the right values"
+    )
 
 
 def _range(option: Option) -> str:

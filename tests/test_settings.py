@@ -42,10 +42,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "true for a number": ({"count": True}, "count is True: give a valid integer"),
     "no number": ({"rate": float("nan")}, "rate is nan: give a finite number"),
     "a near choice": ({"kind": "adam"}, "kind is 'adam': Did you mean adamw? Valid: adamw, sgd."),
-    "one for two": ({"zoom": 3}, "zoom is 3: give a list of the right values"),
-    "three for two": ({"zoom": [1, 2, 3]}, "zoom is (1, 2, 3): give a list of the right values"),
+    "one for two": ({"zoom": 3}, "zoom is 3: give a list of 2 numbers"),
+    "three for two": ({"zoom": [1, 2, 3]}, "zoom is (1, 2, 3): give a list of 2 numbers"),
     "bounds of what may be absent": ({"share": -2}, "share is -2: give a number that is above 0"),
-    "words that are none": ({"names": 5}, "names is 5: give a list of the right values"),
+    "words that are none": ({"names": 5}, "names is 5: give words separated by commas"),
     "unlisted too": ({"unlisted": "x"}, "unlisted is 'x': give a valid integer"),
 }
 

@@ -12,6 +12,7 @@ from fewshot_cli.datasets.store import latest_dataset, recorded_detector
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
 from fewshot_cli.errors import ConfigError, FsodError
 from fewshot_cli.files import make_folder
+from fewshot_cli.policies import get_policy
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig, select_layers, with_budget
 from fewshot_cli.runs.folder import DEFAULT_ROOT, Run, load_run, new_run
@@ -101,6 +102,9 @@ def configure(
     """
     # Wrong options are reported before a data set is looked for.
     given = FinetuneConfig.from_json({**options, "data": str(data or ""), "detector": detector or ""})
+    get_policy(given.policy)
+    if detector:
+        get_spec(detector)
     if data is None:
         data = latest_dataset().path
         reporter.say(f"Data set: {data}, the most recently fetched one.")
