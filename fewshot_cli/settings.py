@@ -219,9 +219,8 @@ def _list_of(field: Field | None) -> str:
     if field and field.option.words:
         return "give words separated by commas"
     parts = get_args(field.type) if field else ()
-    return (
-        f"give a list of {len(parts)} values" if parts and Ellipsis not in parts else "give a list of the right values"
-    )
+    kind = "numbers" if set(parts) <= {int, float, Ellipsis} else "values"
+    return f"give a list of {kind}" if not parts or Ellipsis in parts else f"give a list of {len(parts)} {kind}"
 
 
 def _range(option: Option) -> str:
