@@ -93,7 +93,7 @@ def download(
         path: the target; its folder is made.
         expected_size: bytes, if known.
         sha256_prefix: the first hex digits of the file's SHA-256, if known.
-        reporter: sees the progress, in bytes.
+        reporter: receives the progress, in bytes.
         timeout: seconds without a byte before an attempt is given up.
         attempts: tries in all; timeouts, cut bodies, 408, 429 and 5xx are tried again, other errors are not.
         hint: what the caller would have a person do instead, for the error.

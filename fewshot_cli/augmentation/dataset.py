@@ -47,7 +47,7 @@ def augment(
 
     Raises:
         DataError: `target` exists and may not be replaced, or an image cannot be read.
-        StorageError: the disk refuses.
+        StorageError: the disk cannot be written.
     """
     reporter = reporter or SilentReporter()
     source = Path(source)

@@ -27,11 +27,11 @@ def match_class(wanted: str, available: Sequence[str]) -> str:
 
 
 def match_classes(wanted: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
-    """`match_class` for each, in the order asked; raises DataError also if two mean the same class."""
+    """`match_class` for each, in the order requested; raises DataError also if two mean the same class."""
     found = [match_class(name, available) for name in wanted]
     for position, name in enumerate(found):
         if name in found[:position]:
-            raise DataError(f"class {name!r} is asked for twice", hint="Name every class once.")
+            raise DataError(f"class {name!r} is given twice", hint="Name every class once.")
     return tuple(found)
 
 

@@ -158,7 +158,7 @@ def _draw(request: FetchRequest, reporter: Reporter) -> _Draw:
         DataError: an unknown class, or too few images.
     """
     surveys = _surveys(request, reporter)
-    assert surveys[0].pool is not None  # it was asked for
+    assert surveys[0].pool is not None  # it was requested
     pool = Stock(surveys[0].pool)
     shots = draw_shots(pool, request.shots, request.seed, replace_faulty=request.skip_invalid)
     own_test = surveys[-1].test or (surveys[-1].pool if request.test_source else None)

@@ -28,7 +28,7 @@ class Query:
         test: whether images to draw a test set from are wanted.
         skip_invalid: leave faulty records out instead of raising.
         options: an instance of the source's `Options`.
-        reporter: sees downloads and remarks.
+        reporter: receives downloads and remarks.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Brought:
     """The outcome of `Candidates.bring(ids)`. Ids that are not in `images` cannot be used; others are drawn.
 
     Attributes:
-        images: id → the image with its boxes of the asked classes, labelled in the order asked; its file exists.
+        images: id → the image with its boxes of the requested classes, labelled in the order requested; its file exists.
         left_out: reason → images that were left out for it; an image may have several reasons, or none to count.
         problems: images that should exist and cannot be had (only with `skip_invalid`).
         facts: an image's file → facts about it, for the record: author, licence.
@@ -66,7 +66,7 @@ class Candidates:
 
     Attributes:
         place: names the split, in messages and in the record; the annotation file if there is one.
-        ids: class name → ids of the images that show it, or may; in the order asked, which is the label order.
+        ids: class name → ids of the images that show it, or may; in the order requested, which is the label order.
         bring: ids → these images; raises DataError, NetworkError or StorageError.
         at_hand: bringing costs nothing, so that all images are compared when shots are drawn.
         tag: id → what stands for the image in its rank (see `sampling.rank`).
@@ -90,8 +90,8 @@ class Survey:
     """The images that a source has.
 
     Attributes:
-        pool: shots are drawn from here; None: not asked for.
-        test: the source's own test split; None: not asked for, or the test set comes from what the shots leave.
+        pool: shots are drawn from here; None: not requested.
+        test: the source's own test split; None: not requested, or the test set comes from what the shots leave.
         origin: facts about the source, for the record: version, splits, checksums; called after the last `bring`.
     """
 

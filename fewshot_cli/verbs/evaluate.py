@@ -61,7 +61,7 @@ def evaluate(
         best: the checkpoint with the best test mAP instead of the last one.
         device, precision: as in FinetuneConfig; `auto` precision is that of the run.
         threads: CPU threads; None: one for each free core.
-        reporter: gets the progress.
+        reporter: receives the progress.
 
     Raises:
         UsageError: options that do not go together.

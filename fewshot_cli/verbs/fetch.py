@@ -47,7 +47,7 @@ def fetch(
         root: folder that holds data sets.
         force: replace a data set of that name.
         skip_invalid: leave faulty images and boxes out, and draw others, instead of raising.
-        reporter: sees progress and remarks; None: silent.
+        reporter: receives progress and remarks; None: silent.
         **options: of the source; for openimages: `split`, `test_split`, `allow`, `smallest_box` (a share of width and
             height), `mirror`, `offline`.
 

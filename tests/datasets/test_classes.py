@@ -49,5 +49,5 @@ def test_ambiguous_and_doubled_classes_are_errors() -> None:
     """Two classes that fit equally well, or one asked for twice, are not guessed at."""
     with pytest.raises(DataError, match="fits several: hard hat, hard-hat"):
         match_class("Hard_Hat", ["hard hat", "hard-hat"])
-    with pytest.raises(DataError, match="asked for twice"):
+    with pytest.raises(DataError, match="is given twice"):
         match_classes(["cat", "Cats"], ["cat", "dog"])

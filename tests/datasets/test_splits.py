@@ -58,7 +58,7 @@ def test_images_are_put_in_order_of_id() -> None:
     [
         ([], UsageError, "no class is named"),
         (["catt"], DataError, "annotations.json: unknown class 'catt'"),
-        (["cat", "Cats"], DataError, "asked for twice"),
+        (["cat", "Cats"], DataError, "is given twice"),
     ],
 )
 def test_wrong_classes_are_errors(classes: list[str], error: type[Exception], message: str) -> None:

@@ -9,7 +9,7 @@ DETECTOR = "retinanet_mini"
 
 
 def survey(query: Query) -> Survey:
-    """The scenes of the asked classes; see `source.survey_world`."""
+    """The scenes of the requested classes; see `source.survey_world`."""
     from fewshot_cli.sources.miniature.source import survey_world
 
     return survey_world(query)

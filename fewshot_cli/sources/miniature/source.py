@@ -70,7 +70,7 @@ def _tag(part: str, image_id: int) -> str:
 def _bring(part: str, names: Sequence[str], ids: Sequence[int]) -> Brought:
     """Draw scenes and keep those that can be used.
 
-    As in the paper, an image with an occluded, truncated or grouped object of an asked class is left out. So is one
+    As in the paper, an image with an occluded, truncated or grouped object of a requested class is left out. So is one
     whose own class cannot be seen, because other objects hide it.
     """
     folder = make_folder(cache_folder() / "miniature" / f"{VERSION}" / part)

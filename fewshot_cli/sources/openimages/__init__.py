@@ -9,7 +9,7 @@ __all__ = ["Options", "survey"]
 
 
 def survey(query: Query) -> Survey:
-    """Which images of the asked classes there are; see `source.survey_splits`."""
+    """Which images of the requested classes there are; see `source.survey_splits`."""
     from fewshot_cli.sources.openimages.source import survey_splits
 
     return survey_splits(query)

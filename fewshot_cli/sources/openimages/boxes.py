@@ -1,6 +1,6 @@
 """The box CSV of a split, read once from front to back in bounded memory.
 
-Of a row of an asked class 18 bytes are kept (image, marks, place in the file); of all others nothing. So the
+Of a row of a requested class 18 bytes are kept (image, marks, place in the file); of all others nothing. So the
 train split's 14.6 million rows need no more memory than the rows of the class do, and the rows that are needed
 in full later are read again from their places.
 """
@@ -148,7 +148,7 @@ def find_rows(
         path: the box CSV.
         labels: classes, e.g. `/m/0zvk5`.
         smallest: a box whose width or height is below this share of its image is marked `small`.
-        reporter: sees the progress, in bytes.
+        reporter: receives the progress, in bytes.
 
     Returns:
         one ClassRows a label.

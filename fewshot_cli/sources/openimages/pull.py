@@ -181,7 +181,7 @@ class RetryingClient:
 
     Attributes:
         client: boto3's.
-        zoo: its reporter hears of retries.
+        zoo: its reporter receives the retries.
         task: advances by one with every image.
         faulty: image name → why the server's copy cannot be used.
         trouble: what is wrong with the connection or the server; nothing more is tried then.

@@ -1,7 +1,7 @@
 """The images of Open Images that may be drawn: those whose boxes have no mark that the options do not allow.
 
 The box CSV of a split is read, images are left out by the marks of their boxes; drawn images are downloaded. As in the
-paper, an image with an occluded, truncated, group-of, depicted or inside box of an asked class is left out; so is one
+paper, an image with an occluded, truncated, group-of, depicted or inside box of a requested class is left out; so is one
 whose marks were not checked (−1), or that lies on its side.
 """
 
@@ -57,11 +57,11 @@ def survey_splits(query: Query) -> Survey:
 
 @dataclass(slots=True)
 class _Split:
-    """One split, as far as the asked classes go.
+    """One split, as far as the requested classes go.
 
     Attributes:
         name: of the split.
-        rows: one a class, in the order asked.
+        rows: one a class, in the order requested.
         good: (P,) uint64 for each class, sorted: the images that may be drawn.
         left_out: mark → images that have it and were left out; an image may have several.
     """
@@ -78,7 +78,7 @@ class _Release:
 
     Attributes:
         zoo: its files.
-        labels: class name → label, in the order asked.
+        labels: class name → label, in the order requested.
         options: what is left out.
         skip_invalid: name images that cannot be had instead of raising.
         splits: those read so far.

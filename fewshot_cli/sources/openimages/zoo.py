@@ -39,7 +39,7 @@ class Zoo:
     Attributes:
         mirror: address that replaces both origins; None: the origins.
         offline: nothing is downloaded.
-        reporter: sees the downloads.
+        reporter: receives the downloads.
         root: the folder.
         checksums: path of each metadata file used so far → its SHA-256.
     """
