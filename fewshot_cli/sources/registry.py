@@ -3,8 +3,8 @@
 To add a source:
 
 1. Write a module (or a package) with
-   `survey(query) -> Survey` (see `survey.py`): the ids of the images of each requested class. It may download lists, but
-   no images: those come when `Candidates.bring(ids)` is called with the ids that were drawn; and, where it applies,
+   `survey(query) -> Survey` (see `survey.py`): the ids of the images of each requested class. It may download lists,
+   but no images: those come when `Candidates.bring(ids)` is called with the ids that were drawn; and, where it applies,
    `ARGUMENT = "DIR"`: the argument that it needs, `--source NAME:DIR`;
    `Options`: a settings class (see `fewshot_cli.settings`), whose fields become options of `fsod fetch`; those in its
    `TRANSPORT` change how images are brought, not which;

@@ -46,7 +46,7 @@ class Brought:
     """The outcome of `Candidates.bring(ids)`. Ids that are not in `images` cannot be used; others are drawn.
 
     Attributes:
-        images: id → the image with its boxes of the requested classes, labelled in the order requested; its file exists.
+        images: id → the image, with its boxes of the requested classes, labelled in their order; its file exists.
         left_out: reason → images that were left out for it; an image may have several reasons, or none to count.
         problems: images that should exist and cannot be had (only with `skip_invalid`).
         facts: an image's file → facts about it, for the record: author, licence.

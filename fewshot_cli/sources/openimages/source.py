@@ -1,8 +1,8 @@
 """The images of Open Images that may be drawn: those whose boxes have no mark that the options do not allow.
 
 The box CSV of a split is read, images are left out by the marks of their boxes; drawn images are downloaded. As in the
-paper, an image with an occluded, truncated, group-of, depicted or inside box of a requested class is left out; so is one
-whose marks were not checked (−1), or that lies on its side.
+paper, an image with an occluded, truncated, group-of, depicted or inside box of a requested class is left out; so is
+one whose marks were not checked (−1), or that lies on its side.
 """
 
 from __future__ import annotations
