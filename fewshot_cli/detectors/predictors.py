@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from fewshot_cli.errors import FsodError
 
 PRIOR = 0.01
-"""Score of a fresh class everywhere (RetinaNet, section 4.1): from 0.5 the background would dominate its loss."""
+"""Initial score of a new class everywhere (RetinaNet, section 4.1): from 0.5 the background would dominate its loss."""
 WEIGHT_STD = 0.01
-"""Standard deviation of fresh weights (the same section)."""
+"""Standard deviation of random weights (the same section)."""
 
 ClassInit = tuple[int, ...]
-"""A new class's predictor starts from the mean of these base classes' weights, or from fresh ones if there are none."""
+"""A new class's predictor starts from the mean of these base classes' weights, or from random ones if there are none."""
 
 
 @dataclass(frozen=True, slots=True)

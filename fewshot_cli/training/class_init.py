@@ -1,4 +1,4 @@
-"""What a new class's predictor starts from."""
+"""Initial weights of a new class's predictor: the mean of base classes, or random."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fewshot_cli.inference.predictor import Predictor
 from fewshot_cli.progress import Reporter
 
 SIMILAR = 3
-"""Base classes, at most, that a class starts from if the detector takes its objects for those."""
+"""Base classes, at most, whose mean a class starts from if the detector detects them on its objects."""
 _NO_CLASS = ("__background__", "N/A")
-"""Places that torchvision keeps in its list of classes and that no object has."""
+"""Entries of torchvision's list of classes that no object has."""
 
 
 def choose_inits(
@@ -28,16 +28,16 @@ def choose_inits(
     init_class: str,
     similar: Callable[[], Sequence[ClassInit]],
 ) -> list[ClassInit]:
-    """For each class, the base classes whose mean its predictor starts from; none for fresh weights.
+    """For each class, the base classes whose mean its predictor starts from; none for random weights.
 
-    What each start was worth: examples/defaults.md.
+    What each choice is worth: examples/defaults.md.
 
     Args:
         classes: the data set's.
         base_classes: those the pretrained detector knows; empty if its predictor is random.
         init_class: `auto` (the base class of the same name regardless of case, spaces and hyphens, else the similar
             ones, else the mean of all), `mean` (the same without the similar ones), the name of a base class, or
-            `none` (fresh).
+            `none` (random).
         similar: returns the similar base classes of each class; called only where they matter.
 
     Raises:
@@ -60,10 +60,10 @@ def choose_inits(
 
 
 def similar_classes(detector: Detector, shots: Split, reporter: Reporter | None = None) -> list[ClassInit]:
-    """For each class of the shots, the base classes that the detector takes its objects for; empty if for none.
+    """For each class of the shots, the base classes that the detector detects on its objects; empty if on too few.
 
-    It takes them for something it knows if its detections hit more than half of the average image's objects of that
-    class. Fewer hits are chance, and a start from a person's weights, say, costs helmets more than it gives.
+    Some base class must hit more than half of the average image's objects of the class. Fewer hits are chance, and a
+    start from the weights of a person, say, costs helmets more than it gains.
 
     Args:
         detector: with its base classes, on the CPU, so that every machine starts alike.
@@ -100,7 +100,7 @@ def _strongest(images: list[Tensor]) -> ClassInit:
 def describe_init(init: ClassInit, base_classes: Sequence[str]) -> str:
     """The same in words, after `starts from`."""
     if not init:
-        return "fresh weights"
+        return "random weights"
     if len(init) == 1:
         return f"the weights of base class {base_classes[init[0]]!r}"
     if len(init) <= SIMILAR:

@@ -82,11 +82,11 @@ def small_objects_group(detector: Detector) -> ParameterGroup | None:
 
 
 def small_object_share(detector: Detector, shots: Split) -> float:
-    """Share of the learning rate for the group for small objects: its own where they are the rule, else 1.
+    """Share of the learning rate for the group for small objects: its own where small objects are the majority, else 1.
 
-    Where levels have heads of their own, what small objects teach is learned in one of them alone. They are the rule if
-    they make up more than half of the average shot's objects: an average over images, as training sees them,
-    because one crowded image can hold most objects of all ten.
+    Where each level has its own head, only one of them learns from small objects. They are the majority if they make up
+    more than half of the objects of an image, averaged over the images, because one crowded image can hold most
+    objects of all ten.
     """
     group = small_objects_group(detector)
     if group is None or group.small_objects is None:

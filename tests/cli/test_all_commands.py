@@ -427,7 +427,7 @@ def test_quiet_leaves_the_table(shapes: Path) -> None:
 def test_a_run_speaks_on_stderr_and_answers_on_stdout(shapes: Path) -> None:
     """Without --quiet: the run's folder, the class's start and progress on stderr; the result on stdout."""
     result = fsod(*argv_of(shapes, name="spoken"))
-    for text in ("Run: runs/spoken", "Class 'square' starts from fresh weights.", "Training: done"):
+    for text in ("Run: runs/spoken", "Class 'square' starts from random weights.", "Training: done"):
         assert text in result.stderr and text not in result.stdout
     for text in ("head.1, head.2, head.4", "frozen tensors changed", "train mAP", "Next: fsod eval runs/spoken"):
         assert text in result.stdout
