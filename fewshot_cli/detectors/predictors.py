@@ -17,7 +17,7 @@ WEIGHT_STD = 0.01
 """Standard deviation of random weights (the same section)."""
 
 ClassInit = tuple[int, ...]
-"""A new class's predictor starts from the mean of these base classes' weights, or from random ones if there are none."""
+"""Base classes whose mean weights a new class's predictor starts from; none: random weights."""
 
 
 @dataclass(frozen=True, slots=True)
