@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers_data import draw_coco
 from helpers_examples import EXAMPLES, run_example, table
 from helpers_runs import fsod
 
@@ -27,11 +28,12 @@ def helmets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "helmet"
 
 
-def test_augmentation_value() -> None:
+def test_augmentation_value(tmp_path: Path) -> None:
     """A row with all six operations, one without each, and one with none."""
+    draw_coco(tmp_path / "cat", [["cat"]] * 11, classes=("cat",))
     rows = table(
         run_example(
-            "augmentation_value.py", "helmet", "--source", "miniature", "--weights", "none",
+            "augmentation_value.py", "cat", "--source", f"coco:{tmp_path}/{{class}}", "--weights", "none",
             "--seeds", "1", "--test-images", "1", *SMALL,
         )
     )  # fmt: skip
