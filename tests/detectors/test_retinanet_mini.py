@@ -85,7 +85,7 @@ def test_a_few_steps_teach_a_novel_class(tmp_path: Path) -> None:
     """From ten images of a class that it never saw, in a few steps, detections appear that were not there before."""
     request = FetchRequest(source="miniature", classes=("flower",), shots=10, test_images=10, root=tmp_path / "data")
     data = str(fetch(request).dataset.path)
-    short = {"data": data, "detector": "retinanet_mini", "copies": 2, "iterations": 25, "eval_every": 0}
+    short = {"data": data, "detector": "retinanet_mini", "copies": 2, "iterations": 15, "eval_every": 0}
     before = fine_tune(tmp_path / "none", FinetuneConfig(policy="none", **short)).read_result()  # type: ignore[arg-type]
     after = fine_tune(tmp_path / "all", FinetuneConfig(policy="all", **short)).read_result()  # type: ignore[arg-type]
     assert HEAD == after["trained_layers"]

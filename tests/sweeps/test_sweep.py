@@ -222,8 +222,6 @@ NOWHERE = ("--class", "cat", "--source", "coco:nowhere")
         ((*NOWHERE, "--address", "auto"), 2, "--address does not go with --engine local"),
         ((*NOWHERE, "--set", "lr"), 2, "Write --set NAME=VALUE."),
         ((*NOWHERE, "--fetch-set", "split"), 2, "Write --fetch-set NAME=VALUE."),
-        ((*NOWHERE, "--seeds", "0"), 4, "seeds is 0"),
-        ((*NOWHERE, "--set", "lr=-1"), 4, "lr is -1"),
         ((*NOWHERE, "--set", "iterations=abc"), 4, "iterations is 'abc'"),
         ((*NOWHERE, "--set", "lr=null"), 4, "lr is None"),
         ((*NOWHERE, "--set", "ops=5"), 4, "ops is 5"),
