@@ -313,12 +313,12 @@ def test_a_redirect_out_of_the_web_is_refused(tmp_path: Path, target: str) -> No
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "weights.pth", "http://", ""])
-def test_only_web_addresses_are_downloaded(tmp_path: Path, url: str) -> None:
+def test_only_web_addresses_are_downloaded(tmp_path: Path) -> None:
     """Anything but http and https is an error before the disk is touched."""
-    with pytest.raises(NetworkError, match="only http"):
-        download(url, tmp_path / "folder" / "x")
-    assert names(tmp_path) == []
+    for url in ["file:///etc/passwd", "ftp://host/x", "weights.pth", "http://", ""]:
+        with pytest.raises(NetworkError, match="only http"):
+            download(url, tmp_path / "folder" / "x")
+        assert names(tmp_path) == []
 
 
 def test_nobody_listening_is_a_network_error(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import sys
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from fewshot_cli.errors import PolicyError
 from fewshot_cli.policies import POLICIES, Selection, get_policy
@@ -40,31 +42,27 @@ TABLE = [
     (4, "first", 4, {1, 2, 3, 4}),
 ]
 BUDGETED = [name for name, policy in POLICIES.items() if policy.takes_budget]
-SPENDABLE = [
-    (policy, depth, budget)
-    for policy in BUDGETED
-    for depth in range(1, 9)
-    for budget in range(2 if policy == "symmetric" else 1, depth + 1)
-]
-IMPOSSIBLE = [
-    *((policy, depth, budget) for policy in BUDGETED for depth in (1, 4, 8) for budget in (-1, 0, depth + 1, 99)),
-    *(("symmetric", depth, 1) for depth in range(1, 9)),
-]
+policies, depths, budgets = st.sampled_from(BUDGETED), st.integers(1, 12), st.integers(-3, 99)
+
+
+def can_spend(policy: str, depth: int, budget: int) -> bool:
+    return (2 if policy == "symmetric" else 1) <= budget <= depth
 
 
 def select(policy: str, budget: int | None, depth: int, **more: Any) -> Selection:
     return select_from(policy, budget, depth, **{"stages": STAGES, **more})
 
 
-@pytest.mark.parametrize(("depth", "policy", "budget", "layers"), TABLE)
-def test_the_table_of_the_paper(depth: int, policy: str, budget: int, layers: set[int]) -> None:
+def test_the_table_of_the_paper() -> None:
     """A policy and a budget train the layers that the paper's table and the design say."""
-    assert layers == select(policy, budget, depth).head_layers
+    for depth, policy, budget, layers in TABLE:
+        assert layers == select(policy, budget, depth).head_layers, (policy, budget, depth)
 
 
-@pytest.mark.parametrize(("policy", "depth", "budget"), SPENDABLE)
+@given(policies, depths, st.integers(1, 12))
 def test_a_budget_is_spent_in_full_on_existing_layers(policy: str, depth: int, budget: int) -> None:
     """As many layers train as the budget allows, the predictor among them, and a budget of M trains all."""
+    assume(can_spend(policy, depth, budget))
     chosen = select(policy, budget, depth).head_layers
     assert budget == len(chosen)
     assert depth in chosen
@@ -73,17 +71,19 @@ def test_a_budget_is_spent_in_full_on_existing_layers(policy: str, depth: int, b
         assert select("all", None, depth).head_layers == chosen
 
 
-@pytest.mark.parametrize(("policy", "depth", "budget"), [case for case in SPENDABLE if case[0] == "symmetric"])
-def test_symmetric_favours_the_front(policy: str, depth: int, budget: int) -> None:
+@given(st.integers(2, 12), st.data())
+def test_symmetric_favours_the_front(depth: int, data: st.DataObject) -> None:
     """⌈B/2⌉ layers train from the input side, never more than leave the predictor; the rest ends at the predictor."""
-    chosen = select(policy, budget, depth).head_layers
+    budget = data.draw(st.integers(2, depth))
+    chosen = select("symmetric", budget, depth).head_layers
     front = min(-(-budget // 2), depth - 1)
     assert set(range(1, front + 1)) | set(range(depth - (budget - front) + 1, depth + 1)) == chosen
 
 
-@pytest.mark.parametrize(("policy", "depth", "budget"), IMPOSSIBLE)
+@given(policies, depths, budgets)
 def test_an_impossible_budget_names_the_depth(policy: str, depth: int, budget: int) -> None:
     """Zero, negative, more than M, or one for both ends: the error names the policy, the budget and M."""
+    assume(not can_spend(policy, depth, budget))
     with pytest.raises(PolicyError) as caught:
         select(policy, budget, depth)
     assert f"budget of {budget} " in caught.value.message
@@ -113,11 +113,11 @@ def test_the_hint_names_what_would_work(policy: str, depth: int, budget: int | N
     assert hint == caught.value.hint
 
 
-@pytest.mark.parametrize("policy", BUDGETED)
-def test_a_missing_budget_is_asked_for(policy: str) -> None:
+def test_a_missing_budget_is_asked_for() -> None:
     """A policy that spends a budget says so when there is none."""
-    with pytest.raises(PolicyError, match=f"policy {policy} needs a budget"):
-        select(policy, None, 5)
+    for policy in BUDGETED:
+        with pytest.raises(PolicyError, match=f"policy {policy} needs a budget"):
+            select(policy, None, 5)
 
 
 def test_an_unknown_policy_lists_the_valid_ones() -> None:
@@ -127,7 +127,7 @@ def test_an_unknown_policy_lists_the_valid_ones() -> None:
     assert caught.value.hint == "Did you mean symmetric? Valid: last, symmetric, first, all, full, none."
 
 
-@pytest.mark.parametrize("budget", [None, 0, 3, 99])
+@given(st.none() | budgets)
 def test_policies_without_a_budget_ignore_it(budget: int | None) -> None:
     """`all`, `full` and `none` mean the same whatever the budget, and record none."""
     whole = select("all", budget, 4)
@@ -145,7 +145,7 @@ def test_neck_and_backbone_are_chosen_beside_the_head() -> None:
     assert ("symmetric", 2) == (selection.policy, selection.budget)
 
 
-@pytest.mark.parametrize("stages", [1, 3, 5])
+@given(st.integers(1, 6))
 def test_the_stages_are_the_detectors_own(stages: int) -> None:
     """`full` trains all stages that the detector has; more, or fewer than none, is an error with their number."""
     assert stages == select("full", None, 5, stages=stages).backbone_stages
@@ -156,17 +156,15 @@ def test_the_stages_are_the_detectors_own(stages: int) -> None:
         assert f"Give 0 (frozen) to {stages}." == caught.value.hint
 
 
-@pytest.mark.parametrize(
-    ("policy", "budget", "proposals"),
-    [("last", 1, False), ("last", 4, False), ("symmetric", 3, False), ("last", 5, True), ("all", None, True),
-     ("full", None, True), ("none", None, False)],
-)  # fmt: skip
-def test_proposals_train_with_the_whole_head(policy: str, budget: int | None, proposals: bool) -> None:
+def test_proposals_train_with_the_whole_head() -> None:
     """The proposals of a two-stage detector train when every head layer does, unless told otherwise."""
-    assert proposals == select(policy, budget, 5).proposals
-    if policy != "none":
-        assert select(policy, budget, 5, proposals=True).proposals
-        assert not select(policy, budget, 5, proposals=False).proposals
+    whole = [("last", 5), ("all", None), ("full", None)]
+    part = [("last", 1), ("last", 4), ("symmetric", 3), ("none", None)]
+    assert [True] * 3 == [select(policy, budget, 5).proposals for policy, budget in whole]
+    assert [False] * 4 == [select(policy, budget, 5).proposals for policy, budget in part]
+    for policy, budget in whole + part[:3]:
+        assert select(policy, budget, 5, proposals=True).proposals, policy
+        assert not select(policy, budget, 5, proposals=False).proposals, policy
 
 
 @pytest.mark.parametrize("extra", [{"neck": True}, {"backbone_stages": 1}, {"proposals": True}])

@@ -35,7 +35,9 @@ ALL = tuple(OPERATIONS)
 UPRIGHT = tuple(name for name in ALL if name not in ("color", "rotate"))
 COLOURS = torch.tensor([[250, 20, 20], [20, 250, 20], [20, 20, 250], [250, 250, 20]], dtype=torch.uint8)
 BACKGROUND = 0
-examples = settings(max_examples=60, deadline=None, derandomize=True)
+examples = settings(max_examples=40)
+few = settings(max_examples=15)
+seeds = st.integers(0, 2**31)
 
 
 def painted(height: int, width: int, boxes: list[tuple[int, int, int, int]]) -> Sample:
@@ -194,8 +196,8 @@ def test_colour_moves_nothing() -> None:
         assert torch.equal(sample.labels, labels)
 
 
-@pytest.mark.parametrize("operation", [Scale(), Stretch(), PositiveExtraction()])
-@pytest.mark.parametrize("seed", range(15))
+@settings(max_examples=30)
+@given(operation=st.sampled_from([Scale(), Stretch(), PositiveExtraction()]), seed=seeds)
 def test_boxes_move_with_their_pixels(operation: v2.Transform, seed: int) -> None:
     """After one operation the painted rectangle fills its box, to 2 pixels, where the image still shows it."""
     sample = painted(150, 220, [(90, 60, 130, 100), (150, 20, 200, 60)])
@@ -307,7 +309,8 @@ def test_a_positive_crop_of_a_negative_is_the_image() -> None:
     assert torch.equal(sample.image, apply(PositiveExtraction(), sample, 0).image)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@few
+@given(seed=seeds)
 def test_a_zoom_keeps_the_canvas_and_a_stretch_the_area(seed: int) -> None:
     """Scale fills with grey and leaves the size; Stretch changes the ratio and leaves the area, to the rounding."""
     sample = painted(100, 160, [(40, 30, 120, 70)])
@@ -317,7 +320,8 @@ def test_a_zoom_keeps_the_canvas_and_a_stretch_the_area(seed: int) -> None:
     assert 100 * 160 == pytest.approx(height * width, rel=0.02)
 
 
-@pytest.mark.parametrize("key", range(25))
+@few
+@given(key=st.integers())
 def test_an_image_of_one_pixel_survives(key: int) -> None:
     """One pixel, with a box around it, goes through everything; its box is too small to learn from."""
     sample = Sample(
@@ -337,14 +341,16 @@ def ellipse(height: int, width: int, box: tuple[int, int, int, int]) -> Sample:
     return sample._replace(image=sample.image * inside)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@few
+@given(seed=seeds)
 def test_a_turned_box_is_tight_around_a_round_object(seed: int) -> None:
     """The box of a turned ellipse touches it on all four sides, to 2 pixels, at any angle."""
     image, boxes, _ = apply(Rotate(180), ellipse(240, 240, (80, 100, 170, 140)), seed)
     torch.testing.assert_close(extent(paint(image, 0)), boxes[0], atol=2.0, rtol=0)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@few
+@given(seed=seeds)
 def test_a_turned_box_is_never_larger_than_that_of_its_corners(seed: int) -> None:
     """torchvision's own rule, the box around the four turned corners, contains ours and has the same middle."""
     sample = painted(200, 300, [(60, 40, 160, 90), (200, 100, 220, 190)])
@@ -365,20 +371,22 @@ def test_no_rotation_changes_nothing() -> None:
     torch.testing.assert_close(sample.boxes, turned.boxes, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "operation"),
-    [("flip", 0.0, "flip"), ("positive", 0.0, "positive"), ("stretch", 1.0, "stretch"), ("color", 0.0, "color"),
-     ("rotate", 0.0, "rotate"), ("scale", (1.0, 1.0), "scale")],
-)  # fmt: skip
-def test_a_range_of_nothing_changes_little(field: str, value: Any, operation: str) -> None:
+def test_a_range_of_nothing_changes_little() -> None:
     """Each range at its neutral end leaves size and boxes alone (a zoom may still shift)."""
     sample = painted(60, 80, [(30, 20, 50, 40)])
-    for key in range(10):
-        image, boxes, _ = make_variant(sample, Augmentation(ops=(operation,), **{field: value}), (key,))
-        assert sample.image.shape == image.shape
-        torch.testing.assert_close(
-            boxes[:, 2:] - boxes[:, :2], sample.boxes[:, 2:] - sample.boxes[:, :2], atol=1e-3, rtol=0
-        )
+    neutral: dict[str, Any] = {
+        "flip": 0.0,
+        "positive": 0.0,
+        "stretch": 1.0,
+        "color": 0.0,
+        "rotate": 0.0,
+        "scale": (1.0, 1.0),
+    }
+    assert set(ALL) == set(neutral)
+    for (operation, value), key in itertools.product(neutral.items(), range(10)):
+        image, boxes, _ = make_variant(sample, Augmentation(ops=(operation,), **{operation: value}), (key,))
+        assert sample.image.shape == image.shape, operation
+        torch.testing.assert_close(boxes[:, 2:] - boxes[:, :2], torch.tensor([[20.0, 20.0]]), atol=1e-3, rtol=0)
 
 
 def test_with_a_share_of_one_every_variant_is_a_crop() -> None:
@@ -392,12 +400,9 @@ def test_with_a_share_of_one_every_variant_is_a_crop() -> None:
     ("changes", "said"),
     [
         ({"ops": ("rotat",)}, "Did you mean rotate"),
-        ({"flip": 1.5}, "flip is 1.5"),
-        ({"rotate": -3.0}, "rotate is -3.0"),
+        ({"flip": 1.5, "rotate": -3.0, "stretch": 0.5}, "flip is 1.5: "),
         ({"scale": (2.0, 1.0)}, "scale is (2.0, 1.0)"),
         ({"scale": (0.0, 1.0)}, "scale is (0.0, 1.0)"),
-        ({"stretch": 0.5}, "stretch is 0.5"),
-        ({"color": float("nan")}, "color is nan"),
     ],
 )
 def test_an_impossible_range_is_told(changes: dict[str, Any], said: str) -> None:

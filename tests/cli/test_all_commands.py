@@ -38,10 +38,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"policy": "symetric"}, 4, "unknown policy 'symetric'", "Did you mean symmetric?"),
         ({"detector": "yolox_nanno"}, 5, "unknown detector 'yolox_nanno'", "Did you mean yolox_nano?"),
         ({"budget": 0}, 4, "a budget of 0 is not possible with policy symmetric: this head has M = 4 layers", "2 to 4"),
-        ({"budget": 9}, 4, "a budget of 9 is not possible with policy symmetric: this head has M = 4", "2 to 4"),
         ({"budget": 5}, 4, "M = 4 layers", "It would work with: retinanet_resnet50_fpn"),
-        ({"budget": 1}, 4, "a budget of 1 is not possible with policy symmetric", "2 to 4"),
-        ({"budget": -1, "policy": "last"}, 4, "a budget of -1 is not possible with policy last", "1 to 4"),
         ({"budget": "three"}, 2, "Invalid value for '--budget'", "--help"),
         (
             {"backbone_stages": 6},
@@ -58,14 +55,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"device": "tpu9"}, 4, "unknown device 'tpu9'", "auto, cpu, cuda"),
         ({"device": "meta"}, 4, "device meta is not supported", "auto, cpu, cuda"),
         ({"optimizer": "adam"}, 4, "optimizer is 'adam': Did you mean adamw? Valid: adamw, sgd.", "--help"),
-        ({"precision": "fp16"}, 4, "precision is 'fp16': Did you mean bf16? Valid: auto, fp32, bf16.", "--help"),
         ({"ops": "flip,rotato"}, 4, "unknown operation 'rotato'. Did you mean rotate? Valid: positive, flip", "--help"),
-        (
-            {"iterations": 10**12},
-            4,
-            "iterations is 1000000000000: give a number that is at least 1 and at most 1,000,000",
-            "--help",
-        ),
         (
             {"batch_size": 0, "copies": -2},
             4,
@@ -73,10 +63,6 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             "--help",
         ),
         ({"lr": "nan"}, 4, "lr is nan: give a finite number", "--help"),
-        ({"lr": 0}, 4, "lr is 0.0: give a number that is above 0 and at most 1e+30", "--help"),
-        ({"warmup": 1}, 4, "warmup is 1.0: give a number that is at least 0 and below 1", "--help"),
-        ({"seed": 2**63}, 4, f"seed is {2**63}: give a number that is at least 0", "--help"),
-        ({"threads": 1025}, 4, "threads is 1025: give a number that is at least 1 and at most 1,024", "--help"),
         ({"threads": 0}, 2, "'0' is neither auto nor a positive integer", "--help"),
         ({"data": "nowhere"}, 3, "nowhere does not exist", "fsod fetch"),
         ({"data": "."}, 3, "is not a data set: it has no train/", "annotations.json and images/"),
@@ -108,7 +94,7 @@ def hold(result: Any, code: int, message: str, hint: str) -> None:
 def test_without_a_budget_three_layers_train(shapes: Path) -> None:
     """--budget defaults to 3 for policies that take one, and the run records it; inspect-layers agrees."""
     without = {key: value for key, value in TINY.items() if key != "budget"}
-    for policy, budget in (("symmetric", 3), ("last", 3), ("all", None)):
+    for policy, budget in (("symmetric", 3), ("all", None)):
         result = fsod(*argv_of(shapes, {**without, "policy": policy}), "--json")
         assert 0 == result.exit_code, result.stderr
         run = json.loads(result.stdout)
@@ -124,7 +110,6 @@ def test_without_a_budget_three_layers_train(shapes: Path) -> None:
     [
         (["inspect-layers", "yolox"], 5, "unknown detector 'yolox'", "yolox_s"),
         (["inspect-layers", "yolox_nano", "--policy", "lats", "--budget", "1"], 4, "unknown policy", "mean last?"),
-        (["inspect-layers", "yolox_nano", "--policy", "symmetric", "--budget", "1"], 4, "a budget of 1", "2 to 4"),
         (["inspect-layers", "yolox_nano", "--image-size", "65"], 4, "image size of 65", "multiple of 32"),
         (["inspect-layers", "yolox_nano", "--classes", "0"], 2, "--classes", "--help"),
         (["eval", "nowhere"], 3, "nowhere is not a run", "fsod finetune"),
@@ -134,12 +119,8 @@ def test_without_a_budget_three_layers_train(shapes: Path) -> None:
         (["augment"], 3, "no data set under data", "fsod fetch"),
         (["augment", "DATA", "--ops", "turn"], 4, "unknown operation 'turn'. Valid: positive", "--help"),
         (["augment", "DATA", "--copies", "0", "--flip", "2"], 4, "copies is 0: give a number that is at least 1", "--help"),
-        (["augment", "DATA", "--scale", "2", "1"], 4, "scale is (2.0, 1.0): give the smallest and the largest", "--help"),
-        (["augment", "DATA", "--threads", "many"], 2, "'many' is neither auto nor a positive integer", "--help"),
         (["sweep", "--class", "x", "--source", "miniature", "--set", "iterations=abc"], 4, "iterations is 'abc'", "--help"),
-        (["sweep", "--class", "x", "--source", "miniature", "--set", "lr=null"], 4, "lr is None: give a", "--help"),
         (["sweep", "--class", "x", "--source", "miniature", "--set", "ops=5"], 4, "ops is 5: give a list", "--help"),
-        (["sweep", "--class", "x", "--source", "miniature", "--set", "scale=3"], 4, "scale is 3: give a list", "--help"),
         (["augment", "nowhere"], 3, "nowhere does not exist", "fsod fetch"),
         (["fetch", "--source", "coco:POOL"], 2, "no class is named", "--class"),
         (["fetch", "--class", "square", "--split", "valid"], 2, "split is 'valid': Did you mean validation?", "--help"),
@@ -172,66 +153,37 @@ def box(value: list[Any]) -> Spoil:
     return lambda folder, document: document["annotations"][0].update(bbox=value)
 
 
-def content(data: bytes) -> Spoil:
-    return lambda folder, document: (folder / "images" / "0001.png").write_bytes(data)
-
-
 def half_of_it(folder: Path, document: dict[str, Any]) -> None:
     path = folder / "images" / "0001.png"
     path.write_bytes(path.read_bytes()[:80])
 
 
-def link_outside(folder: Path, document: dict[str, Any]) -> None:
-    outside = folder.parent.parent / "outside.png"
-    (folder / "images" / "0001.png").rename(outside)
-    (folder / "images" / "0001.png").symlink_to(outside)
+BAD_DATA: list[tuple[Spoil, str]] = [
+    (lambda folder, document: document.clear(), '"images" is missing'),
+    (lambda folder, document: document["images"][0].update(width=65), "the annotations say 65×64 pixels"),
+    (half_of_it, "not readable as an image"),
+    (box([50, 50, 30, 30]), "leaves the image of 64×64 pixels"),
+]
+"""One fault of the document, of an image, of a file and of a box; tests/datasets has the others."""
 
 
-BAD_DATA: dict[str, tuple[Spoil, str]] = {
-    "no lists": (lambda folder, document: document.clear(), '"images" is missing'),
-    "an image is missing": (lambda f, d: (f / "images" / "0001.png").unlink(), "'0001.png' does not exist"),
-    "an image is empty": (content(b""), "'0001.png': the file is empty"),
-    "an image is corrupt": (content(b"GIF89a\x00\x00 and no more"), "not readable as an image"),
-    "an image is text": (content(b"hello"), "unknown format or damaged header"),
-    "an image is cut": (half_of_it, "not readable as an image"),
-    "an image is outside": (lambda f, d: d["images"][0].update(file_name="../../x.png"), "leads out of the folder"),
-    "an image is absolute": (lambda f, d: d["images"][0].update(file_name="/etc/passwd"), "leads out of the folder"),
-    "an image is a link out": (link_outside, "is a link that leads out of the folder"),
-    "a size is wrong": (lambda f, d: d["images"][0].update(width=65), "the annotations say 65×64 pixels"),
-    "a box is outside": (box([50, 50, 30, 30]), "leaves the image of 64×64 pixels"),
-    "a box is inverted": (box([40, 40, -20, -20]), "no positive width and height"),
-    "a box is empty": (box([40, 40, 0, 20]), "no positive width and height"),
-    "a box is NaN": (box([float("nan"), 4, 20, 20]), "not a finite number"),
-    "a box is infinite": (box([4, 4, float("inf"), 20]), "not a finite number"),
-    "a box is short": (box([4, 4, 20]), "not a list of four numbers"),
-    "a box has no image": (lambda f, d: d["annotations"][0].update(image_id=77), "no image has the id 77"),
-    "a box has no class": (lambda f, d: d["annotations"][0].update(category_id=77), "no category has the id 77"),
-    "an id comes twice": (lambda f, d: d["annotations"][1].update(id=1), "annotation 1: the id is used twice"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_DATA)
 @pytest.mark.parametrize("command", ["finetune", "eval"])
-def test_bad_data_is_told_with_file_record_and_reason(
-    name: str, command: str, tmp_path: Path, trained: Run, shapes: Path
-) -> None:
+def test_bad_data_is_told_with_file_record_and_reason(command: str, tmp_path: Path, trained: Run, shapes: Path) -> None:
     """A faulty test set stops fine-tune and eval with exit 3; the message names the file and the reason."""
-    spoil, reason = BAD_DATA[name]
-    data = Path(shutil.copytree(shapes, tmp_path / "data" / "bad"))
-    document = json.loads((data / "test" / "annotations.json").read_text())
-    spoil(data / "test", document)
-    write_document(data / "test", document)
-    argv = argv_of(data) if command == "finetune" else ["eval", trained.folder, "--data", data]
-    result = fsod(*argv)
-    hold(result, 3, reason, "")
-    assert str(data) in result.stderr
+    for number, (spoil, reason) in enumerate(BAD_DATA):
+        data = Path(shutil.copytree(shapes, tmp_path / "data" / f"bad{number}"))
+        document = json.loads((data / "test" / "annotations.json").read_text())
+        spoil(data / "test", document)
+        write_document(data / "test", document)
+        result = fsod(*argv_of(data) if command == "finetune" else ("eval", trained.folder, "--data", data))
+        hold(result, 3, reason, "")
+        assert str(data) in result.stderr
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "just words", '{"images": 3}'])
-def test_json_that_is_not_coco_is_told(text: str, shapes: Path, tmp_path: Path) -> None:
+def test_json_that_is_not_coco_is_told(shapes: Path, tmp_path: Path) -> None:
     """An annotations.json that is no COCO file: exit 3, its path, and what COCO looks like."""
     data = Path(shutil.copytree(shapes, tmp_path / "bad"))
-    (data / "train" / "annotations.json").write_text(text)
+    (data / "train" / "annotations.json").write_text("{")
     result = fsod(*argv_of(data))
     hold(result, 3, "annotations.json: not ", "")
     assert "train" in result.stderr
@@ -351,13 +303,7 @@ def test_an_answer_that_cannot_be_written_is_an_error(trained: Run) -> None:
     ("option", "value", "said"),
     [
         ("iterations", "abc", 'iterations: "abc" does not fit'),
-        ("iterations", [3], "iterations: [3] does not fit"),
-        ("lr", "high", 'lr: "high" does not fit'),
-        ("ops", 5, "unknown operation '5'"),
-        ("scale", 3, "scale: 3 does not fit"),
-        ("train_neck", 1, "train_neck: 1 does not fit"),
         ("optimizer", 7, "optimizer is '7': Valid: adamw, sgd."),
-        ("threads", "some", 'threads: "some" does not fit'),
     ],
 )  # fmt: skip
 def test_a_wrong_type_in_a_file_is_told(form: str, option: str, value: Any, said: str, shapes: Path) -> None:
@@ -367,10 +313,9 @@ def test_a_wrong_type_in_a_file_is_told(form: str, option: str, value: Any, said
     hold(fsod("finetune", "--data", shapes, "--config", file), 4, said, "")
 
 
-@pytest.mark.parametrize("ops", ["", "flip", "color,flip"])
-def test_a_runs_config_repeats_it(ops: str, shapes: Path) -> None:
+def test_a_runs_config_repeats_it(shapes: Path) -> None:
     """--config runs/X/config.json, or the folder: the same run again, to the same metrics."""
-    first = fsod(*argv_of(shapes, name="first", ops=ops, lr=0.01, seed=3))
+    first = fsod(*argv_of(shapes, name="first", ops="color,flip", lr=0.01, seed=3))
     assert 0 == first.exit_code, first.stderr
     for number, config in enumerate(("runs/first/config.json", "runs/first")):
         again = fsod("finetune", "--config", config, "--name", f"again{number}")

@@ -28,7 +28,6 @@ from fewshot_cli.training.plan import freeze, learning_rates, plan_chain
 from fewshot_cli.training.variants import Example, Examples
 
 STUBS = [stub_two_stage, stub_queries]
-CUTS = [(stub, cut) for stub in STUBS for cut in range(stub.SPEC.head_depth + stub.SPEC.backbone_stages + 1)]
 CPU = torch.device("cpu")
 PLENTY = 1 << 30
 
@@ -88,13 +87,14 @@ def test_the_proposals_learn_with_the_head(stub: ModuleType) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("stub", "cut"), CUTS)
-def test_a_run_in_parts_is_the_run(stub: ModuleType, cut: int) -> None:
+@pytest.mark.parametrize("stub", STUBS)
+def test_a_run_in_parts_is_the_run(stub: ModuleType) -> None:
     """Cut before any layer, ragged parts included, the outputs are those of an uncut run, bit for bit."""
     detector = detector_of(stub)
     pixels = noise(detector, (SIDE, SIDE), (40, 64), (30, 17))
     whole = detector.run(pixels, 0)
-    assert equal(whole, detector.run(detector.run(pixels, 0, cut), cut))
+    for cut in range(len(detector.layers) + 1):
+        assert equal(whole, detector.run(detector.run(pixels, 0, cut), cut)), cut
 
 
 @torch.no_grad()
@@ -168,7 +168,7 @@ def test_the_loss_falls(shapes: Path, tmp_path: Path, stub: ModuleType) -> None:
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
 
-@pytest.mark.parametrize(("stub", "cut"), CUTS)
+@pytest.mark.parametrize(("stub", "cut"), [(stub, cut) for stub in STUBS for cut in (0, 2, stub.SPEC.head_depth + 1)])
 def test_cached_equals_uncached(shapes: Path, tmp_path: Path, stub: ModuleType, cut: int) -> None:
     """From the cache and computed anew, losses and gradients are the same to the last bit, wherever the chain is cut."""
     detector = detector_of(stub)

@@ -40,7 +40,7 @@ def test_the_weights_in_the_package_know_the_base_classes_and_no_novel_one(tmp_p
     """mAP on held-out images is that of a trained detector."""
     assert tuple(BASE) == build_detector("retinanet_mini").classes
     assert not set(BASE) & set(NOVEL)
-    assert 0.4 < base_map(tmp_path, 60)
+    assert 0.4 < base_map(tmp_path, 30)
 
 
 @pytest.mark.slow
@@ -82,10 +82,10 @@ def test_weights_of_the_large_one_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_a_few_steps_teach_a_novel_class(tmp_path: Path) -> None:
-    """From ten images of a class that it never saw, in thirty steps, detections appear that were not there before."""
-    request = FetchRequest(source="miniature", classes=("flower",), shots=10, test_images=20, root=tmp_path / "data")
+    """From ten images of a class that it never saw, in a few steps, detections appear that were not there before."""
+    request = FetchRequest(source="miniature", classes=("flower",), shots=10, test_images=10, root=tmp_path / "data")
     data = str(fetch(request).dataset.path)
-    short = {"data": data, "detector": "retinanet_mini", "copies": 4, "iterations": 30, "eval_every": 0}
+    short = {"data": data, "detector": "retinanet_mini", "copies": 2, "iterations": 15, "eval_every": 0}
     before = fine_tune(tmp_path / "none", FinetuneConfig(policy="none", **short)).read_result()  # type: ignore[arg-type]
     after = fine_tune(tmp_path / "all", FinetuneConfig(policy="all", **short)).read_result()  # type: ignore[arg-type]
     assert HEAD == after["trained_layers"]

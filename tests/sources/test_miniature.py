@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 from pathlib import Path
 from random import Random
@@ -48,10 +49,9 @@ def fingerprint(part: str, focus: str | None) -> str:
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize(("part", "focus"), list(CHECKSUMS), ids=lambda value: str(value))
-def test_the_same_key_draws_the_same_image_on_every_machine(part: str, focus: str | None) -> None:
+def test_the_same_key_draws_the_same_image_on_every_machine() -> None:
     """Images and boxes have the checksums that they had where the weights were trained."""
-    assert CHECKSUMS[part, focus] == fingerprint(part, focus)
+    assert CHECKSUMS == {key: fingerprint(*key) for key in CHECKSUMS}
 
 
 def test_the_world_has_the_classes_of_the_paper() -> None:
@@ -65,7 +65,7 @@ def test_the_world_has_the_classes_of_the_paper() -> None:
 def test_no_novel_class_is_ever_drawn_for_pretraining() -> None:
     """What pretrains or measures the base detector holds base classes only."""
     for part in (PRETRAIN, HELD_OUT):
-        names = {item.name for number in range(60) for item in SceneKey(part, None, number).draw().items}
+        names = {item.name for number in range(30) for item in SceneKey(part, None, number).draw().items}
         assert names <= set(BASE)
 
 
@@ -80,7 +80,7 @@ def test_parts_of_the_world_share_no_image() -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([None, *CLASSES]))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_every_box_is_inside_its_image_and_not_empty(number: int, focus: str | None) -> None:
     """Boxes are whole pixels, upright and inside; the file is an image of the stated size."""
     scene = SceneKey(TRAIN if focus else PRETRAIN, focus, number).draw()
@@ -92,31 +92,30 @@ def test_every_box_is_inside_its_image_and_not_empty(number: int, focus: str | N
         assert 0 <= top < bottom <= scene.height
 
 
-@pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize("size", [16, 60, 210])
-def test_every_class_fills_the_size_it_is_asked_for(name: str, size: int) -> None:
-    """The object's longer side is the size asked; it is opaque somewhere and transparent at its corners."""
-    pen = Pen(size, Random(f"{name} {size}"), Pose())
+def cut_out(name: str, size: int, seed: str) -> Image.Image:
+    pen = Pen(size, Random(seed), Pose())
     CLASSES[name].draw(pen)
-    alpha = np.asarray(pen.cut_out().getchannel("A"))
-    assert size == max(alpha.shape)
-    assert 0.1 < (alpha > 127).mean()
+    return pen.cut_out()
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_two_objects_of_a_class_differ(name: str) -> None:
+def test_every_class_fills_the_size_it_is_asked_for() -> None:
+    """The object's longer side is the size asked, and a tenth of its box or more is opaque."""
+    for name, size in itertools.product(CLASSES, (16, 60, 210)):
+        alpha = np.asarray(cut_out(name, size, f"{name} {size}").getchannel("A"))
+        assert size == max(alpha.shape), name
+        assert 0.1 < (alpha > 127).mean(), (name, size)
+
+
+def test_two_objects_of_a_class_differ() -> None:
     """Not only the pose varies: two drawings in the same pose have other pixels."""
-    drawings = []
-    for number in range(4):
-        pen = Pen(60, Random(f"{name} {number}"), Pose())
-        CLASSES[name].draw(pen)
-        drawings.append(pen.cut_out().tobytes())
-    assert len(drawings) == len(set(drawings))
+    for name in CLASSES:
+        drawings = {cut_out(name, 60, f"{name} {number}").tobytes() for number in range(4)}
+        assert 4 == len(drawings), name
 
 
-def test_a_box_is_tight_around_what_is_visible() -> None:
+def test_objects_have_all_sizes_and_flags() -> None:
     """Objects range from 16 pixels to most of the image, and flags of all kinds occur."""
-    items = [item for number in range(300) for item in draw_scene(f"sizes {number}", "helmet").items]
+    items = [item for number in range(100) for item in draw_scene(f"sizes {number}", "helmet").items]
     sides = [max(item.box[2] - item.box[0], item.box[3] - item.box[1]) for item in items if not item.group]
     assert min(sides) < 24
     assert 190 < max(sides)

@@ -41,9 +41,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     shutil.rmtree(files, ignore_errors=True)
 
 
-def run(folder: Path, **engine: Any) -> SweepResult:
-    """Six groups of two cells."""
-    grid = {**GRID, "seeds": 6, "baselines": False, "options": {**TINY, "precision": "fp32"}}
+def run(folder: Path, seeds: int, **engine: Any) -> SweepResult:
+    """Groups of two cells, one a seed."""
+    grid = {**GRID, "seeds": seeds, "baselines": False, "options": {**TINY, "precision": "fp32"}}
     return sweep("cat", source=draw_classes(folder), out=folder / "sweep", **grid, **engine)
 
 
@@ -75,21 +75,21 @@ def test_a_node_may_die_in_the_middle(cluster: Any, tmp_path: Path) -> None:
     watcher = Watcher(tmp_path / "ray", lambda: cluster.remove_node(node, allow_graceful=False))
     watcher.start()
     try:
-        result = run(tmp_path / "ray", engine="ray", address=cluster.address)
+        result = run(tmp_path / "ray", 5, engine="ray", address=cluster.address)
     finally:
         watcher.over.set()
         watcher.join()
     assert watcher.killed
     assert ((), []) == (result.failures, result.folder.missing())
     assert [] == watcher.again
-    ours, theirs = losses(result.folder), losses(run(tmp_path / "alone").folder)
-    assert 12 == len(ours)
-    for cell, lines in ours.items():
-        for line, other in zip(lines, theirs[cell], strict=True):
+    ours, theirs = losses(result.folder), losses(run(tmp_path / "alone", 2).folder)
+    assert (10, 4) == (len(ours), len(theirs))
+    for cell, lines in theirs.items():
+        for line, other in zip(lines, ours[cell], strict=True):
             assert line == pytest.approx(other, rel=1e-3)
 
 
 def test_an_address_without_a_cluster_is_a_network_error(tmp_path: Path) -> None:
     """With the address in the message."""
     with pytest.raises(NetworkError, match="no Ray cluster at 127.0.0.1:1"):
-        run(tmp_path, engine="ray", address="127.0.0.1:1")
+        run(tmp_path, 1, engine="ray", address="127.0.0.1:1")

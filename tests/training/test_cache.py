@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from fewshot_cli.detectors.chain import Activations
@@ -63,27 +67,30 @@ def cache_of(
 TIERS = [Places(COUNT, 0), Places(0, COUNT), Places(0, 0), Places(5, 9), Places(9, 0), Places(0, 3), Places(20, 1)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("places", TIERS)
-def test_every_tier_gives_the_same_values(tmp_path: Path, places: Places, dtype: torch.dtype) -> None:
+every_tier = pytest.mark.parametrize("places", TIERS, ids=lambda places: f"{places.memory} {places.disk}")
+
+
+@every_tier
+def test_every_tier_gives_the_same_values(tmp_path: Path, places: Places) -> None:
     """Items come back with their own values, rounded to the storage type, wherever they were kept."""
-    cache = cache_of(Source(), places, tmp_path, dtype)
-    assert places == (cache.in_memory, cache.on_disk)
-    assert COUNT - sum(places) == cache.recomputed
-    activations, notes = cache.batch(range(COUNT))
-    expected = [torch.stack(parts) for parts in zip(*(item_of(item) for item in range(COUNT)), strict=True)]
-    assert torch.equal(expected[0].to(dtype).float(), activations[0])
-    assert torch.equal(expected[1].to(dtype).float(), activations[1])
-    assert torch.equal(expected[2], activations[2])
-    assert [f"note {item}" for item in range(COUNT)] == notes
+    for dtype in (torch.float32, torch.bfloat16):
+        cache = cache_of(Source(), places, tmp_path, dtype)
+        assert places == (cache.in_memory, cache.on_disk)
+        assert COUNT - sum(places) == cache.recomputed
+        activations, notes = cache.batch(range(COUNT))
+        expected = [torch.stack(parts) for parts in zip(*(item_of(item) for item in range(COUNT)), strict=True)]
+        assert torch.equal(expected[0].to(dtype).float(), activations[0])
+        assert torch.equal(expected[1].to(dtype).float(), activations[1])
+        assert torch.equal(expected[2], activations[2])
+        assert [f"note {item}" for item in range(COUNT)] == notes
 
 
-@pytest.mark.parametrize("places", TIERS)
-def test_a_batch_comes_in_the_asked_order(tmp_path: Path, places: Places) -> None:
+@given(st.sampled_from(TIERS), st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=12))
+@settings(max_examples=30)
+def test_a_batch_comes_in_the_asked_order(places: Places, items: list[int]) -> None:
     """Whatever the order, across tiers and with repetitions, row i is the i-th item asked for."""
-    cache = cache_of(Source(), places, tmp_path)
-    items = [20, 0, 13, 0, 5, 20, 4, 9, 13, 19]
-    activations, notes = cache.batch(items)
+    with tempfile.TemporaryDirectory() as folder:
+        activations, notes = cache_of(Source(), places, Path(folder)).batch(items)
     for row, item in enumerate(items):
         assert all(torch.equal(expected, part[row]) for expected, part in zip(item_of(item), activations, strict=True))
     assert [f"note {item}" for item in items] == notes
@@ -107,16 +114,15 @@ def test_a_batch_is_the_callers_own(tmp_path: Path) -> None:
     assert torch.equal(torch.stack([item_of(item)[0] for item in (0, 7, 20)]), again[0])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("spare", [0, 1, PER_ITEM - 1])
-def test_no_more_bytes_than_asked(tmp_path: Path, dtype: torch.dtype, spare: int) -> None:
+def test_no_more_bytes_than_asked(tmp_path: Path) -> None:
     """The items that are kept fit the budgets, and one more would not: half the bytes, nearly twice the items."""
-    size = PER_ITEM if dtype == torch.float32 else (PER_ITEM - 7) // 2 + 7
-    memory, disk = 3 * PER_ITEM + spare, 2 * PER_ITEM + spare
-    cache = FeatureCache(Source(), COUNT, memory=memory, disk=disk, folder=tmp_path, dtype=dtype).fill()
-    assert size == cache.bytes_per_item
-    for kept, budget in ((cache.in_memory, memory), (cache.on_disk, disk)):
-        assert kept * size <= budget < (kept + 1) * size
+    sizes = {torch.float32: PER_ITEM, torch.bfloat16: (PER_ITEM - 7) // 2 + 7}
+    for (dtype, size), spare in itertools.product(sizes.items(), (0, 1, PER_ITEM - 1)):
+        memory, disk = 3 * PER_ITEM + spare, 2 * PER_ITEM + spare
+        cache = FeatureCache(Source(), COUNT, memory=memory, disk=disk, folder=tmp_path, dtype=dtype).fill()
+        assert size == cache.bytes_per_item
+        for kept, budget in ((cache.in_memory, memory), (cache.on_disk, disk)):
+            assert kept * size <= budget < (kept + 1) * size, (dtype, spare)
 
 
 def test_items_larger_than_the_budget_are_recomputed(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from collections import Counter
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fewshot_cli.training.schedule import batch_order, learning_rate
 
@@ -31,7 +33,7 @@ def test_the_decay_is_half_a_cosine() -> None:
     assert all(later < earlier for earlier, later in itertools.pairwise(found[10:]))
 
 
-@pytest.mark.parametrize("final", [0.0, 0.01, 0.5])
+@given(st.floats(0, 1))
 def test_the_run_ends_at_the_final_share(final: float) -> None:
     """The last iteration's rate is within a thousandth of `final` times the peak, and never below it."""
     last = rates(200, 0.05, final)[-1]
@@ -43,16 +45,13 @@ def test_without_warm_up_the_first_rate_is_the_peak() -> None:
     assert 2.0 == rates(50, 0.0)[0]
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 7])
-@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])
+@given(st.integers(1, 20), st.floats(0, 1))
 def test_short_runs_have_usable_rates(iterations: int, warmup: float) -> None:
     """However short the run and long the warm-up, every rate is above zero and at most the peak."""
     assert all(0 < rate <= 2.0 for rate in rates(iterations, warmup))
 
 
-@pytest.mark.parametrize(
-    ("count", "batch_size", "iterations"), [(10, 4, 13), (7, 7, 3), (3, 8, 5), (1, 2, 3), (64, 8, 8)]
-)
+@given(st.integers(1, 64), st.integers(1, 9), st.integers(1, 20))
 def test_every_item_comes_once_before_any_comes_again(count: int, batch_size: int, iterations: int) -> None:
     """Batches are full, and the stream of items is a row of complete shuffles, the last cut short."""
     order = batch_order(count, batch_size, iterations, 0)
