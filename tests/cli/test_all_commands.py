@@ -120,7 +120,7 @@ def test_without_a_budget_three_layers_train(shapes: Path) -> None:
         (["augment", "DATA", "--ops", "turn"], 4, "unknown operation 'turn'. Valid: positive", "--help"),
         (["augment", "DATA", "--copies", "0", "--flip", "2"], 4, "copies is 0: give a number that is at least 1", "--help"),
         (["sweep", "--class", "x", "--source", "miniature", "--set", "iterations=abc"], 4, "iterations is 'abc'", "--help"),
-        (["sweep", "--class", "x", "--source", "miniature", "--set", "ops=5"], 4, "ops is 5: give a list", "--help"),
+        (["sweep", "--class", "x", "--source", "miniature", "--set", "ops=5"], 4, "ops is 5: give words separated by commas", "--help"),
         (["augment", "nowhere"], 3, "nowhere does not exist", "fsod fetch"),
         (["fetch", "--source", "coco:POOL"], 2, "no class is named", "--class"),
         (["fetch", "--class", "square", "--split", "valid"], 2, "split is 'valid': Did you mean validation?", "--help"),

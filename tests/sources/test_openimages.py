@@ -402,7 +402,7 @@ def test_an_unknown_class_has_a_suggestion(mirror: Mirror, tmp_path: Path, pulle
         ({"split": "valid"}, "split is 'valid'", "Did you mean validation?"),
         ({"test_split": "all"}, "test_split is 'all'", "Valid: validation, test, train"),
         ({"allow": ("ocluded",)}, "allow is 'ocluded'", "Did you mean occluded?"),
-        ({"allow": 5}, "allow is 5", "list"),
+        ({"allow": 5}, "allow is 5", "words separated by commas"),
         ({"smallest_box": 1.0}, "smallest_box is 1.0", "below 1"),
         ({"smallest_box": float("nan")}, "smallest_box is nan", "finite number"),
         ({"mirror": "ftp://x/y"}, "mirror is 'ftp://x/y'", "http://HOST"),
