@@ -16,8 +16,8 @@ from PIL import Image
 from fewshot_cli.demo import SETUPS, SHOTS, SHOWN_TESTS, SHOWN_VARIANTS, DemoResult, run_demo
 from fewshot_cli.progress import SilentReporter
 
-SHORT = {"iterations": 2, "test_images": 10, "copies": 3}
-"""Enough to go the whole way."""
+SHORT = {"iterations": 1, "test_images": SHOWN_TESTS, "copies": 3}
+"""Enough to go the whole way, and to fill the page."""
 
 
 @pytest.fixture(scope="module", autouse=True)

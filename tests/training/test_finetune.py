@@ -26,7 +26,7 @@ from fewshot_cli.training import cache as cache_module
 from fewshot_cli.training.cache import FeatureCache
 from fewshot_cli.training.class_init import choose_inits, similar_classes
 
-RETINANET = {**TINY, "detector": "retinanet_resnet50_fpn", "iterations": 3, "eval_every": 0}
+RETINANET = {**TINY, "detector": "retinanet_mini", "iterations": 3, "eval_every": 0}
 NOWHERE, ON_DISK = {"cache_memory": 0.0, "cache_disk": 0.0}, {"cache_memory": 0.0, "cache_disk": 1.0}
 
 
