@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from helpers_examples import start_example
 from helpers_openimages import Mirror, serving, table1_world
 
@@ -15,6 +16,7 @@ def test_openimages_csv_memory(tmp_path: Path) -> None:
     assert "boxes of 100 images" in printed
 
 
+@pytest.mark.slow
 def test_openimages_table1(tmp_path: Path) -> None:
     """One class of a small Open Images on this machine: ten runs, and the paper's figures in the table."""
     small = ["--class", "helmet", "--seeds", "1", "--test-images", "2", "--eval-every", "0", "--image-size", "64"]

@@ -64,6 +64,7 @@ def test_one_finetune(helmets: Path) -> None:
     assert ["one measurement, no page", "default"] == [row[0] for row in rows]
 
 
+@pytest.mark.slow
 def test_busy_machine(helmets: Path) -> None:
     """A row for each number of busy processes, with the threads that were used."""
     small = ["--iterations", "1", "--copies", "1", "--image-size", "64", "--detector", "yolox_nano"]
