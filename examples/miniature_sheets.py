@@ -24,7 +24,7 @@ from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.detectors.chain import Detections, Detector
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.inference.drawing import FOUND, PAPER, SCORE_THRESHOLD, Mark, marked, sheet
-from fewshot_cli.inference.predictor import Predictor
+from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.runs.checkpoint import restore
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
@@ -124,7 +124,7 @@ def _fine_tuned(name: str, folder: Path, test_images: int, options: Options) -> 
 
 
 def _found(detector: Detector, split: Split) -> list[Image.Image]:
-    results = Predictor.place(detector, "cpu", "fp32").detect([image.path for image in split.images])
+    results = PlacedDetector.place(detector, "cpu", "fp32").detect([image.path for image in split.images])
     return [_both(*pair, detector) for pair in zip(split.images, results, strict=True)]
 
 

@@ -28,7 +28,7 @@ from fewshot_cli.detectors.device import choose_device, computes_in_bf16
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.evaluation.measure import score
 from fewshot_cli.files import write_atomically
-from fewshot_cli.inference.predictor import Predictor
+from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.sources.miniature.world import HELD_OUT, PRETRAIN, draw_base_split
 from fewshot_cli.training.loop import Batches, StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import DetectorLosses
@@ -164,7 +164,7 @@ def main() -> None:
     export(trained, path)
     detector = build_detector(DETECTOR, weights=path)
     metrics, _ = score(
-        Predictor.place(detector, "cpu", "fp32").detect([image.path for image in held_out.images]),
+        PlacedDetector.place(detector, "cpu", "fp32").detect([image.path for image in held_out.images]),
         held_out,
         detector.classes,
     )

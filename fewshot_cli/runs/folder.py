@@ -64,6 +64,11 @@ class Run:
         return self.read_result()
 
     @property
+    def thresholds(self) -> dict[str, float]:
+        """Class → score from which a detection counts, of the best F1 on left-out shots; empty if not measured."""
+        return dict(self.read_result().get("thresholds") or {}) if self.finished else {}
+
+    @property
     def finished(self) -> bool:
         return self.result_file.exists()
 

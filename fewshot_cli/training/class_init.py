@@ -13,7 +13,7 @@ from fewshot_cli.datasets.types import Split
 from fewshot_cli.detectors.chain import ClassInit, Detections, Detector
 from fewshot_cli.errors import ModelError, closest
 from fewshot_cli.inference.drawing import MATCH_IOU, SCORE_THRESHOLD
-from fewshot_cli.inference.predictor import Predictor
+from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.progress import Reporter
 
 SIMILAR = 3
@@ -70,8 +70,8 @@ def similar_classes(detector: Detector, shots: Split, reporter: Reporter | None 
         shots: training images.
     """
     detector.hold_statistics()
-    predictor = Predictor(detector, torch.device("cpu"))
-    found = predictor.detect([image.path for image in shots.images], reporter, "Known classes in the shots")
+    placed = PlacedDetector(detector, torch.device("cpu"))
+    found = placed.detect([image.path for image in shots.images], reporter, "Known classes in the shots")
     hits: list[list[Tensor]] = [[] for _ in shots.classes]
     for image, detections in zip(shots.images, found, strict=True):
         boxes, labels = map(torch.from_numpy, image.objects())

@@ -10,7 +10,7 @@ import torch
 
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.detectors.chain import Activations, Detections, Target
-from fewshot_cli.inference.predictor import Predictor, batches
+from fewshot_cli.inference.placed import PlacedDetector, batches
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.training.cache import FeatureCache
@@ -121,34 +121,34 @@ class _Caches:
     def get(
         self, kind: str, examples: Examples, variants: Hashable, memory: int, disk: int, description: str
     ) -> FeatureCache[Example]:
-        prepared, predictor = self.prepared, self.prepared.predictor
+        prepared, placed = self.prepared, self.prepared.placed
         cache_type = prepared.precision if self.config.cache_type == "auto" else self.config.cache_type
 
         def make() -> FeatureCache[Example]:
             cache = FeatureCache(
-                examples.prefix(prepared.plan.cut, predictor.device, predictor.bf16),
+                examples.prefix(prepared.plan.cut, placed.device, placed.bf16),
                 len(examples),
                 memory=memory,
                 disk=disk,
                 folder=self.folder,
                 dtype=torch.bfloat16 if cache_type == "bf16" else torch.float32,
-                device=predictor.device,
+                device=placed.device,
             )
             return cache.fill(self.reporter, description)
 
         info = prepared.info
         base = (info.detector, info.base_fingerprint, info.image_size, prepared.plan.cut)
-        computed = (str(predictor.device), predictor.bf16, cache_type)
+        computed = (str(placed.device), placed.bf16, cache_type)
         images = str(self.config.data_folder.resolve())
         return self.store.get(kind, (base, computed, images, variants, memory, disk), make)
 
 
 def detect_cached(
-    predictor: Predictor, cut: int, features: FeatureCache[Example], items: Sequence[int]
+    placed: PlacedDetector, cut: int, features: FeatureCache[Example], items: Sequence[int]
 ) -> list[Detections]:
     """Detections in some cached images, in pixels of the images."""
     found: list[Detections] = []
     for part in batches(items):
         activations, examples = features.batch(part)
-        found += predictor.resume(activations, cut, [example.canvas for example in examples])
+        found += placed.resume(activations, cut, [example.canvas for example in examples])
     return found

@@ -79,13 +79,13 @@ def fit(
         weight_decay=config.weight_decay,
     )
     watch.resume(optimizer, reporter)
-    start, device = watch.progress.iteration, prepared.predictor.device
+    start, device = watch.progress.iteration, prepared.placed.device
     options = StepOptions(
         iterations=config.iterations,
         lr=config.lr,
         warmup=config.warmup,
         clip=config.clip,
-        bf16=prepared.predictor.bf16,
+        bf16=prepared.placed.bf16,
         seed=config.seed,
     )
     with reporter.progress("Training", config.iterations, start) as task:
@@ -148,9 +148,9 @@ class _Watch:
 
     def _measure_test(self, test: Split) -> Metrics:
         assert self.features.test is not None  # cached for every data set with a test set
-        predictor, items = self.prepared.predictor, range(len(self.features.test))
-        found = detect_cached(predictor, self.prepared.plan.cut, self.features.test, items)
-        self.progress.metrics, self.progress.results = score(found, test, predictor.detector.classes)
+        placed, items = self.prepared.placed, range(len(self.features.test))
+        found = detect_cached(placed, self.prepared.plan.cut, self.features.test, items)
+        self.progress.metrics, self.progress.results = score(found, test, placed.detector.classes)
         return self.progress.metrics
 
     def _check_parameters(self, done: int) -> None:

@@ -11,7 +11,7 @@ from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
-from fewshot_cli.inference.predictor import Predictor
+from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.policies import Selection
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
@@ -25,7 +25,7 @@ class Prepared:
     """A detector ready to train.
 
     Attributes:
-        predictor: the detector with the data set's classes, on its device, frozen but for what trains.
+        placed: the detector with the data set's classes, on its device, frozen but for what trains.
         plan: what trains, and where the chain is cut.
         known_classes: classes of the data set that the pretrained detector knows by name.
         copies: variants of each training image, the image itself included.
@@ -34,7 +34,7 @@ class Prepared:
         info: what a checkpoint says of itself; `iteration` is 0.
     """
 
-    predictor: Predictor
+    placed: PlacedDetector
     plan: Plan
     known_classes: tuple[str, ...]
     copies: int
@@ -44,12 +44,12 @@ class Prepared:
 
     @property
     def detector(self) -> Detector:
-        return self.predictor.detector
+        return self.placed.detector
 
     @property
     def precision(self) -> str:
         """`fp32` or `bf16`."""
-        return "bf16" if self.predictor.bf16 else "fp32"
+        return "bf16" if self.placed.bf16 else "fp32"
 
     def info_after(self, iteration: int) -> CheckpointInfo:
         return replace(self.info, iteration=iteration)
@@ -72,7 +72,7 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
     plan = freeze(detector, selection)
     kept = tensors_to_keep(detector, base, tensor_fingerprints(detector.network))
     prepared = Prepared(
-        predictor=Predictor.place(detector, config.device, config.precision),
+        placed=PlacedDetector.place(detector, config.device, config.precision),
         plan=plan,
         known_classes=known,
         copies=_copies(config, data),
@@ -137,6 +137,5 @@ def _announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporte
     trained, total = parameter_counts(prepared.detector)
     layers = ", ".join(prepared.info.trained_layers) or "nothing"
     reporter.say(
-        f"Training {layers}: {trained:,} of {total:,} parameters, "
-        f"in {prepared.precision} on {prepared.predictor.device}."
+        f"Training {layers}: {trained:,} of {total:,} parameters, in {prepared.precision} on {prepared.placed.device}."
     )

@@ -54,7 +54,7 @@ def record(
     state = prepared.detector.network.state_dict()
     tensors = {name: state[name] for name in prepared.kept}
     save_checkpoint(run.checkpoint, tensors, prepared.info_after(progress.iteration))
-    found = detect_cached(prepared.predictor, prepared.plan.cut, features.train, features.shots)
+    found = detect_cached(prepared.placed, prepared.plan.cut, features.train, features.shots)
     train_metrics, _ = score(found, data.train, prepared.detector.classes)
     if progress.metrics is not None:
         run.write_predictions(progress.results)
@@ -64,7 +64,7 @@ def record(
         "train_ap": train_metrics.ap,
         "frozen": {"tensors": len(before.frozen), "changed": 0},
         "drift": before.drift.of(prepared.detector),
-        "peak_memory_mb": round(peak_memory(prepared.predictor.device) / 1e6),
+        "peak_memory_mb": round(peak_memory(prepared.placed.device) / 1e6),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
     run.write_result(result)
@@ -89,7 +89,7 @@ def _about(run: Run, config: FinetuneConfig, data: Dataset, prepared: Prepared) 
         "seed": config.seed,
         "small_object_lr": prepared.small_object_lr,
         "precision": prepared.precision,
-        "device": str(prepared.predictor.device),
+        "device": str(prepared.placed.device),
         "threads": torch.get_num_threads(),
     }
 

@@ -17,7 +17,7 @@ from fewshot_cli.threads import choose_threads, use_threads
 if TYPE_CHECKING:
     from fewshot_cli.datasets.types import Split
     from fewshot_cli.evaluation.coco_metrics import Metrics
-    from fewshot_cli.inference.predictor import Predictor
+    from fewshot_cli.inference.placed import PlacedDetector
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,12 @@ def evaluate(
     use_threads(choose_threads(threads, reporter))
     if detector is not None and data is not None:
         split = test_split(data)
-        predictor = _pretrained(detector, weights, image_size, device, precision, reporter)
-        return _measure(detector, predictor, split, reporter)
+        placed = _pretrained(detector, weights, image_size, device, precision, reporter)
+        return _measure(detector, placed, split, reporter)
     found = _find(run, reporter)
     split = test_split(data if data is not None else found.read_config().data_folder)
-    predictor = _fine_tuned(found, best, weights, device, precision, reporter)
-    return _measure(str(found.folder), predictor, split, reporter)
+    placed = _fine_tuned(found, best, weights, device, precision, reporter)
+    return _measure(str(found.folder), placed, split, reporter)
 
 
 def test_split(folder: str | PathLike[str]) -> Split:
@@ -119,27 +119,27 @@ def _find(run: Run | str | PathLike[str] | None, reporter: Reporter) -> Run:
 
 def _pretrained(
     name: str, weights: str | None, image_size: int | None, device: str, precision: str, reporter: Reporter
-) -> Predictor:
+) -> PlacedDetector:
     from fewshot_cli.detectors.registry import build_detector
-    from fewshot_cli.inference.predictor import Predictor
+    from fewshot_cli.inference.placed import PlacedDetector
 
     detector = build_detector(name, weights=weights or "default", image_size=image_size, reporter=reporter)
-    return Predictor.place(detector, device, precision)
+    return PlacedDetector.place(detector, device, precision)
 
 
 def _fine_tuned(
     run: Run, best: bool, weights: str | None, device: str, precision: str, reporter: Reporter
-) -> Predictor:
-    from fewshot_cli.inference.predictor import Predictor
+) -> PlacedDetector:
+    from fewshot_cli.inference.placed import PlacedDetector
     from fewshot_cli.runs.checkpoint import restore
 
     checkpoint = run.best_checkpoint if best else run.checkpoint
     detector, _ = restore(checkpoint, weights=weights, reporter=reporter)
-    return Predictor.place(detector, device, run.read_config().precision if precision == "auto" else precision)
+    return PlacedDetector.place(detector, device, run.read_config().precision if precision == "auto" else precision)
 
 
-def _measure(measured: str, predictor: Predictor, split: Split, reporter: Reporter) -> Evaluation:
+def _measure(measured: str, placed: PlacedDetector, split: Split, reporter: Reporter) -> Evaluation:
     from fewshot_cli.evaluation.measure import score
 
-    found = predictor.detect([image.path for image in split.images], reporter)
-    return Evaluation(measured, split, *score(found, split, predictor.detector.classes))
+    found = placed.detect([image.path for image in split.images], reporter)
+    return Evaluation(measured, split, *score(found, split, placed.detector.classes))

@@ -12,7 +12,7 @@ from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.retinanet_mini import WEIGHTS
 from fewshot_cli.errors import CheckpointError
 from fewshot_cli.evaluation.measure import score
-from fewshot_cli.inference.predictor import Predictor
+from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.sources.fetch import FetchRequest, fetch
 from fewshot_cli.sources.miniature.classes import BASE, NOVEL
@@ -31,7 +31,9 @@ def base_map(folder: Path, images: int) -> float:
     split = draw_base_split(folder, HELD_OUT, images)
     detector = build_detector("retinanet_mini")
     metrics, _ = score(
-        Predictor.place(detector, "cpu", "fp32").detect([image.path for image in split.images]), split, detector.classes
+        PlacedDetector.place(detector, "cpu", "fp32").detect([image.path for image in split.images]),
+        split,
+        detector.classes,
     )
     return metrics.ap
 

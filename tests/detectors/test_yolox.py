@@ -24,7 +24,7 @@ from fewshot_cli.detectors.yolox import PIXEL_SCALE, SIZES, Yolox, base_classes
 from fewshot_cli.detectors.yolox_network import ConvBlock
 from fewshot_cli.errors import CheckpointError
 from fewshot_cli.evaluation.measure import score
-from fewshot_cli.inference.predictor import Predictor
+from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.policies import select
 from fewshot_cli.training.plan import freeze
 
@@ -491,7 +491,9 @@ def test_the_real_weights_score_what_they_should(real: Path) -> None:
     whole = read_split(real / "data" / "coco_val128" / "test", decode_images=False)
     split = replace(whole, images=whole.images[:40])
     metrics, _ = score(
-        Predictor.place(detector, "cpu", "fp32").detect([image.path for image in split.images]), split, detector.classes
+        PlacedDetector.place(detector, "cpu", "fp32").detect([image.path for image in split.images]),
+        split,
+        detector.classes,
     )
     assert 0.377 == pytest.approx(metrics.ap, abs=0.005)
 

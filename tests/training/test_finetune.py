@@ -19,7 +19,7 @@ from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.detectors.chain import Detections
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.errors import DataError, DivergedError, ModelError
-from fewshot_cli.inference.predictor import Predictor
+from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.runs.checkpoint import read_checkpoint, restore
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.training import cache as cache_module
@@ -315,7 +315,7 @@ def test_similar_classes_are_those_that_hit_most_if_most_objects_are_hit(
     outcomes = set()
     for _ in range(100):
         found = [see(image.boxes.tolist(), chance) for image in shots.images]
-        monkeypatch.setattr(Predictor, "detect", lambda *_, found=found, **__: found)
+        monkeypatch.setattr(PlacedDetector, "detect", lambda *_, found=found, **__: found)
         wanted = [taken_for(label, shots.images, found) for label in range(len(shots.classes))]
         assert wanted == similar_classes(detector, shots)
         outcomes |= {len(origin) for origin in wanted}

@@ -1,0 +1,70 @@
+"""Labels and detections written in the formats that people's tools read.
+
+A format that can be written has, in its module, `open_writer(folder, classes) -> LabelWriter`; `WRITERS` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot_cli.errors import UsageError, closest
+
+WRITERS: dict[str, str] = {}
+"""Name → module."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """One image, or one frame of a video, with its labels or detections.
+
+    Attributes:
+        path: the image file, or the video.
+        name: unique among the images written together, with slashes: `birds/0001.jpg`; labels are filed under it.
+        width, height: of the upright image, pixels.
+        boxes: (N, 4) xyxy, pixels, inside the image.
+        names: the class of each box.
+        scores: (N,) of detections; None for labels.
+        frame: number of the frame, from 0; None for an image.
+    """
+
+    path: Path
+    name: str
+    width: int
+    height: int
+    boxes: NDArray[np.float32]
+    names: Sequence[str]
+    scores: NDArray[np.float32] | None = None
+    frame: int | None = None
+
+
+class LabelWriter(Protocol):
+    """Writes images one after another; what is on disk is valid whenever it is killed."""
+
+    def add(self, image: Labelled) -> None:
+        """Write the labels of one image, or keep them for `close`; raises StorageError."""
+
+    def close(self) -> None:
+        """Write what belongs to all images together; raises StorageError."""
+
+
+def open_writer(format: str, folder: Path, classes: Sequence[str]) -> LabelWriter:
+    """A writer of a format.
+
+    Args:
+        format: a name in WRITERS.
+        folder: where files go; it exists.
+        classes: in label order, for formats that number them.
+
+    Raises:
+        UsageError: an unknown format.
+    """
+    if format not in WRITERS:
+        raise UsageError(f"unknown format {format!r}", hint=closest(format, WRITERS))
+    return cast(LabelWriter, import_module(WRITERS[format]).open_writer(folder, tuple(classes)))
