@@ -16,7 +16,7 @@ BATCH = 8
 """Images that go through the detector together."""
 
 
-class Predictor:
+class PlacedDetector:
     """A detector on its device: images in, detections out.
 
     Args:
@@ -31,7 +31,7 @@ class Predictor:
         self.bf16 = bf16
 
     @classmethod
-    def place(cls, detector: Detector, device: str = "auto", precision: str = "auto") -> Predictor:
+    def place(cls, detector: Detector, device: str = "auto", precision: str = "auto") -> PlacedDetector:
         """Move a detector to a device and choose the precision, both as in FinetuneConfig; raises ConfigError."""
         place = choose_device(device)
         bf16 = computes_in_bf16(precision, place, detector)
