@@ -141,11 +141,13 @@ def load_tensors(detector: Detector, tensors: Mapping[str, Tensor], path: Path) 
 
 
 def tensors_to_keep(detector: Detector, base: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Tensor]:
-    """What a checkpoint must hold: whatever trained, and whatever is not as in the base (a new predictor).
+    """What a checkpoint must hold: whatever trained, the class predictors, and what else is not as in the base.
 
     Args:
         base, now: fingerprints by name, of the base and of the detector with its new classes.
     """
     trained = {name for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
+    # Predictors also if they are as in the base, because `restore` begins with random ones.
+    predictors = {f"{predictor.name}.{kind}" for predictor in detector.predictors for kind in ("weight", "bias")}
     state = detector.network.state_dict()
-    return {name: state[name] for name in state if name in trained or base.get(name) != now.get(name)}
+    return {name: state[name] for name in state if name in trained | predictors or base.get(name) != now.get(name)}
