@@ -75,6 +75,19 @@ def test_the_base_detector_is_still_itself(real: Path, tmp_path: Path) -> None:
     assert 0.340 == pytest.approx(found["numbers"]["AP"], abs=0.005)
 
 
+@pytest.mark.slow
+def test_base_classes_are_kept_bit_for_bit(real: Path, helmets: Path) -> None:
+    """coco_val128 before a fine-tune and after one with --keep-base-classes: the same detections, in every bit."""
+    weights, data = real / "weights" / "yolox_nano_coco.pth", real / "data" / "coco_val128"
+    run_fsod(helmets, "finetune", "--weights", weights, "--iterations", "20", "--name", "kept", "--keep-base-classes")
+    before = ["--detector", "yolox_nano", "--weights", weights]
+    found = {}
+    for name, target in {"before": before, "after": ["runs/kept"]}.items():
+        measured = run_fsod(helmets, "eval", *target, "--data", data, "--threads", "1", "--predictions", f"{name}.json")
+        found[name] = measured["numbers"], (helmets / f"{name}.json").read_text("utf-8")
+    assert found["before"] == found["after"]
+
+
 def test_a_few_real_steps(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real weights know flowers no class of which COCO has: the start is the mean, and 3 shots train in seconds."""
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,7 @@ from fewshot_cli.runs.config import FinetuneConfig
 
 @takes(
     FinetuneConfig,
-    only=("policy", "budget", "train_neck", "backbone_stages", "image_size"),
+    only=("policy", "budget", "train_neck", "backbone_stages", "image_size", "keep_base_classes"),
     optional=("policy",),
 )
 def inspect_layers(
@@ -36,6 +36,7 @@ def inspect_layers(
     if target is None:
         _list_detectors(console)
         return
+    from fewshot_cli.detectors.predictors import numbered
     from fewshot_cli.detectors.registry import get_spec, select_in
     from fewshot_cli.verbs.inspect import inspect_run, inspect_selection
 
@@ -43,7 +44,7 @@ def inspect_layers(
     if Path(target, "config.json").is_file():
         if policy is not None or budget is not None:
             raise UsageError(f"{target} is a run: its policy and budget are fixed", hint="Name a detector instead.")
-        report = inspect_run(Path(target))
+        report = inspect_run(Path(target), keep_base_classes=options["keep_base_classes"])
     else:
         depth = get_spec(target).head_depth
         if policy is None and budget is not None:
@@ -52,7 +53,13 @@ def inspect_layers(
         budget = default_budget(policy, depth) if budget is None else budget
         neck, stages = options["train_neck"], options["backbone_stages"]
         selection = select_in(target, policy, budget, neck=neck, backbone_stages=stages)
-        report = inspect_selection(target, selection, classes=classes, image_size=options["image_size"])
+        report = inspect_selection(
+            target,
+            selection,
+            classes=numbered(classes),
+            image_size=options["image_size"],
+            keep_base_classes=options["keep_base_classes"],
+        )
     console.result(report, lambda: _table(report), _totals(report))
 
 
@@ -86,4 +93,8 @@ def _totals(report: dict[str, Any]) -> str:
     ]
     if report["cut"] is not None:
         lines.append(f"Features are cached before {report['cut']}: {report['cached_mb']:.2f} MB an image in fp32.")
+    if kept := report["keep_base_classes"]:
+        from fewshot_cli.report.tables import kept_base_classes
+
+        lines.append(f"Base classes: {kept_base_classes(kept)}.")
     return "\n".join(lines)

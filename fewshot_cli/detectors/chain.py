@@ -300,6 +300,12 @@ def batch_of(canvases: Sequence[Canvas]) -> Activations:
     return pixels, torch.tensor([canvas.valid for canvas in canvases], dtype=torch.int64)
 
 
+def blank_batch(side: int) -> Activations:
+    """The input of layer 0 for one black image that fills the canvas, e.g. to count what a chain computes."""
+    black = torch.zeros(3, side, side, dtype=torch.uint8)
+    return batch_of([Canvas(black, 1.0, (side, side), (side, side))])
+
+
 def pad_ragged(parts: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:
     """Tensors of different lengths as one: the inverse of `unpad`.
 

@@ -16,6 +16,9 @@ PRIOR = 0.01
 WEIGHT_STD = 0.01
 """Standard deviation of random weights (the same section)."""
 
+NO_CLASS = ("__background__", "N/A")
+"""Entries of torchvision's list of classes that no object has."""
+
 ClassInit = tuple[int, ...]
 """Base classes whose mean weights a new class's predictor starts from; none: random weights."""
 

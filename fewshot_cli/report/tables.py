@@ -56,6 +56,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     rows = {
         "trained": f"{layers}: {trained:,} of {total:,} parameters ({trained / total:.1%})",
         "frozen": f"{result['frozen']['changed']} of {result['frozen']['tensors']} frozen tensors changed",
+        **_kept_rows(result.get("keep_base_classes")),
         **_test_rows(result),
         "train mAP": f"{number(result['train_ap'])} on the {result['images']['train']} shots",
         "time": ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items()),
@@ -63,6 +64,18 @@ def result_table(result: Mapping[str, Any]) -> Table:
     for name, text in rows.items():
         table.add_row(name, text, style="bold" if name == "test mAP" else None)
     return table
+
+
+def kept_base_classes(kept: Mapping[str, Any]) -> str:
+    """What keeping the base classes takes, in words."""
+    return (
+        f"{len(kept['classes'])} kept; from {kept['start']} on both heads run: {kept['parameters']:,} parameters "
+        f"and {kept['operations']:.0%} of the computation more"
+    )
+
+
+def _kept_rows(kept: Mapping[str, Any] | None) -> dict[str, str]:
+    return {"base classes": kept_base_classes(kept)} if kept else {}
 
 
 def _test_rows(result: Mapping[str, Any]) -> dict[str, str]:
@@ -99,6 +112,7 @@ def chain_table(detector: str, layers: Sequence[Mapping[str, Any]]) -> Table:
             table.add_section()
             table.add_row("", "", Text("features are cached here", style="dim"))
         state = Text("trained", style="bold green") if layer["trained"] else Text("frozen")
+        state.append(", runs twice" if layer["runs_twice"] else "")
         modules = "\n".join(layer["modules"])
         table.add_row(layer["part"], layer["name"], modules, f"{layer['parameters']:,}", f"{layer['share']:.1%}", state)
     return table

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import build_detector
+from fewshot_cli.detectors.two_heads import TwoHeads, copy_beside
 from fewshot_cli.detectors.weights import state_fingerprint
 from fewshot_cli.errors import CheckpointError
 from fewshot_cli.files import write_atomically
@@ -48,6 +49,8 @@ class CheckpointInfo:
     """Iterations done."""
     seed: int
     """Also of a base with random weights."""
+    keep_base_classes: bool = False
+    """Whether the base's head runs beside the adapted one."""
     format: int = FORMAT
 
 
@@ -97,6 +100,8 @@ def restore(
 ) -> tuple[Detector, CheckpointInfo]:
     """The fine-tuned detector: base and checkpoint put together, in eval, on the CPU.
 
+    It is a `TwoHeads` if the checkpoint says that the base classes are kept.
+
     Args:
         path: a checkpoint.
         weights: where the base is now, if it moved since.
@@ -105,16 +110,18 @@ def restore(
         CheckpointError: the base is not the one it was trained on, or the tensors are of another detector.
     """
     tensors, info = read_checkpoint(path)
-    detector = build_detector(
+    base = build_detector(
         info.detector, weights=weights or info.weights, image_size=info.image_size, seed=info.seed, reporter=reporter
     )
-    if state_fingerprint(detector.network) != info.base_fingerprint:
+    if state_fingerprint(base.network) != info.base_fingerprint:
         raise CheckpointError(
             f"{path} was trained on other {info.detector} weights than {weights or info.weights}",
             hint="Give the weights it started from with --weights.",
         )
-    detector.replace_classes(info.classes, [()] * len(info.classes))
-    load_tensors(detector, tensors, path)
+    adapted = copy_beside(base, tensors) if info.keep_base_classes else base
+    adapted.replace_classes(info.classes, [()] * len(info.classes))
+    load_tensors(adapted, tensors, path)
+    detector = TwoHeads(base, adapted) if info.keep_base_classes else adapted
     detector.hold_statistics()
     return detector, info
 
@@ -134,11 +141,13 @@ def load_tensors(detector: Detector, tensors: Mapping[str, Tensor], path: Path) 
 
 
 def tensors_to_keep(detector: Detector, base: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Tensor]:
-    """What a checkpoint must hold: whatever trained, and whatever is not as in the base (a new predictor).
+    """What a checkpoint must hold: whatever trained, the class predictors, and what else is not as in the base.
 
     Args:
         base, now: fingerprints by name, of the base and of the detector with its new classes.
     """
     trained = {name for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
+    # Predictors also if they are as in the base, because `restore` begins with random ones.
+    predictors = {f"{predictor.name}.{kind}" for predictor in detector.predictors for kind in ("weight", "bias")}
     state = detector.network.state_dict()
-    return {name: state[name] for name in state if name in trained or base.get(name) != now.get(name)}
+    return {name: state[name] for name in state if name in trained | predictors or base.get(name) != now.get(name)}

@@ -52,6 +52,13 @@ class FinetuneConfig(Variants):
             panel=DATA,
         ),
     ] = "auto"
+    keep_base_classes: Annotated[
+        bool,
+        Option(
+            "Keep the pretrained head beside the adapted one: the detector finds its base classes exactly as before.",
+            panel=DATA,
+        ),
+    ] = False
     image_size: Annotated[
         int | None,
         Option("Side of the square canvas in pixels, a multiple of 32; default: the detector's own.", panel=DATA, ge=1),

@@ -11,6 +11,7 @@ from torchvision.ops import box_iou
 from fewshot_cli.datasets.classes import class_key
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.detectors.chain import ClassInit, Detections, Detector
+from fewshot_cli.detectors.predictors import NO_CLASS
 from fewshot_cli.errors import ModelError, closest
 from fewshot_cli.inference.drawing import MATCH_IOU, SCORE_THRESHOLD
 from fewshot_cli.inference.placed import PlacedDetector
@@ -18,8 +19,6 @@ from fewshot_cli.progress import Reporter
 
 SIMILAR = 3
 """Base classes, at most, whose mean a class starts from if the detector detects them on its objects."""
-_NO_CLASS = ("__background__", "N/A")
-"""Entries of torchvision's list of classes that no object has."""
 
 
 def choose_inits(
@@ -43,7 +42,7 @@ def choose_inits(
     Raises:
         ModelError: a base class that this detector does not know.
     """
-    rows = {class_key(name): row for row, name in enumerate(base_classes) if name not in _NO_CLASS}
+    rows = {class_key(name): row for row, name in enumerate(base_classes) if name not in NO_CLASS}
     if init_class == "none":
         return [()] * len(classes)
     if init_class in ("auto", "mean"):
@@ -54,7 +53,7 @@ def choose_inits(
         everything = tuple(rows.values())
         return [others or everything if row is None else (row,) for row, others in zip(same, unknown, strict=True)]
     if class_key(init_class) not in rows:
-        known = [name for name in base_classes if name not in _NO_CLASS]
+        known = [name for name in base_classes if name not in NO_CLASS]
         raise ModelError(f"no base class {init_class!r} to start from", hint=closest(init_class, known))
     return [(rows[class_key(init_class)],)] * len(classes)
 

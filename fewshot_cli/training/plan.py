@@ -71,6 +71,12 @@ def freeze(detector: Detector, selection: Selection) -> Plan:
     return plan
 
 
+def planned_parameters(detector: Detector, plan: Plan) -> list[str]:
+    """Qualified names of what a plan trains, in chain order."""
+    chosen = (layer for layer, trained in zip(detector.layers, plan.trained, strict=True) if trained)
+    return [name for layer in chosen for name in layer.parameters()]
+
+
 def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:
     """The parameters that train, by qualified name."""
     return {name: parameter for name, parameter in detector.network.named_parameters() if parameter.requires_grad}

@@ -10,14 +10,23 @@ from fewshot_cli.datasets.classes import class_key
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import build_detector
+from fewshot_cli.detectors.two_heads import SecondHead, second_head
 from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
+from fewshot_cli.errors import ConfigError
 from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.policies import Selection
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
 from fewshot_cli.training.class_init import choose_inits, describe_init, similar_classes
-from fewshot_cli.training.plan import Plan, freeze, small_object_share, small_objects_group
+from fewshot_cli.training.plan import (
+    Plan,
+    freeze,
+    plan_chain,
+    planned_parameters,
+    small_object_share,
+    small_objects_group,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +38,7 @@ class Prepared:
         plan: what trains, and where the chain is cut.
         known_classes: classes of the data set that the pretrained detector knows by name.
         copies: variants of each training image, the image itself included.
+        second_head: the base's, if its classes are kept; training does not need it.
         small_object_lr: share of the learning rate for the part of the head that is for small objects.
         kept: names of the tensors that a checkpoint holds: what trains, and what is not as in the base.
         info: what a checkpoint says of itself; `iteration` is 0.
@@ -38,6 +48,7 @@ class Prepared:
     plan: Plan
     known_classes: tuple[str, ...]
     copies: int
+    second_head: SecondHead | None
     small_object_lr: float
     kept: tuple[str, ...]
     info: CheckpointInfo
@@ -59,6 +70,7 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
     """Build the detector, give it the classes of the data set, and freeze what does not train.
 
     Raises:
+        ConfigError: base classes are to be kept, but there are none.
         PolicyError, ModelError, ConfigError, CheckpointError, NetworkError: see `select_layers`, `build_detector`.
     """
     selection = select_layers(config)
@@ -67,6 +79,7 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
     )
     base = tensor_fingerprints(detector.network)
     base_fingerprint = state_fingerprint(detector.network)
+    beside = _kept_head(detector, config, data, selection) if config.keep_base_classes else None
     known = _give_classes(detector, config, data, reporter)
     share = config.small_object_lr or small_object_share(detector, data.shots)
     plan = freeze(detector, selection)
@@ -76,6 +89,7 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
         plan=plan,
         known_classes=known,
         copies=_copies(config, data),
+        second_head=beside,
         small_object_lr=share,
         kept=tuple(kept),
         info=_describe(config, detector, selection, plan, base_fingerprint),
@@ -93,6 +107,17 @@ def parameter_counts(detector: Detector) -> tuple[int, int]:
 def _copies(config: FinetuneConfig, data: Dataset) -> int:
     """A data set that `fsod augment` wrote is used as it is, and what trains nothing needs no variants."""
     return 1 if "augmentation" in data.record or config.policy == "none" else config.copies
+
+
+def _kept_head(detector: Detector, config: FinetuneConfig, data: Dataset, selection: Selection) -> SecondHead:
+    """What the pretrained detector, as it is before it gets new classes, adds to the fine-tuned one."""
+    if not detector.pretrained:
+        raise ConfigError(
+            f"--keep-base-classes with --weights {config.weights}: there are no base classes to keep",
+            hint="Give --weights default or a file.",
+        )
+    plan = plan_chain(detector, selection)
+    return second_head(detector, data.train.classes, planned_parameters(detector, plan))
 
 
 def _give_classes(detector: Detector, config: FinetuneConfig, data: Dataset, reporter: Reporter) -> tuple[str, ...]:
@@ -123,6 +148,7 @@ def _describe(
         trained_layers=tuple(names),
         iteration=0,
         seed=config.seed,
+        keep_base_classes=config.keep_base_classes,
     )
 
 
@@ -139,3 +165,8 @@ def _announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporte
     reporter.say(
         f"Training {layers}: {trained:,} of {total:,} parameters, in {prepared.precision} on {prepared.placed.device}."
     )
+    if beside := prepared.second_head:
+        reporter.say(
+            f"{len(beside.classes)} base classes are kept: from {beside.start} on, the pretrained layers run beside "
+            f"the adapted ones ({beside.parameters:,} parameters and {beside.operations:.0%} of the computation more)."
+        )

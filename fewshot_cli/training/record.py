@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -85,6 +86,7 @@ def _about(run: Run, config: FinetuneConfig, data: Dataset, prepared: Prepared) 
         "budget": prepared.info.budget,
         "trained_layers": list(prepared.info.trained_layers),
         "parameters": {"trained": trained, "total": total},
+        "keep_base_classes": asdict(prepared.second_head) if prepared.second_head else None,
         "images": {"train": len(data.train.images), "test": tests},
         "seed": config.seed,
         "small_object_lr": prepared.small_object_lr,

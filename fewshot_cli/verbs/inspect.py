@@ -2,47 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fewshot_cli.detectors.chain import Canvas, Detector, batch_of
-from fewshot_cli.detectors.predictors import numbered
+from fewshot_cli.detectors.chain import Detector, blank_batch
 from fewshot_cli.detectors.registry import build_detector
+from fewshot_cli.detectors.two_heads import SecondHead, second_head
 from fewshot_cli.policies import Selection
 from fewshot_cli.runs.checkpoint import read_checkpoint
 from fewshot_cli.runs.config import select_layers
 from fewshot_cli.runs.folder import load_run
-from fewshot_cli.training.plan import Plan, plan_chain
+from fewshot_cli.training.plan import Plan, plan_chain, planned_parameters
 
 
-def inspect_run(folder: Path) -> dict[str, Any]:
-    """What a run trained; raises DataError, CheckpointError."""
+def inspect_run(folder: Path, *, keep_base_classes: bool = False) -> dict[str, Any]:
+    """What a run trained, and what its base classes take if they are kept; raises DataError, CheckpointError."""
     run = load_run(folder)
     config = run.read_config()
     _, info = read_checkpoint(run.checkpoint)
     return inspect_selection(
-        config.detector, select_layers(config), classes=len(info.classes), image_size=info.image_size
+        config.detector,
+        select_layers(config),
+        classes=info.classes,
+        image_size=info.image_size,
+        keep_base_classes=keep_base_classes or info.keep_base_classes,
     )
 
 
-def inspect_selection(name: str, selection: Selection, *, classes: int, image_size: int | None) -> dict[str, Any]:
+def inspect_selection(
+    name: str, selection: Selection, *, classes: Sequence[str], image_size: int | None, keep_base_classes: bool = False
+) -> dict[str, Any]:
     """The chain, what the selection trains, and the cut, as plain values.
 
-    Parameters are counted with a predictor for `classes` classes; `cached_mb` is the size of one image's
+    Parameters are counted with a predictor for `classes`; `cached_mb` is the size of one image's
     activations at the cut in fp32 (uint8 pixels where the cut is the canvas), in MB of 10⁶ bytes.
     """
     # Shapes are all that is needed: on the meta device nothing is drawn, stored or computed.
     with torch.device("meta"):
         detector = build_detector(name, weights="none", image_size=image_size)
-        detector.replace_classes(numbered(classes), [()] * classes)
         plan = plan_chain(detector, selection)
+        beside = second_head(detector, classes, planned_parameters(detector, plan)) if keep_base_classes else None
+        detector.replace_classes(classes, [()] * len(classes))
         cached = _bytes_at(detector, plan.cut) / 1e6
     return {
         "detector": name,
         "image_size": detector.image_size,
-        "classes": classes,
+        "classes": len(classes),
         "head_depth": detector.head_depth,
         "policy": selection.policy,
         "budget": selection.budget,
@@ -50,12 +59,15 @@ def inspect_selection(name: str, selection: Selection, *, classes: int, image_si
         "trained": _totals(detector, plan),
         "cut": detector.layers[plan.cut].name if plan.cut < len(detector.layers) else None,
         "cached_mb": round(cached, 4),
-        "layers": _rows(detector, plan),
+        "keep_base_classes": asdict(beside) if beside else None,
+        "layers": _rows(detector, plan, beside),
     }
 
 
-def _rows(detector: Detector, plan: Plan) -> list[dict[str, Any]]:
+def _rows(detector: Detector, plan: Plan, beside: SecondHead | None) -> list[dict[str, Any]]:
     counts = _counts(detector)
+    names = [layer.name for layer in detector.layers]
+    twice = names.index(beside.start) if beside else len(names)
     return [
         {
             "part": layer.part,
@@ -65,6 +77,7 @@ def _rows(detector: Detector, plan: Plan) -> list[dict[str, Any]]:
             "share": count / sum(counts),
             "trained": trained,
             "cut_before": i == plan.cut,
+            "runs_twice": i >= twice,
         }
         for i, (layer, count, trained) in enumerate(zip(detector.layers, counts, plan.trained, strict=True))
     ]
@@ -84,9 +97,7 @@ def _counts(detector: Detector) -> list[int]:
 
 
 def _bytes_at(detector: Detector, cut: int) -> int:
-    side = detector.image_size
-    canvas = Canvas(torch.zeros(3, side, side, dtype=torch.uint8), 1.0, (side, side), (side, side))
-    activations = detector.run(batch_of([canvas]), 0, cut)
+    activations = detector.run(blank_batch(detector.image_size), 0, cut)
     return sum(tensor.numel() * tensor.element_size() for tensor in activations)
 
 

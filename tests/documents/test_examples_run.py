@@ -48,6 +48,17 @@ def test_cached_vs_uncached(helmets: Path) -> None:
     assert [row[4] for row in rows] == [row[5] for row in rows]
 
 
+def test_keep_base_classes(tmp_path: Path, helmets: Path) -> None:
+    """Base classes are lost without the option, and as before with it; the new class is as good either way."""
+    draw_coco(tmp_path / "apples", [["apple"], ["apple"]], classes=("apple",))
+    small = ["--detector", "retinanet_mini", "--rounds", "1", "--timed", "1", *SMALL]
+    printed = run_example("keep_base_classes.py", helmets, tmp_path / "apples", *small)
+    pretrained, plain, kept = table(printed)
+    assert (pretrained[1:3], ["none left", "–"]) == (kept[1:3], plain[1:3])
+    assert ["none left", "–"] == pretrained[3:5] and plain[3:5] == kept[3:5]
+    assert "of the 28 kept classes with the option and before: the same, bit for bit" in printed
+
+
 def test_miniature_sheets(tmp_path: Path) -> None:
     """The sheets without and with a fine-tune are written as JPEG files, the README's at most 150 KB."""
     sheets = ["classes", "scenes", "before_after"]

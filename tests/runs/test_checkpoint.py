@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_runs import argv_of, fsod
+from helpers_data import write_document
+from helpers_runs import SIDE, argv_of, config_of, draw_shapes, fine_tune, fsod
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fewshot_cli.detectors.registry import build_detector
+from fewshot_cli.detectors.weights import state_fingerprint
 from fewshot_cli.errors import CheckpointError
 from fewshot_cli.runs.checkpoint import CheckpointInfo, read_checkpoint, restore, save_checkpoint
 from fewshot_cli.runs.folder import Run
@@ -220,6 +222,22 @@ def test_a_restored_detector_is_base_and_checkpoint(trained: Run) -> None:
     for name, tensor in detector.network.state_dict().items():
         assert torch.equal(kept.get(name, base[name]), tensor), name
     assert not any(module.training for module in detector.modules())
+
+
+def test_classes_that_the_base_has_already_come_back(tmp_path: Path) -> None:
+    """Policy none on exactly the base's classes changes no tensor; the checkpoint still holds the predictor."""
+    base = build_detector("yolox_nano", weights="none", image_size=SIDE)
+    base.replace_classes(["square", "disc"], [(), ()])
+    names = ["class 0", "class 1"]
+    weights, data = tmp_path / "two.pth", tmp_path / "data"
+    torch.save(base.network.state_dict(), weights)
+    document = draw_shapes(data / "train", 2, seed=1)
+    document["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+    write_document(data / "train", document)
+    run = fine_tune(tmp_path / "run", config_of(data, weights=str(weights), policy="none", budget=None))
+    detector, _ = restore(run.checkpoint)
+    whole = build_detector("yolox_nano", weights=weights, image_size=SIDE)
+    assert state_fingerprint(whole.network) == state_fingerprint(detector.network)
 
 
 def test_a_run_finds_its_base_where_it_is_now(
