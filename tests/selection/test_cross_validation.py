@@ -54,15 +54,13 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def found_in(
-    data: Path, folder: Path, config: FinetuneConfig, reporter: Listening | None = None, **options: Any
+    data: Path, folder: Path, config: FinetuneConfig, store: FeatureStore | None = None, **options: Any
 ) -> CrossValidation | None:
     """Cross-validate a configuration as other parts of the program do."""
-    dataset = open_dataset(data)
-    prepared = prepare(config, dataset, SilentReporter())
-    cached = cache_features(
-        prepared, config, dataset, folder=folder, store=FeatureStore(), reporter=SilentReporter()
-    )  # fmt: skip
-    return cross_validate(config, dataset, cached, reporter=reporter, **options)
+    dataset, quiet = open_dataset(data), SilentReporter()
+    prepared = prepare(config, dataset, quiet)
+    cached = cache_features(prepared, config, dataset, folder=folder, store=store or FeatureStore(), reporter=quiet)
+    return cross_validate(config, dataset, cached, **options)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +158,15 @@ def test_no_feature_is_computed_twice(six: Path, tmp_path: Path, monkeypatch: py
     assert dict.fromkeys(range(12), 1) == Counter(computed)
 
 
+def test_configurations_with_one_cut_share_features(six: Path, tmp_path: Path) -> None:
+    """Two rates are compared on one cache and on the same folds."""
+    store = FeatureStore()
+    first, second = (found_in(six, tmp_path, config_of(six, lr=lr), store, folds=2) for lr in (1e-3, 2e-2))
+    assert first is not None and second is not None and 1 == store.reused
+    assert [fold.images for fold in first.folds] == [fold.images for fold in second.folds]
+    assert first.results != second.results
+
+
 @pytest.mark.parametrize("changes", [{"policy": "none", "budget": None}, {"policy": "full", "budget": None}])
 def test_every_policy_can_be_validated(changes: dict[str, Any], six: Path, tmp_path: Path) -> None:
     """Nothing trains, or everything does and the cache holds pixels."""
@@ -180,6 +187,12 @@ def test_the_final_detector_is_the_same_with_and_without(shapes: Path, tmp_path:
     assert 2 == crossed.result["cross_validation"]["folds"]
     assert "cross_validation" in crossed.result["seconds"] and "cross_validation" not in without.result["seconds"]
     assert not without.folds_file.exists() and not without.state_file.exists()
+
+
+def test_with_a_test_set_there_is_no_cross_validation_by_default(shapes: Path, tmp_path: Path) -> None:
+    """So runs with a test set, and the cells of a sweep, cost what they cost before."""
+    run = run_at(tmp_path / "run", config_of(shapes, iterations=1))
+    assert (None, {}) == (run.result["cross_validation"], run.thresholds) and not run.folds_file.exists()
 
 
 def test_the_result_says_what_was_estimated(six: Path, tmp_path: Path) -> None:
