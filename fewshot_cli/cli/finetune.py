@@ -61,7 +61,8 @@ def finetune(
     else:
         done = run_finetune(runs=runs, name=name, threads=threads, reporter=console, **options)
     lines = _write_report(done, report)
-    lines += [f"Next: fsod eval {done.folder}"] if done.result["ap"] is not None else []
+    tested = done.result["ap"] is not None
+    lines += [f"Next: fsod eval {done.folder}" if tested else f"Next: fsod predict {done.folder} IMAGES"]
     console.result(done.result, lambda: _table(done.result), *lines)
 
 

@@ -58,11 +58,21 @@ class Dataset:
     @property
     def shots(self) -> Split:
         """The training images themselves, without the variants that `fsod augment` wrote behind them."""
+        count = max(1, len(self.train.images) // self._written_copies)
+        return replace(self.train, images=self.train.images[:count])
+
+    @property
+    def shot_of(self) -> tuple[int, ...]:
+        """For each training image, the number of the shot that it is, or that it is a variant of."""
+        shots, variants = len(self.shots.images), max(1, self._written_copies - 1)
+        return tuple(i if i < shots else (i - shots) // variants for i in range(len(self.train.images)))
+
+    @property
+    def _written_copies(self) -> int:
+        """Training images for each shot, the shot included: 1 unless `fsod augment` wrote the data set."""
         augmentation = self.record.get("augmentation")
         copies = augmentation.get("copies") if isinstance(augmentation, dict) else None
-        if not isinstance(copies, int) or copies < 2:
-            return self.train
-        return replace(self.train, images=self.train.images[: max(1, len(self.train.images) // copies)])
+        return copies if isinstance(copies, int) and copies > 1 else 1
 
     @property
     def detector(self) -> str | None:

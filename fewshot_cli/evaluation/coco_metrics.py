@@ -70,6 +70,16 @@ def evaluate(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> Met
 
     Boxes only; crowd boxes are ignored and at most 100 detections an image count, as COCO defines.
     """
+    evaluation = match(ground_truth, results)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+        evaluation.summarize()
+    numbers = {name: _defined(value) for name, value in zip(NAMES, evaluation.stats, strict=True)}
+    return Metrics(numbers, _per_class(evaluation, evaluation.cocoGt), _curves(evaluation, evaluation.cocoGt))
+
+
+def match(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> COCOeval:
+    """pycocotools' evaluation of results, both COCO documents: every detection is matched, nothing is summed up yet."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         # Some releases of pycocotools insist on "info", and all write into the records.
@@ -80,10 +90,7 @@ def evaluate(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> Met
         found = truth.loadRes([dict(result) for result in results]) if results else _nothing(ground_truth)
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    numbers = {name: _defined(value) for name, value in zip(NAMES, evaluation.stats, strict=True)}
-    return Metrics(numbers, _per_class(evaluation, truth), _curves(evaluation, truth))
+    return evaluation
 
 
 def _nothing(ground_truth: dict[str, Any]) -> COCO:

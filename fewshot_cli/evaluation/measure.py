@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.detectors.chain import Detections
@@ -30,10 +31,11 @@ def score(detections: Sequence[Detections], split: Split, classes: Sequence[str]
     category_of = dict(zip(split.classes, split.category_ids, strict=True))
     image_ids = [image.id for image in split.images]
     results = to_results(detections, image_ids, [category_of.get(name) for name in classes])
-    return evaluate(_only(split, common), results), results
+    return evaluate(ground_truth(split, common), results), results
 
 
-def _only(split: Split, names: list[str]) -> dict:
+def ground_truth(split: Split, names: Sequence[str]) -> dict[str, Any]:
+    """The split as a COCO document, of some of its classes only."""
     document = split.to_coco()
     kept = {category["id"] for category in document["categories"] if category["name"] in names}
     document["categories"] = [category for category in document["categories"] if category["id"] in kept]

@@ -41,6 +41,7 @@ def write_run_report(run: Run) -> Path:
         run.report_file,
         "run.html",
         result=result,
+        validated=result.get("cross_validation"),
         options=config.to_json(),
         data=_about(data),
         shots=[drawn(data.train, image, []) for image in data.train.images[:SHOWN_SHOTS]],

@@ -58,8 +58,9 @@ def result_table(result: Mapping[str, Any]) -> Table:
         "frozen": f"{result['frozen']['changed']} of {result['frozen']['tensors']} frozen tensors changed",
         **_kept_rows(result.get("keep_base_classes")),
         **_test_rows(result),
+        **_validation_rows(result.get("cross_validation")),
         "train mAP": f"{number(result['train_ap'])} on the {result['images']['train']} shots",
-        "time": ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items()),
+        "time": ", ".join(f"{name.replace('_', '-')} {value:.1f} s" for name, value in result["seconds"].items()),
     }
     for name, text in rows.items():
         table.add_row(name, text, style="bold" if name == "test mAP" else None)
@@ -87,6 +88,29 @@ def _test_rows(result: Mapping[str, Any]) -> dict[str, str]:
         f"(AP50 {number(numbers['AP50'])}, AP75 {number(numbers['AP75'])})",
         "best": f"{number(best['ap'])} at iteration {best['iteration']}; chosen on the test set, so optimistic",
     }
+
+
+def _validation_rows(found: Mapping[str, Any] | None) -> dict[str, str]:
+    """What cross-validation on the shots estimates; runs before it have none."""
+    if found is None:
+        return {}
+    classes = [
+        f"{name} {threshold_text(of['threshold'])} "
+        f"(F1 {number(of['f1'])}, precision {number(of['precision'])}, recall {number(of['recall'])})"
+        for name, of in found["per_class"].items()
+    ]
+    return {"estimate": estimate_text(found), "threshold": "\n".join(classes)}
+
+
+def estimate_text(found: Mapping[str, Any]) -> str:
+    """The cross-validated mAP with its interval, and that it is an estimate."""
+    interval = "" if found["ap_interval"] is None else f" ± {number(found['ap_interval'])}"
+    return f"mAP {number(found['ap'])}{interval} by cross-validation on the shots ({found['folds']} folds)"
+
+
+def threshold_text(threshold: float | None) -> str:
+    """To two places; none: nothing was found in the left-out shots."""
+    return "none" if threshold is None else f"{threshold:.2f}"
 
 
 def demo_table(rows: Sequence[Mapping[str, Any]]) -> Table:

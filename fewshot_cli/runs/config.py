@@ -18,8 +18,15 @@ from fewshot_cli.threads import MOST_THREADS
 LARGEST_RATE = 1e30
 """Optimizers multiply and divide rates in float32, which ends at 3e38."""
 DATA, LAYERS = "Data and detector", "What trains"
+CHECK = "Estimate and threshold from the shots"
 SCHEDULE, SPEED = "Schedule and optimizer", "Speed and memory"
 HINT = "See `fsod finetune --help`."
+
+
+def _folds(folds: int | None) -> int | None:
+    if folds == 1:
+        raise ValueError("give 2 folds or more, or 0 for no cross-validation")
+    return folds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +126,16 @@ class FinetuneConfig(Variants):
         int,
         Option("Iterations between two evaluations on the test set; 0: only at the end.", panel=SCHEDULE, ge=0),
     ] = 50
+    cross_validate: Annotated[
+        int | None,
+        Option(
+            "Folds of a cross-validation on the shots, which estimates the mAP and finds each class's score threshold; "
+            "0: none; default: 5 if there is no test set, else 0.",
+            panel=CHECK,
+            ge=0,
+            check=_folds,
+        ),
+    ] = None
     seed: Annotated[
         int,
         Option("Random seed for augmentation, batch order and new weights.", panel=SCHEDULE, ge=0, le=LARGEST_SEED),

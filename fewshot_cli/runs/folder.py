@@ -6,6 +6,7 @@ runs/NAME/
   checkpoint.safetensors        what trained, after the last iteration
   checkpoint-best.safetensors   the same at the best test mAP seen, if there is a test set
   predictions.json              on the test set, if there is one, in COCO's results format
+  folds.json                    detections in the shots that each fold of a cross-validation left out
   result.json                   the summary that `--json` prints
   report.html                   the same to look at, with curves and images (`fsod finetune` writes it)
   state.pt                      only while unfinished: what `--resume` needs
@@ -47,6 +48,7 @@ class Run:
         self.checkpoint = folder / "checkpoint.safetensors"
         self.best_checkpoint = folder / "checkpoint-best.safetensors"
         self.predictions_file = folder / "predictions.json"
+        self.folds_file = folder / "folds.json"
         self.result_file = folder / RESULT
         self.report_file = folder / "report.html"
         self.state_file = folder / "state.pt"
@@ -117,6 +119,17 @@ class Run:
 
     def write_predictions(self, results: list[dict[str, Any]]) -> None:
         write_text(self.predictions_file, json.dumps(results) + "\n")
+
+    def read_folds(self) -> list[dict[str, Any]]:
+        """What each finished fold of a cross-validation left; empty if there is none, or it cannot be read."""
+        try:
+            folds = json.loads(self.folds_file.read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        return folds if isinstance(folds, list) else []
+
+    def write_folds(self, folds: list[dict[str, Any]]) -> None:
+        write_text(self.folds_file, json.dumps(folds) + "\n")
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Save what an interrupted run needs to be continued; raises StorageError."""

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fewshot_cli.evaluation.interval import half_interval
 from fewshot_cli.sweeps.cells import Cell, Setup
 
 AVERAGES = ("avg", "avg (in-domain)", "avg (out-of-domain)")
-CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
@@ -159,12 +159,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     if not values:
         return None
     mean = statistics.mean(values)
-    if len(values) < 2:
-        return Estimate(mean, None, 1)
-    from scipy.stats import t
-
-    quantile = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    return Estimate(mean, quantile * statistics.stdev(values) / len(values) ** 0.5, len(values))
+    return Estimate(mean, half_interval(values), len(values))
 
 
 Scores = dict[Setup, dict[str, dict[int, float]]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,15 +13,23 @@ from fewshot_cli.errors import DataError
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.training.features import FeatureStore, cache_features
+from fewshot_cli.training.features import Features, FeatureStore, cache_features
 from fewshot_cli.training.fit import fit
 from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.prepare import prepare
 from fewshot_cli.training.record import Before, record
 
+Validate = Callable[[FinetuneConfig, Dataset, Features], dict[str, Any]]
+"""The configuration, the data and its cached features → further keys of result.json."""
+
 
 def finetune(
-    config: FinetuneConfig, run: Run, reporter: Reporter | None = None, *, features: FeatureStore | None = None
+    config: FinetuneConfig,
+    run: Run,
+    reporter: Reporter | None = None,
+    *,
+    features: FeatureStore | None = None,
+    validate: Validate | None = None,
 ) -> dict[str, Any]:
     """Fine-tune, measure and record; continues from the run's saved state if it has one.
 
@@ -29,6 +37,7 @@ def finetune(
         config: what to do.
         run: where it is recorded.
         features: shared with fine-tunes before and after this one.
+        validate: called when training is over and its state is saved, before the run counts as finished.
 
     Returns:
         the content of the run's result.json.
@@ -49,8 +58,19 @@ def finetune(
         )
     with clock.measures("training" if config.policy != "none" else None):
         objective = DetectorLosses(prepared.detector, prepared.plan.cut)
-        progress = fit(prepared, cached, objective, config, test=data.test, run=run, reporter=reporter)
-    return record(run, config, data, prepared, cached, progress, before, clock.seconds())
+        progress = fit(
+            prepared,
+            cached,
+            objective,
+            config,
+            test=data.test,
+            run=run,
+            keep_state=validate is not None,
+            reporter=reporter,
+        )
+    with clock.measures("cross_validation" if validate else None):
+        validated = validate(config, data, cached) if validate else {}
+    return record(run, config, data, prepared, cached, progress, before, validated, clock.seconds())
 
 
 class Clock:

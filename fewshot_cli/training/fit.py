@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,7 @@ def fit(
     *,
     test: Split | None,
     run: Run,
+    keep_state: bool = False,
     reporter: Reporter,
 ) -> Progress:
     """Train what is left of the iterations; measure on the test set and save the state on the way.
@@ -63,23 +65,78 @@ def fit(
     Args:
         test: the test set; None: nothing is measured.
         run: where metrics, the best checkpoint and the state are written; its saved state is continued.
+        keep_state: save the state after the last iteration too, because more is to come before the run is finished.
 
     Raises:
         DivergedError: a loss, a gradient or a parameter is not finite.
         CheckpointError, StorageError: the saved state is damaged, or the disk cannot be written.
     """
-    watch = _Watch(prepared, features, config, test, run)
+    watch = _Watch(prepared, features, config, test, run, keep_state)
     if not trained_parameters(prepared.detector):
         watch.measure(0, {})
         return watch.progress
-    optimizer = make_optimizer(
+    optimizer = _optimizer(prepared, config)
+    watch.resume(optimizer, reporter)
+    start = watch.progress.iteration
+    with reporter.progress("Training", config.iterations, start) as task:
+        _train(
+            prepared,
+            features,
+            range(len(features.train)),
+            objective,
+            config,
+            optimizer,
+            start=start,
+            after_step=lambda done, losses: watch.after_step(done, losses, optimizer, task),
+        )
+    return watch.progress
+
+
+def fit_part(
+    prepared: Prepared,
+    features: Features,
+    items: Sequence[int],
+    objective: Objective,
+    config: FinetuneConfig,
+    *,
+    after_step: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Train on some of the variants alone, for all iterations; nothing is measured, nothing is written.
+
+    Args:
+        items: of `features.train`.
+        after_step: gets (iterations done, losses by name) after each step.
+
+    Raises:
+        DivergedError: a loss, a gradient or a parameter is not finite.
+    """
+    if trained_parameters(prepared.detector):
+        optimizer = _optimizer(prepared, config)
+        _train(prepared, features, items, objective, config, optimizer, start=0, after_step=after_step)
+        _check_parameters(prepared, config.iterations)
+
+
+def _optimizer(prepared: Prepared, config: FinetuneConfig) -> torch.optim.Optimizer:
+    return make_optimizer(
         config.optimizer,
         learning_rates(prepared.detector, config.backbone_lr, prepared.small_object_lr),
         lr=config.lr,
         weight_decay=config.weight_decay,
     )
-    watch.resume(optimizer, reporter)
-    start, device = watch.progress.iteration, prepared.placed.device
+
+
+def _train(
+    prepared: Prepared,
+    features: Features,
+    items: Sequence[int],
+    objective: Objective,
+    config: FinetuneConfig,
+    optimizer: torch.optim.Optimizer,
+    *,
+    start: int,
+    after_step: Callable[[int, dict[str, float]], None],
+) -> None:
+    """The loop, from iteration `start` on, over some items of `features.train`."""
     options = StepOptions(
         iterations=config.iterations,
         lr=config.lr,
@@ -88,26 +145,41 @@ def fit(
         bf16=prepared.placed.bf16,
         seed=config.seed,
     )
-    with reporter.progress("Training", config.iterations, start) as task:
-        train(
-            objective,
-            lambda items: features.batch(items, device),
-            batch_order(len(features.train), config.batch_size, config.iterations, config.seed),
-            optimizer,
-            options,
-            start=start,
-            after_step=lambda done, losses: watch.after_step(done, losses, optimizer, task),
-        )
-    return watch.progress
+    train(
+        objective,
+        lambda chosen: features.batch([items[i] for i in chosen], prepared.placed.device),
+        batch_order(len(items), config.batch_size, config.iterations, config.seed),
+        optimizer,
+        options,
+        start=start,
+        after_step=after_step,
+    )
+
+
+def _check_parameters(prepared: Prepared, done: int) -> None:
+    """A step with a finite loss and gradient can still be too large for the numbers themselves."""
+    for name, parameter in trained_parameters(prepared.detector).items():
+        if not bool(torch.isfinite(parameter).all()):
+            raise DivergedError(
+                f"{name} is not finite after iteration {done}",
+                hint="Lower --lr. What was saved before is intact.",
+            )
 
 
 class _Watch:
     """What happens between steps: measuring, keeping the best checkpoint, saving the state."""
 
     def __init__(
-        self, prepared: Prepared, features: Features, config: FinetuneConfig, test: Split | None, run: Run
+        self,
+        prepared: Prepared,
+        features: Features,
+        config: FinetuneConfig,
+        test: Split | None,
+        run: Run,
+        keep_state: bool,
     ) -> None:
         self.prepared, self.features, self.config, self.test, self.run = prepared, features, config, test, run
+        self.keep_state = keep_state
         self.progress = Progress()
 
     def resume(self, optimizer: torch.optim.Optimizer, reporter: Reporter) -> None:
@@ -119,6 +191,9 @@ class _Watch:
         optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(state["iteration"], state["records"])
         reporter.say(f"Continuing after iteration {state['iteration']}.")
+        if self.test is not None and state["iteration"] == self.config.iterations:
+            # The detections of the last measurement are no part of the state.
+            self._measure_test(self.test)
 
     def after_step(self, done: int, losses: dict[str, float], optimizer: torch.optim.Optimizer, task: Task) -> None:
         self.progress.iteration = done
@@ -126,7 +201,7 @@ class _Watch:
         every = self.config.eval_every
         if last or (every and done % every == 0):
             self.measure(done, losses)
-        if not last and done % (every or SAVE_EVERY) == 0:
+        if self.keep_state if last else done % (every or SAVE_EVERY) == 0:
             self._save_state(optimizer)
         measured = f", test mAP {self.progress.records[-1]['ap']:.3f}" if self.progress.best else ""
         task.update(f"loss {losses['loss']:.3f}{measured}")
@@ -134,7 +209,7 @@ class _Watch:
 
     def measure(self, done: int, losses: dict[str, float]) -> None:
         """Record the losses and, where there is a test set, its metrics; keep the checkpoint if it is the best yet."""
-        self._check_parameters(done)
+        _check_parameters(self.prepared, done)
         before = self.progress.best
         record: dict[str, Any] = {"iteration": done, "ap": None}
         record["losses"] = {name: round(value, 6) for name, value in losses.items()}
@@ -152,15 +227,6 @@ class _Watch:
         found = detect_cached(placed, self.prepared.plan.cut, self.features.test, items)
         self.progress.metrics, self.progress.results = score(found, test, placed.detector.classes)
         return self.progress.metrics
-
-    def _check_parameters(self, done: int) -> None:
-        """A step with a finite loss and gradient can still be too large for the numbers themselves."""
-        for name, parameter in trained_parameters(self.prepared.detector).items():
-            if not bool(torch.isfinite(parameter).all()):
-                raise DivergedError(
-                    f"{name} is not finite after iteration {done}",
-                    hint="Lower --lr. What was saved before is intact.",
-                )
 
     def _save_best(self, done: int) -> None:
         state = self.prepared.detector.network.state_dict()

@@ -38,11 +38,13 @@ def record(
     features: Features,
     progress: Progress,
     before: Before,
+    validated: dict[str, Any],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Write what a finished fine-tune leaves behind; returns the content of result.json.
 
     Args:
+        validated: what cross-validation found; nothing: it was not asked for.
         seconds: of the steps by name, and in `total`.
 
     Raises:
@@ -63,6 +65,9 @@ def record(
         **_about(run, config, data, prepared),
         **_measured(progress),
         "train_ap": train_metrics.ap,
+        "cross_validation": None,
+        "thresholds": {},
+        **validated,
         "frozen": {"tensors": len(before.frozen), "changed": 0},
         "drift": before.drift.of(prepared.detector),
         "peak_memory_mb": round(peak_memory(prepared.placed.device) / 1e6),

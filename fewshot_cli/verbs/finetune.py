@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewshot_cli.datasets.formats import train_and_test
 from fewshot_cli.datasets.store import latest_dataset, recorded_detector
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
 from fewshot_cli.errors import ConfigError, FsodError
@@ -144,10 +146,22 @@ def _start(run: Run, config: FinetuneConfig, reporter: Reporter) -> Run:
 
 
 def _continue(run: Run, config: FinetuneConfig, reporter: Reporter, features: FeatureStore | None) -> Run:
+    from fewshot_cli.selection.of_run import validate_run
     from fewshot_cli.training.finetune import finetune as train
 
     if config.threads:
         use_threads(config.threads)
     reporter.on_interrupt(f"Continue with: fsod finetune --resume {run.folder}")
-    train(config, run, reporter, features=features)
+    folds = _folds(config)
+    validate = partial(validate_run, run, folds, reporter) if folds else None
+    train(config, run, reporter, features=features, validate=validate)
     return run
+
+
+def _folds(config: FinetuneConfig) -> int:
+    """Folds of the cross-validation; by default, it stands in for a test set."""
+    from fewshot_cli.selection.folds import FOLDS
+
+    if config.cross_validate is not None:
+        return config.cross_validate
+    return 0 if train_and_test(config.data_folder).test else FOLDS

@@ -59,6 +59,32 @@ def test_keep_base_classes(tmp_path: Path, helmets: Path) -> None:
     assert "of the 28 kept classes with the option and before: the same, bit for bit" in printed
 
 
+def test_cross_validation(tmp_path: Path) -> None:
+    """A row for the data set and one for all, and a plot; the second call trains nothing."""
+    for name, images, seed in (("pool", 6, 1), ("test", 2, 2)):
+        draw_coco(tmp_path / "cats" / name, [["cat", "dog"]] * images, seed=seed)
+    call = [
+        "cross_validation.py",
+        tmp_path,
+        "--weights",
+        "none",
+        "--seeds",
+        "1",
+        "--shots",
+        "4",
+        "--folds",
+        "2",
+        *SMALL,
+    ]
+    printed = run_example(*call)
+    rows = table(printed)
+    assert (["cats", "all"], rows[0][1:]) == ([row[0] for row in rows], rows[1][1:])
+    assert (tmp_path / "cross-validation" / "scatter.png").stat().st_size > 1000
+    run = tmp_path / "cross-validation" / "runs" / "cats-seed0" / "result.json"
+    before = run.stat().st_mtime_ns
+    assert printed == run_example(*call) and before == run.stat().st_mtime_ns
+
+
 def test_miniature_sheets(tmp_path: Path) -> None:
     """The sheets without and with a fine-tune are written as JPEG files, the README's at most 150 KB."""
     sheets = ["classes", "scenes", "before_after"]

@@ -34,6 +34,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "half a thread": ({"threads": 0.5}, "threads is 0.5"),
     "zoom the wrong way round": ({"scale": (2, 1)}, "scale is (2, 1): give the smallest and the largest zoom"),
     "zoom without end": ({"scale": (1, float("inf"))}, "scale is (1, inf)"),
+    "one fold": ({"cross_validate": 1}, "cross_validate is 1: give 2 folds or more, or 0 for no cross-validation"),
     "an operation nearly": (
         {"ops": "flip,rotato"},
         "unknown operation 'rotato'. Did you mean rotate? Valid: positive,",

@@ -1,4 +1,4 @@
-"""Ten images and no test set: nothing is measured, and everything says so."""
+"""Ten images and no test set: cross-validation on the shots stands in for it, and everything says so."""
 
 from __future__ import annotations
 
@@ -32,6 +32,19 @@ def test_ten_images_become_ten_shots_and_a_finished_run(ten: Path) -> None:
     assert 0 == done.exit_code, done.stderr
     assert "no test set" in done.stderr
     assert "not measured" in done.stdout
+    assert "by cross-validation on the shots (5 folds)" in done.stdout
+    assert f"Next: fsod predict {Path('runs') / 'cat-yolox_nano-symmetric3-seed0'} IMAGES" in done.stdout + done.stderr
+
+
+def test_twelve_images_can_all_be_shots(ten: Path) -> None:
+    """`--shots 12` of twelve: no image is left to test on, and each is left out by one of five folds."""
+    draw_coco(ten / "dozen", [["cat"]] * 12)
+    data = fetch("cat", source="coco:dozen", shots=12)
+    run = finetune(data, **TINY_OPTIONS)
+    assert {"train": 12, "test": 0} == run.result["images"]
+    folds = run.read_folds()
+    assert [2, 2, 2, 3, 3] == sorted(len(fold["images"]) for fold in folds)
+    assert 12 == len({image for fold in folds for image in fold["images"]})
 
 
 def test_the_result_holds_no_zero_for_what_was_not_measured(ten: Path) -> None:
@@ -41,6 +54,10 @@ def test_the_result_holds_no_zero_for_what_was_not_measured(ten: Path) -> None:
     assert (None, None, None) == (result["ap"], result["best"], result["metrics"])
     assert {"train": 10, "test": 0} == result["images"]
     assert isinstance(result["train_ap"], float)
+    estimate = result["cross_validation"]
+    assert (5, 5) == (estimate["folds"], len(estimate["fold_ap"]))
+    assert isinstance(estimate["ap"], float) and isinstance(estimate["ap_interval"], float)
+    assert {"cat"} == estimate["per_class"].keys() >= result["thresholds"].keys()
     assert not run.predictions_file.exists() and not run.best_checkpoint.exists()
     assert [None] == [record["ap"] for record in run.read_metrics()][-1:]
 
@@ -54,6 +71,18 @@ def test_the_page_says_that_there_is_no_test_set(ten: Path) -> None:
     assert "Not measured on a test set" in page and "mAP 0.000</strong>" not in page
     assert 10 == page.count('alt="training image')
     assert "Best test images" not in page
+    assert "by cross-validation" in page
+
+
+def test_cross_validation_can_be_left_out(ten: Path) -> None:
+    """`--cross-validate 0`: no estimate anywhere."""
+    fsod("fetch", "--source", "coco:my_photos", "--class", "cat", "--shots", 10)
+    done = fsod(*argv_of(None, TINY_OPTIONS, cross_validate=0), "--name", "ten")
+    assert 0 == done.exit_code, done.stderr
+    assert "cross-validation" not in done.stdout
+    page = Path("runs/ten/report.html").read_text("utf-8")
+    assert "by cross-validation" not in page
+    assert None is json.loads(Path("runs/ten/result.json").read_text("utf-8"))["cross_validation"]
 
 
 def test_none_asks_for_no_test_set_either(ten: Path) -> None:

@@ -1,0 +1,18 @@
+"""How far a mean of a few values may be off."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+CONFIDENCE = 0.95
+
+
+def half_interval(values: Sequence[float]) -> float | None:
+    """Half the 95 % confidence interval of the mean (Student's t); None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    quantile = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return quantile * statistics.stdev(values) / len(values) ** 0.5

@@ -1,0 +1,245 @@
+"""Cross-validation on the shots: what a configuration is worth, without a test set.
+
+The shots are divided into folds. For each fold a detector is trained on the other shots, from the base weights, with
+the same options and for as many iterations, and then measured on the shots that it did not see. Only the originals are
+measured; their variants stay out of training with them. Everything that a fine-tune reads off its shots (what the
+classes start from, the rate for small objects) is read off the other shots too, so nothing leaks. The features before
+the cut are those that were cached for the whole fine-tune.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fewshot_cli.datasets.splits import images_per_class
+from fewshot_cli.datasets.store import Dataset
+from fewshot_cli.datasets.types import Split
+from fewshot_cli.evaluation.coco_metrics import evaluate
+from fewshot_cli.evaluation.interval import half_interval
+from fewshot_cli.evaluation.measure import ground_truth, score
+from fewshot_cli.evaluation.thresholds import Quality, rank
+from fewshot_cli.progress import Reporter, SilentReporter, Task
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.selection.folds import FOLDS, divided_classes, make_folds
+from fewshot_cli.training.features import Features, detect_cached
+from fewshot_cli.training.fit import fit_part
+from fewshot_cli.training.objectives import DetectorLosses
+from fewshot_cli.training.prepare import prepare
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What one fold left.
+
+    Attributes:
+        images: ids of the shots that it left out.
+        results: the detections in them, in COCO's results format.
+        seconds: that it took.
+    """
+
+    images: tuple[int, ...]
+    results: list[dict[str, Any]]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossValidation:
+    """An estimate from the shots.
+
+    Attributes:
+        shots: the originals, each of which one fold left out.
+        classes: those that were validated: the ones with shots in at least two folds.
+        folds: in order.
+        fold_ap: mAP@[.50:.95] on the shots that each fold left out; None where they show no validated class.
+        pooled_ap: the same on all shots at once.
+        quality: by class, the threshold of the best F1 (None if no detection is right), and what it gives. The scores
+            come from as many detectors as there are folds, none of which is the one that is trained on all shots.
+    """
+
+    shots: Split
+    classes: tuple[str, ...]
+    folds: tuple[Fold, ...]
+    fold_ap: tuple[float | None, ...]
+    pooled_ap: float | None
+    quality: dict[str, tuple[float | None, Quality]]
+
+    @property
+    def ap(self) -> float | None:
+        """Mean of the mAP over folds: an estimate for detectors trained on so many shots less a fold."""
+        measured = self._measured
+        return statistics.mean(measured) if measured else None
+
+    @property
+    def interval(self) -> float | None:
+        """Half its 95 % interval (Student's t); folds share shots, so the truth may well lie outside."""
+        return half_interval(self._measured)
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """Detections in all shots, each by the detector that did not see it, in COCO's results format."""
+        return [result for fold in self.folds for result in fold.results]
+
+    @property
+    def left_aside(self) -> dict[str, int]:
+        """The classes that could not be validated, with their number of shots."""
+        return {name: count for name, count in images_per_class(self.shots).items() if name not in self.classes}
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Class → score from which on a detection counts; without the classes of which nothing was found."""
+        return {name: _rounded(best) for name, (best, _) in self.quality.items() if best is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "folds": len(self.folds),
+            "ap": self.ap,
+            "ap_interval": self.interval,
+            "fold_ap": list(self.fold_ap),
+            "pooled_ap": self.pooled_ap,
+            "per_class": {
+                name: {"threshold": self.thresholds.get(name), **quality._asdict()}
+                for name, (_, quality) in self.quality.items()
+            },
+            "not_validated": self.left_aside,
+            "seconds": round(sum(fold.seconds for fold in self.folds), 2),
+        }
+
+    @property
+    def _measured(self) -> list[float]:
+        return [ap for ap in self.fold_ap if ap is not None]
+
+
+def cross_validate(
+    config: FinetuneConfig,
+    data: Dataset,
+    features: Features,
+    *,
+    folds: int = FOLDS,
+    done: Sequence[Fold] = (),
+    keep: Callable[[Sequence[Fold]], None] = lambda folds: None,
+    reporter: Reporter | None = None,
+) -> CrossValidation | None:
+    """Cross-validate a configuration on the shots of a data set.
+
+        prepared = prepare(config, data, reporter)
+        features = cache_features(prepared, config, data, folder=folder, store=store, reporter=reporter)
+        found = cross_validate(config, data, features)
+
+    Args:
+        config: what is trained; `cross_validate` in it does not matter here.
+        data: its test set is not looked at.
+        features: of all shots and variants, for this configuration or one with the same cut, seed and variants.
+        folds: 2 or more; as many as there are shots if these are fewer, which leaves each out alone.
+        done: folds of an earlier call that was stopped; those that leave out the same shots are not trained again.
+        keep: receives all finished folds after each.
+        reporter: receives progress and remarks.
+
+    Returns:
+        None if no class has shots in two folds, which the reporter is told.
+
+    Raises:
+        DivergedError: a loss, a gradient or a parameter is not finite.
+    """
+    reporter = reporter or SilentReporter()
+    divided = _divide(data.shots, folds, config.seed, reporter)
+    classes = divided_classes(data.shots, divided)
+    if not classes:
+        reporter.say("Not cross-validated: that takes a class with two shots.")
+        return None
+    finished = _run(config, data, features, divided, done, keep, reporter)
+    return measure(data.shots, classes, finished)
+
+
+def measure(shots: Split, classes: Sequence[str], folds: Sequence[Fold]) -> CrossValidation:
+    """What the detections in left-out shots say.
+
+    Args:
+        shots: the originals.
+        classes: those to measure.
+        folds: each shot is in one of them.
+    """
+    by_id = {image.id: image for image in shots.images}
+    results = [result for fold in folds for result in fold.results]
+    parts = [replace(shots, images=tuple(by_id[number] for number in fold.images)) for fold in folds]
+    rankings = rank(ground_truth(shots, classes), results)
+    return CrossValidation(
+        shots=shots,
+        classes=tuple(classes),
+        folds=tuple(folds),
+        fold_ap=tuple(_ap(part, classes, fold.results) for part, fold in zip(parts, folds, strict=True)),
+        pooled_ap=_ap(shots, classes, results),
+        quality={name: rankings[name].best() for name in classes},
+    )
+
+
+def _divide(shots: Split, folds: int, seed: int, reporter: Reporter) -> list[list[int]]:
+    """Fewer folds than were asked for, if there are not so many shots; none for a single shot."""
+    count = min(folds, len(shots.images))
+    if count < 2:
+        return []
+    if count < folds:
+        reporter.say(f"Cross-validation: {count} folds instead of {folds}, because there are no more shots.")
+    return make_folds(shots, count, seed)
+
+
+def _run(
+    config: FinetuneConfig,
+    data: Dataset,
+    features: Features,
+    divided: list[list[int]],
+    done: Sequence[Fold],
+    keep: Callable[[Sequence[Fold]], None],
+    reporter: Reporter,
+) -> list[Fold]:
+    """Train and measure every fold that is not done."""
+    earlier = {fold.images: fold for fold in done}
+    finished: list[Fold] = []
+    with reporter.progress("Cross-validation", len(divided) * config.iterations) as task:
+        for number, left_out in enumerate(divided, start=1):
+            task.update(f"fold {number} of {len(divided)}")
+            fold = earlier.get(_ids(data.shots, left_out))
+            if fold is None:
+                fold = _train_fold(config, data, features, left_out, task)
+                keep([*finished, fold])
+            else:
+                task.advance(config.iterations)
+            finished.append(fold)
+    return finished
+
+
+def _train_fold(config: FinetuneConfig, data: Dataset, features: Features, left_out: Sequence[int], task: Task) -> Fold:
+    """Train on all shots but those with these numbers, and detect in them."""
+    started = time.perf_counter()
+    kept = [number for number, shot in enumerate(data.shot_of) if shot not in left_out]
+    rest = replace(data.train, images=tuple(data.train.images[number] for number in kept))
+    prepared = prepare(config, replace(data, train=rest, test=None), SilentReporter())
+    cut, copies = prepared.plan.cut, features.copies
+    fit_part(
+        prepared,
+        features,
+        [number * copies + copy for number in kept for copy in range(copies)],
+        DetectorLosses(prepared.detector, cut),
+        config,
+        after_step=lambda done, losses: task.advance(),
+    )
+    found = detect_cached(prepared.placed, cut, features.train, [number * copies for number in left_out])
+    images = tuple(data.shots.images[number] for number in left_out)
+    _, results = score(found, replace(data.shots, images=images), prepared.detector.classes)
+    return Fold(_ids(data.shots, left_out), results, time.perf_counter() - started)
+
+
+def _ids(shots: Split, numbers: Sequence[int]) -> tuple[int, ...]:
+    return tuple(shots.images[number].id for number in numbers)
+
+
+def _ap(part: Split, classes: Sequence[str], results: list[dict[str, Any]]) -> float | None:
+    return evaluate(ground_truth(part, classes), results).numbers["AP"]
+
+
+def _rounded(threshold: float) -> float:
+    # Scores have five places, so six are enough for the middle of two.
+    return round(threshold, 6)
