@@ -136,7 +136,8 @@ class Detector(nn.Module, ABC):
 
     A subclass holds its modules under `network` and sets `layers = self.make_layers()` in its constructor. It defines
     `make_layers`, `predictors`, `normalize`, `decode`, and either `loss` (one-stage) or `losses` (targets take part in
-    the forward pass). Where the defaults do not fit, it overrides `prepare`, `parameter_groups` and `input_order`.
+    the forward pass). Where the defaults do not fit, it overrides `prepare`, `parameter_groups`, `finish_training` and
+    `input_order`.
     """
 
     layers: tuple[Layer, ...]
@@ -282,6 +283,12 @@ class Detector(nn.Module, ABC):
     def hold_statistics(self) -> None:
         """Put every module in eval: norm layers keep the statistics they were pretrained with."""
         self.eval()
+
+    def finish_training(self) -> None:
+        """Compute once, on the final device, what stays as it is while nothing trains; outputs keep every bit.
+
+        The detector must not be trained or moved afterwards.
+        """
 
     @torch.no_grad()
     def detect(self, activations: Activations, start: int, canvases: Sequence[Canvas]) -> list[Detections]:
