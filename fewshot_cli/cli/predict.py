@@ -155,14 +155,14 @@ def predict(
     )
     more = {"page": _write_page(result)} if page else {}
     if to_stdout:
-        console.say(_counts(result))
+        console.say(_speed(result))
     else:
-        console.result({**result.to_json(), **more}, lambda: _table(result), _next(result, more))
+        console.result({**result.to_json(), **more}, lambda: _table(result), _speed(result), _next(result, more))
     if result.unreadable:
         raise DatasetError(
             "files that could not be read",
             result.unreadable,
-            hint=f"The other {_counts(result)} were detected in; replace these files or leave them out.",
+            hint=f"Detections in {_counts(result)} were written. Replace these files, or leave them out.",
         )
 
 
@@ -184,6 +184,10 @@ def _counts(result: PredictResult) -> str:
     if result.frames:
         counts.append(f"{result.frames:,} video frames")
     return " and ".join(counts)
+
+
+def _speed(result: PredictResult) -> str:
+    return f"{_counts(result)} in {result.seconds:.1f} s: {result.images_per_second:.1f} images/s"
 
 
 def _next(result: PredictResult, more: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,10 @@ class Mark(NamedTuple):
     box: tuple[float, float, float, float]
     color: tuple[int, int, int] = TRUTH
     text: str = ""
+
+
+LEGIBLE = 320
+"""Longer side, pixels, from which letters on a drawing of an image can be read."""
 
 
 def draw_boxes(
@@ -101,22 +106,25 @@ def draw_prediction(pixels: NDArray[np.uint8], prediction: Prediction) -> Image.
     """An image with what was found in it, the best on top: boxes in their class's colour, with class and score.
 
     Lines and letters grow with the image, so that they are as legible in a photograph of 12 million pixels as in a
-    small one.
+    small one. An image with fewer than LEGIBLE pixels on its longer side is enlarged by a whole number.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
         prediction: in the image's pixels.
     """
     image = Image.fromarray(pixels)
+    scale = math.ceil(LEGIBLE / max(image.size))
+    if scale > 1:
+        image = image.resize([scale * length for length in image.size])
     draw = ImageDraw.Draw(image)
-    longest = max(image.size)
-    width = max(2, round(longest / 250))
-    font = ImageFont.load_default(size=max(11, longest / 55))
+    width = max(2, round(max(image.size) / 250))
+    font = ImageFont.load_default(size=max(11, max(image.size) / 55))
     for label, score, box in reversed(list(zip(prediction.labels, prediction.scores, prediction.boxes, strict=True))):
         colour = PALETTE[label % len(PALETTE)]
-        x1, y1, x2, y2 = box.tolist()
+        x1, y1, x2, y2 = (scale * box).tolist()
         # A thin dark rim, so that the box is seen on any background.
-        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=INK, width=width + 2)
+        rim = max(1, width // 3)
+        draw.rectangle((x1 - rim, y1 - rim, x2 + rim, y2 + rim), outline=INK, width=width + 2 * rim)
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=width)
         _label(draw, (x1, y1), f"{prediction.classes[label]} {score:.2f}", colour, font, image.size)
     return image

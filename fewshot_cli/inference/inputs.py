@@ -41,9 +41,9 @@ class _Found(NamedTuple):
 def find_inputs(words: Sequence[str | os.PathLike[str]]) -> list[Input]:
     """The images and videos that the words name, each once, in the order of the words.
 
-    A word is a file, a folder (searched recursively), a pattern (`*`, `?`, `[…]`, `**`), or a list: a .txt file with one
-    of these a line, relative to its folder; lines that begin with # are comments. Hidden files and folders inside a
-    folder are left out, and folders that `predict` has written. Links are followed, each folder once.
+    A word is a file, a folder (searched recursively), a pattern (`*`, `?`, `[…]`, `**`), or a list: a .txt file with
+    one of these a line, relative to its folder; lines that begin with # are comments. Hidden files and folders inside
+    a folder are left out, and folders that `predict` has written. Links are followed, each folder once.
 
     Files named one by one are taken whatever they hold: reading them tells.
 
@@ -101,7 +101,8 @@ def _matching(pattern: str) -> Iterator[_Found]:
     root = Path(pattern)
     while glob.has_magic(str(root)):
         root = root.parent
-    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    # Not Path.glob, which takes relative patterns alone, and hidden files.
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
     files = [_Found(path, root) for path in found if path.is_file() and _is_known(path)]
     # With ** a folder's files are matched themselves.
     folders = [path for path in found if path.is_dir() and "**" not in pattern]
@@ -115,7 +116,9 @@ def _in_list(file: Path) -> Iterator[_Found]:
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as a list of paths: {error}", hint="One path a line, UTF-8.") from error
+        raise DataError(
+            f"{file}: cannot be read as a list of paths: {error}", hint="One path a line, UTF-8."
+        ) from error
     for line in map(str.strip, lines):
         if not line or line.startswith("#"):
             continue

@@ -48,7 +48,7 @@ def choose(
     """What to keep of a model's predictions.
 
     Args:
-        threshold: least score, 0 … 1, of all classes; `auto`: that stored with the model for the class, else UNMEASURED.
+        threshold: least score, 0 … 1, of all classes; `auto`: that stored with the model for a class, else UNMEASURED.
         classes: only these, as people type them; none: all.
         max_detections: of an image, at least 1.
 

@@ -1,9 +1,9 @@
 """`Predictor`: images in a program → detections.
 
-    predictor = load_run("runs/helmet").predictor()
-    found = predictor("photo.jpg")
-    for name, score, box in zip(found.names, found.scores, found.boxes):
-        print(name, score, box)      # helmet 0.91 [ 12.1  40.3 118.0 160.2]
+predictor = load_run("runs/helmet").predictor()
+found = predictor("photo.jpg")
+for name, score, box in zip(found.names, found.scores, found.boxes):
+    print(name, score, box)      # helmet 0.91 [ 12.1  40.3 118.0 160.2]
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ BATCH = 8
 """Windows that go through the detector together by default."""
 
 AnyImage: TypeAlias = "str | PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor"
-_HINT = "Give a path, a PIL image, a (H, W, 3) uint8 RGB array, a (3, H, W) or (H, W, 3) uint8 tensor, or a list of them."
+_HINT = (
+    "Give a path, a PIL image, a (H, W, 3) uint8 RGB array, a (3, H, W) or (H, W, 3) uint8 tensor, or a list of them."
+)
 
 
 def open_predictor(
@@ -100,10 +102,10 @@ class Predictor:
         return self.model.classes
 
     @overload
-    def __call__(self, images: AnyImage) -> Prediction: ...
+    def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[Prediction]: ...
     @overload
-    def __call__(self, images: Sequence[AnyImage]) -> list[Prediction]: ...
-    def __call__(self, images: AnyImage | Sequence[AnyImage]) -> Prediction | list[Prediction]:
+    def __call__(self, images: AnyImage) -> Prediction: ...
+    def __call__(self, images: AnyImage | list[Any] | tuple[Any, ...]) -> Prediction | list[Prediction]:
         """The objects in an image, or in each image of a list or tuple.
 
         Args:

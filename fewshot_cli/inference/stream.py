@@ -10,7 +10,7 @@ there are changes no result.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +64,7 @@ def detect_all(
     tiles: Tiles | None = None,
     batch_size: int,
     threads: int,
-) -> Iterator[Item]:
+) -> Generator[Item, None, None]:
     """Detect in every image and frame.
 
     Args:
@@ -86,9 +86,7 @@ def detect_all(
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def in_order(
-    pool: Executor, function: Callable[[Given], Made], items: Iterable[Given], ahead: int
-) -> Iterator[Made]:
+def in_order(pool: Executor, function: Callable[[Given], Made], items: Iterable[Given], ahead: int) -> Iterator[Made]:
     """`function` of each item, in their order, while at most `ahead` later ones are computed."""
     waiting: deque[Future[Made]] = deque()
     for item in items:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,8 @@ def parse_tiles(text: str) -> Tiles:
     pixels = overlap * size if overlap < 1 else overlap
     if size < SMALLEST or not 0 <= pixels <= LARGEST_OVERLAP * size:
         raise UsageError(
-            f"--tiles {text!r} is not possible: SIZE is at least {SMALLEST}, OVERLAP at most {LARGEST_OVERLAP:.0%} of it",
+            f"--tiles {text!r} is not possible: SIZE is at least {SMALLEST}, OVERLAP at most "
+            f"{LARGEST_OVERLAP:.0%} of it",
             hint=_HINT,
         )
     return Tiles(size, math.ceil(pixels))
@@ -100,5 +101,6 @@ def suppress(prediction: Prediction, iou: float = MERGE_IOU) -> Prediction:
     corners = ordered.boxes.astype(np.float64)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     # A threshold below every score: which scores count is decided elsewhere.
-    kept = cv2.dnn.NMSBoxesBatched(boxes, ordered.scores + 1.0, ordered.labels.astype(np.int32), 0.5, iou)
+    suppress_batched: Any = cv2.dnn.NMSBoxesBatched  # its stub knows lists only
+    kept = suppress_batched(boxes, ordered.scores + 1.0, ordered.labels.astype(np.int32), 0.5, iou)
     return ordered.take(np.sort(np.asarray(kept, dtype=np.int64).reshape(-1)))

@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fewshot_cli.errors import DataError, StorageError
 from fewshot_cli.files import make_folder, storage_errors
 
-# What the decoder says of a broken file is not for the user; read when OpenCV opens its first video.
+# The decoder's remarks on a broken file are not for the user; it reads this when the first video is opened.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 CODEC = "mp4v"
@@ -24,6 +24,14 @@ CODEC = "mp4v"
 USUAL_RATE = 25.0
 """Frames a second of a video that does not say."""
 _HINT = "Convert it, e.g. with: ffmpeg -i VIDEO -c:v libx264 converted.mp4"
+
+
+def _opencv() -> Any:
+    """OpenCV, imported when it is needed, and silent: what it says of a broken file is not for the user."""
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
 
 
 def frame_count(path: Path) -> int:
@@ -37,8 +45,7 @@ def frame_count(path: Path) -> int:
 
 def frame_rate(path: Path) -> float:
     """Frames a second; USUAL_RATE where it is not said."""
-    import cv2
-
+    cv2 = _opencv()
     with _opened(path) as video:
         rate = float(video.get(cv2.CAP_PROP_FPS))
     return rate if math.isfinite(rate) and 0 < rate <= 1000 else USUAL_RATE
@@ -51,8 +58,7 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
         DataError: the file cannot be opened as a video, or none of its frames decoded; after the last frame that could
             be decoded, if there should be more.
     """
-    import cv2
-
+    cv2 = _opencv()
     with _opened(path) as video:
         declared, count = _declared(video), 0
         while True:
@@ -69,16 +75,14 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
 
 
 def _declared(video: Any) -> int:
-    import cv2
-
+    cv2 = _opencv()
     count = video.get(cv2.CAP_PROP_FRAME_COUNT)
     return int(count) if math.isfinite(count) and 0 < count < 1e9 else 0
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    import cv2
-
+    cv2 = _opencv()
     if not path.is_file():
         raise DataError(f"{path}: not a file", hint="Check the path, or leave the video out.")
     # An absolute path is taken for nothing else, such as an address or a numbered series of images.
@@ -111,8 +115,7 @@ class VideoFile:
 
     def add(self, frame: NDArray[np.uint8]) -> None:
         """Append a frame, (H, W, 3) uint8 RGB, all of one size; raises StorageError."""
-        import cv2
-
+        cv2 = _opencv()
         if self._writer is None:
             size = frame.shape[1], frame.shape[0]
             codec = cv2.VideoWriter.fourcc(*CODEC)
@@ -141,8 +144,8 @@ class VideoFile:
     def _check(self) -> None:
         """OpenCV does not say when the disk is full, but then the file's end is missing, and it cannot be opened."""
         try:
-            with closing(read_frames(self._temporary)) as frames:
-                next(frames)
+            with _opened(self._temporary):
+                pass
         except DataError as error:
             raise StorageError(
                 f"cannot write {self._path}: what was written cannot be read: is the disk full?",

@@ -118,8 +118,6 @@ def predict_table(result: Mapping[str, Any]) -> Table:
         # A pretrained detector knows 80 classes, most of which are in no image.
         if count or len(result["thresholds"]) <= SHOWN_CLASSES:
             table.add_row(name, f"{count:,}", f"{threshold:.2f}")
-    seen = {"images": result["images"], "video frames": result["frames"], "unreadable": len(result["unreadable"])}
-    parts = [f"{count:,} {name}" for name, count in seen.items() if count]
-    table.caption = f"{', '.join(parts)} in {result['seconds']:.1f} s: {result['images_per_second']:.1f} images/s"
-    table.caption_justify = "left"
+    if not table.row_count:
+        table.add_row("nothing found", "0", "")
     return table

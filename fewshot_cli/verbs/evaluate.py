@@ -77,7 +77,7 @@ def evaluate(
         placed = place_pretrained(detector, weights, image_size, device, precision, reporter)
         return _measure(detector, placed, split, reporter)
     found = or_latest(named, reporter)
-    split = test_split(data if data is not None or isinstance(found, Path) else found.read_config().data_folder)
+    split = test_split(data if data is not None else _data_of(found))
     placed = place(found, best=best, weights=weights, device=device, precision=precision, reporter=reporter)
     return _measure(os.fspath(found), placed, split, reporter)
 
@@ -100,8 +100,12 @@ def _check(run: object, data: object, detector: str | None, image_size: int | No
     check_options(run, detector, image_size, best, precision)
     if detector is not None and data is None:
         raise UsageError("--detector needs --data", hint="Give a data set or a split in COCO format.")
-    if isinstance(run, Path) and data is None:
+
+
+def _data_of(run: Run | Path) -> Path:
+    if isinstance(run, Path):
         raise UsageError(f"{run} needs --data", hint="A file does not say what it was trained on; a run's folder does.")
+    return run.read_config().data_folder
 
 
 def _measure(measured: str, placed: PlacedDetector, split: Split, reporter: Reporter) -> Evaluation:

@@ -40,8 +40,7 @@ def _detections(image: Labelled) -> list[dict[str, Any]]:
         return [{"class": name, "box": box} for name, box in zip(image.names, boxes, strict=True)]
     scores = [round(score, 5) for score in image.scores.tolist()]
     return [
-        {"class": name, "score": score, "box": box}
-        for name, score, box in zip(image.names, scores, boxes, strict=True)
+        {"class": name, "score": score, "box": box} for name, score, box in zip(image.names, scores, boxes, strict=True)
     ]
 
 
