@@ -39,7 +39,7 @@ def some(seed: int, count: int = 60) -> Prediction:
 @given(width=sides, height=sides, size=st.integers(32, 120), share=st.floats(0, 0.9))
 def test_tiles_cover_the_image_and_overlap_as_asked(width: int, height: int, size: int, share: float) -> None:
     """Every pixel is in a tile, no tile leaves the image, and neighbours share at least the overlap."""
-    tiles = parse_tiles(f"{size}:{share if share < 1 else 0}")
+    tiles = parse_tiles(f"{size}:{share}")
     whole, *cut = windows(width, height, tiles)
     assert (0, 0, width, height) == whole
     assert (max(width, height) > size) == bool(cut)
@@ -83,7 +83,7 @@ def test_suppression_is_that_of_torchvision(seed: int) -> None:
     given_ = some(seed)
     kept = suppress(given_)
     boxes, labels = torch.from_numpy(given_.boxes), torch.from_numpy(given_.labels)
-    chosen = batched_nms(boxes.double(), torch.from_numpy(given_.scores), labels, MERGE_IOU).numpy()
+    chosen = batched_nms(boxes.double(), torch.from_numpy(given_.scores).double(), labels, MERGE_IOU).numpy()
     expected = given_.take(chosen)
     assert sorted(map(tuple, expected.boxes.tolist())) == sorted(map(tuple, kept.boxes.tolist()))
     assert sorted(kept.scores, reverse=True) == kept.scores.tolist()
