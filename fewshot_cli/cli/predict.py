@@ -104,7 +104,7 @@ def predict(
         typer.Option(help="Images or tiles that go through the detector together.", min=1, rich_help_panel=_SPEED),
     ] = 8,
     device: Annotated[
-        str, typer.Option(help="Device that computes: auto, cpu, cuda or cuda:N.", rich_help_panel=_SPEED)
+        str, typer.Option(help="Device that computes: auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_SPEED)
     ] = "auto",
     threads: Threads = None,
     precision: Annotated[

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -131,13 +131,19 @@ class Canvas(NamedTuple):
     valid: tuple[int, int]
 
 
+@runtime_checkable
+class Finishes(Protocol):
+    """A module that can compute something once when nothing trains any more; see `Detector.finish_training`."""
+
+    def finish_training(self) -> None: ...
+
+
 class Detector(nn.Module, ABC):
     """A detector that can be run in parts.
 
     A subclass holds its modules under `network` and sets `layers = self.make_layers()` in its constructor. It defines
     `make_layers`, `predictors`, `normalize`, `decode`, and either `loss` (one-stage) or `losses` (targets take part in
-    the forward pass). Where the defaults do not fit, it overrides `prepare`, `parameter_groups`, `finish_training` and
-    `input_order`.
+    the forward pass). Where the defaults do not fit, it overrides `prepare`, `parameter_groups` and `input_order`.
     """
 
     layers: tuple[Layer, ...]
@@ -284,11 +290,16 @@ class Detector(nn.Module, ABC):
         """Put every module in eval: norm layers keep the statistics they were pretrained with."""
         self.eval()
 
+    @torch.no_grad()
     def finish_training(self) -> None:
         """Compute once, on the final device, what stays as it is while nothing trains; outputs keep every bit.
 
-        The detector must not be trained or moved afterwards.
+        Calls `finish_training` of every module that has it. The detector must not be trained or moved
+        afterwards.
         """
+        for module in self.modules():
+            if isinstance(module, Finishes) and not isinstance(module, Detector):
+                module.finish_training()
 
     @torch.no_grad()
     def detect(self, activations: Activations, start: int, canvases: Sequence[Canvas]) -> list[Detections]:

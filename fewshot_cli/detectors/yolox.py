@@ -26,7 +26,7 @@ from fewshot_cli.detectors.chain import (
 )
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names, start_rare
 from fewshot_cli.detectors.weights import load_exactly, read_weights
-from fewshot_cli.detectors.yolox_network import STRIDES, ConvBlock, CSPStage, Size, YoloxNetwork
+from fewshot_cli.detectors.yolox_network import STRIDES, CSPStage, Size, YoloxNetwork
 from fewshot_cli.download import cache_folder, download
 from fewshot_cli.progress import Reporter
 
@@ -196,12 +196,6 @@ class Yolox(Detector):
             replace(head, parameters=rest),
             before,
         )
-
-    @torch.no_grad()
-    def finish_training(self) -> None:
-        for module in self.network.modules():
-            if isinstance(module, ConvBlock):
-                module.folded = module.fold()
 
     def normalize(self, pixels: Tensor) -> Tensor:
         return pixels.flip(1).float() / PIXEL_SCALE

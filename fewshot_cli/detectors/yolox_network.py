@@ -53,12 +53,12 @@ class ConvBlock(nn.Module):
         conv = self.conv
         return _silu(F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups))
 
-    def fold(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the convolution with the norm multiplied into them.
+    def finish_training(self) -> None:
+        """Fold once instead of for every image."""
+        self.folded = self.fold()
 
-        Where nothing trains any more they can be kept as `folded`, on their final device, and need not be computed for
-        each image.
-        """
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution with the norm multiplied into them."""
         mean, variance = self.bn.running_mean, self.bn.running_var
         assert mean is not None and variance is not None  # only a norm without statistics has none
         scale = self.bn.weight * (variance + self.bn.eps).rsqrt()

@@ -28,7 +28,7 @@ _LONGEST = 16_383
 
 
 class Drawings:
-    """Writes drawings below a folder that was empty: `images/NAME` and `videos/NAME`.
+    """Writes drawings below a folder that was empty: `images/NAME` and `videos/NAME.mp4`.
 
     `save` may be called from several threads; the frames of a video come in order, from one.
     """
@@ -41,8 +41,8 @@ class Drawings:
     def path_of(self, input: Input, size: tuple[int, int]) -> Path:
         """Where the drawing of an input of (width, height) is, with the suffix of its format."""
         if input.is_video:
-            return self._folder / VIDEOS / Path(input.name).with_suffix(".mp4")
-        path = self._folder / IMAGES / input.name
+            return self._folder / VIDEOS / Path(input.drawing).with_suffix(".mp4")
+        path = self._folder / IMAGES / input.drawing
         if max(size) > _LONGEST:
             return path.with_suffix(".png")
         return path if path.suffix.lower() in _FORMATS else path.with_suffix(".jpg")

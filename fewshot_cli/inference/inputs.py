@@ -21,12 +21,13 @@ _HINT = f"Images end in {', '.join(IMAGE_SUFFIXES)}; videos in {', '.join(VIDEO_
 class Input(NamedTuple):
     """One image or video.
 
-    path: as the person would write it; name: with slashes, unique among the inputs, also without its suffix and on file
-    systems that ignore case; what is written about the input is filed under it.
+    path: as the person would write it; name: relative to the folder that holds all inputs, with slashes; drawing: where
+    it is drawn, like the name, but unique also without its suffix and on file systems that ignore case.
     """
 
     path: Path
     name: str
+    drawing: str
 
     @property
     def is_video(self) -> bool:
@@ -142,7 +143,8 @@ def _named(found: Sequence[_Found]) -> list[Input]:
     """Names relative to the folder that holds all that was named."""
     common = _common([_absolute(each.root) for each in found])
     taken: set[str] = set()
-    return [Input(each.path, _free(_relative(_absolute(each.path), common), taken)) for each in found]
+    names = [_relative(_absolute(each.path), common) for each in found]
+    return [Input(each.path, name, _free(name, taken)) for each, name in zip(found, names, strict=True)]
 
 
 def _common(folders: Iterable[Path]) -> Path | None:

@@ -19,7 +19,7 @@ import numpy as np
 from fewshot_cli import __version__
 from fewshot_cli.datasets.formats.jsonl import LineStream
 from fewshot_cli.datasets.formats.writing import WRITERS, Labelled, LabelWriter, open_writer
-from fewshot_cli.errors import DataError, Problem, UsageError, closest
+from fewshot_cli.errors import DataError, Problem, StorageError, UsageError, closest
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_json
 from fewshot_cli.inference.drawing import draw_prediction
 from fewshot_cli.inference.drawings import Drawings
@@ -254,11 +254,21 @@ def _collect(
         if item.problem is not None:
             result.unreadable.append(Problem(str(item.input.path), "", item.problem))
         elif item.prediction is not None:
-            writer.add(_labelled(item, item.prediction))
             _count(item, item.prediction, drawings, result)
+            _write(item, item.prediction, writer, result)
         result.seconds = time.perf_counter() - started
         task.update(f"{result.images_per_second:.1f} images/s")
         task.advance()
+
+
+def _write(item: Item, prediction: Prediction, writer: LabelWriter, result: PredictResult) -> None:
+    """Write the labels of an item; one that the format cannot name is reported with the unreadable files."""
+    try:
+        writer.add(_labelled(item, prediction))
+    except StorageError:
+        raise
+    except DataError as error:
+        result.unreadable.append(Problem(str(item.input.path), "", error.message))
 
 
 def _count(item: Item, prediction: Prediction, drawings: Drawings | None, result: PredictResult) -> None:

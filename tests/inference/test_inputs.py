@@ -28,7 +28,14 @@ def names(*words: str) -> list[str]:
 
 def test_a_folder_is_searched_recursively() -> None:
     """Images and videos in order, under their path in the folder; hidden ones and other files are left out."""
-    touch("photos/b/2.PNG", "photos/a/1.jpg", "photos/clip.mp4", "photos/notes.md", "photos/.hidden.jpg", "photos/.x/3.jpg")
+    touch(
+        "photos/b/2.PNG",
+        "photos/a/1.jpg",
+        "photos/clip.mp4",
+        "photos/notes.md",
+        "photos/.hidden.jpg",
+        "photos/.x/3.jpg",
+    )
     assert ["clip.mp4", "a/1.jpg", "b/2.PNG"] == names("photos")
     assert [True, False, False] == [each.is_video for each in find_inputs(["photos"])]
 
@@ -39,12 +46,12 @@ def test_files_of_one_name_in_two_folders_keep_both() -> None:
     assert ["a/1.jpg", "b/1.jpg"] == names("x/a", "x/b") == names("x/a/1.jpg", "x/b/1.jpg") == names("x")
 
 
-def test_names_differ_without_their_suffix() -> None:
-    """A label file of each can lie beside the other, also where case is ignored."""
-    touch("1.jpg", "1.png", "sub/1.jpg")
-    assert ["1.jpg", "1-2.png", "sub/1.jpg"] == names("1.jpg", "1.png", "sub/1.jpg")
-    touch("c/A.jpg", "c/a.JPG")
-    assert 2 == len({name.casefold() for name in names("c")})
+def test_drawings_differ_without_their_suffix() -> None:
+    """No drawing is written over another, also where case is ignored; the name stays that of the file."""
+    touch("1.jpg", "1.png", "sub/1.jpg", "A.jpg", "a.JPG")
+    words = ["1.jpg", "1.png", "sub/1.jpg", "A.jpg", "a.JPG"]
+    assert words == names(*words)
+    assert ["1.jpg", "1-2.png", "sub/1.jpg", "A.jpg", "a-2.JPG"] == [each.drawing for each in find_inputs(words)]
 
 
 def test_a_file_named_twice_is_taken_once() -> None:

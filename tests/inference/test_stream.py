@@ -23,9 +23,9 @@ class Colours:
     """Finds a box of 8 pixels in the corner of every image, its mean colour as the score; counts its batches."""
 
     classes = ("image",)
-    thresholds: dict[str, float] = {}
 
     def __init__(self) -> None:
+        self.thresholds: dict[str, float] = {}
         self.batches: list[int] = []
 
     def prepare(self, image: np.ndarray) -> np.ndarray:

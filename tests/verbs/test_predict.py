@@ -72,7 +72,9 @@ def test_a_folder_of_images(trained: Run, photos: Path) -> None:
     assert {path.relative_to(photos) for path in images} == drawn
     counted = [detection["class"] for line in found for detection in line["detections"]]
     assert 0 < len(counted) and document["detections"] == {name: counted.count(name) for name in set(counted)}
-    assert (6, "predictions", "jsonl", []) == tuple(document[key] for key in ("images", "folder", "format", "unreadable"))
+    assert (6, "predictions", "jsonl", []) == tuple(
+        document[key] for key in ("images", "folder", "format", "unreadable")
+    )
     assert {"square": 0.02, "disc": 0.02} == document["thresholds"]
     recorded = json.loads(Path("predictions/predict.json").read_text())
     assert recorded == {key: value for key, value in document.items() if key != "page"}
