@@ -1,7 +1,8 @@
 """Large images in overlapping tiles, so that small objects keep their pixels.
 
 Every tile and the image as a whole are detected, and non-maximum suppression by class merges what they found: the tiles
-find the small objects, the whole image those that are larger than a tile.
+find the small objects, the whole image those that are larger than a tile. A detection that ends where its tile was cut
+is a part of an object that a neighbour, or the whole image, shows in full, and is left out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ LARGEST_OVERLAP = 0.9
 SMALLEST = 32
 MERGE_IOU = 0.5
 """Two detections of a class are one object if they overlap more."""
+CUT = 2.0
+"""A detection ends at a cut if it comes so near, pixels; boxes are clipped to their tile."""
 _HINT = "Give SIZE or SIZE:OVERLAP, e.g. 640, 640:0.25 (a share of SIZE) or 640:160 (pixels)."
 
 Window = tuple[int, int, int, int]
@@ -77,6 +80,7 @@ def merge(found: Sequence[Prediction], places: Sequence[Window], size: tuple[int
         places: the windows.
         size: (width, height) of the image, pixels.
     """
+    found = [_uncut(each, place, size) for each, place in zip(found, places, strict=True)]
     offsets = np.array([[x, y, x, y] for x, y, _, _ in places], dtype=np.float32)
     boxes = np.concatenate([each.boxes + offset for each, offset in zip(found, offsets, strict=True)])
     together = Prediction(
@@ -87,6 +91,14 @@ def merge(found: Sequence[Prediction], places: Sequence[Window], size: tuple[int
         size=size,
     )
     return suppress(together) if len(found) > 1 else together
+
+
+def _uncut(prediction: Prediction, place: Window, size: tuple[int, int]) -> Prediction:
+    """The detections in a window that do not end where the window, but not the image, ends."""
+    x1, y1, x2, y2 = place
+    inner = np.array([x1 > 0, y1 > 0, x2 < size[0], y2 < size[1]])
+    near = np.column_stack([prediction.boxes[:, :2], (x2 - x1, y2 - y1) - prediction.boxes[:, 2:]]) < CUT
+    return prediction.take(~(near & inner).any(axis=1))
 
 
 def suppress(prediction: Prediction, iou: float = MERGE_IOU) -> Prediction:

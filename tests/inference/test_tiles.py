@@ -92,8 +92,8 @@ def test_suppression_is_that_of_torchvision(seed: int) -> None:
 @given(order=st.permutations(range(4)))
 def test_the_order_of_tiles_does_not_matter(order: list[int]) -> None:
     """Equal scores included."""
-    found, places = [some(seed, 20) for seed in range(4)], [(0, 0, 100, 100), (50, 0, 150, 100), (0, 40, 100, 140)]
-    places.append((50, 40, 150, 140))
+    found = [some(seed, 20) for seed in range(4)]
+    places = [(0, 0, 100, 100), (50, 0, 150, 100), (0, 40, 100, 140), (50, 40, 150, 140)]
     first = merge(found, places, (150, 140))
     again = merge([found[i] for i in order], [places[i] for i in order], (150, 140))
     assert first.boxes.tolist() == again.boxes.tolist() and first.labels.tolist() == again.labels.tolist()
@@ -102,10 +102,20 @@ def test_the_order_of_tiles_does_not_matter(order: list[int]) -> None:
 def test_an_object_in_two_tiles_is_found_once_at_its_place() -> None:
     """Boxes are moved by their tile's corner; the same object of another class stays."""
     here = predicted(np.array([[30, 0, 50, 20]]), np.array([0.9]), np.array([0]), (60, 60))
-    there = predicted(np.array([[0, 0, 20, 20], [0, 0, 20, 20]]), np.array([0.8, 0.7]), np.array([0, 1]), (60, 60))
-    merged = merge([here, there], [(0, 0, 60, 60), (30, 0, 90, 60)], (90, 60))
+    there = predicted(np.array([[10, 0, 30, 20], [10, 0, 30, 20]]), np.array([0.8, 0.7]), np.array([0, 1]), (60, 60))
+    merged = merge([here, there], [(0, 0, 60, 60), (20, 0, 80, 60)], (80, 60))
     assert [[30, 0, 50, 20], [30, 0, 50, 20]] == merged.boxes.tolist()
-    assert ("a", "b") == merged.names and (90, 60) == merged.size
+    assert ("a", "b") == merged.names and (80, 60) == merged.size
+
+
+def test_what_a_tile_cuts_is_left_to_those_that_show_it_whole() -> None:
+    """A box that ends at an inner border goes, one that ends at the image's border or just before a cut stays."""
+    boxes = np.array([[0, 5, 20, 20], [40, 5, 60, 20], [30, 30, 50, 60], [10, 30, 20, 40], [38, 30, 57, 40]])
+    count = len(boxes)
+    here = predicted(boxes, np.full(count, 0.9), np.arange(count) % 3, (60, 60))
+    whole = predicted(np.zeros((0, 4)), np.zeros(0), np.zeros(0), (100, 60))
+    merged = merge([whole, here], [(0, 0, 100, 60), (0, 0, 60, 60)], (100, 60))
+    assert sorted(boxes[[0, 2, 3, 4]].tolist()) == sorted(merged.boxes.tolist())
 
 
 def test_nothing_found_anywhere_is_nothing() -> None:
