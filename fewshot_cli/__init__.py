@@ -28,6 +28,7 @@ _MODULES = {
     "finetune": "fewshot_cli.verbs.finetune",
     "load_run": "fewshot_cli.runs.folder",
     "open_dataset": "fewshot_cli.datasets.store",
+    "predict": "fewshot_cli.verbs.predict",
     "sweep": "fewshot_cli.sweeps.run",
 }
 """Public function → module that defines it; what else is public is an error."""
@@ -50,6 +51,7 @@ __all__ = [
     "finetune",
     "load_run",
     "open_dataset",
+    "predict",
     "sweep",
 ]
 
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from fewshot_cli.verbs.evaluate import evaluate
     from fewshot_cli.verbs.fetch import fetch
     from fewshot_cli.verbs.finetune import finetune
+    from fewshot_cli.verbs.predict import predict
 
 
 def __getattr__(name: str) -> Any:

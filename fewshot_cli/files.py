@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,28 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def claim_folder(root: Path, stem: str) -> Path:
+    """Make the folder `stem` in `root`, or `stem-2`, `stem-3`, … if that is taken.
+
+    Two programs that start at once never share one. Raises StorageError.
+    """
+    make_folder(root)
+    for number in itertools.count(1):
+        folder = root / (stem if number == 1 else f"{stem}-{number}")
+        with storage_errors(folder), suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], *, sync: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place in one step.
 
     Whoever reads `path` sees the old content or the new one, never a part. Raises StorageError.
+
+    Args:
+        sync: wait until the content is on the disk, so that it survives a power failure too; without, many small
+            files are written much faster.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise StorageError(f"cannot write {path}: it is not a regular file", hint="Choose another name.")
@@ -66,8 +85,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary = Path(name)
         try:
             write(temporary)
-            with temporary.open("rb+") as written:
-                os.fsync(written.fileno())
+            if sync:
+                with temporary.open("rb+") as written:
+                    os.fsync(written.fileno())
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         finally:

@@ -35,12 +35,13 @@ def limit_spinning() -> None:
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
 
 
-def choose_threads(threads: int | None, reporter: Reporter) -> int:
+def choose_threads(threads: int | None, reporter: Reporter, most: int | None = None) -> int:
     """How many threads to compute with.
 
     Args:
         threads: this many; None: one for each core that is free now, or what OMP_NUM_THREADS says if it is set.
         reporter: says so when free cores are fewer than those of the machine.
+        most: how many there are without other processes; None: as many as torch uses by itself.
 
     Raises:
         ConfigError: `threads` is not from 1 to MOST_THREADS.
@@ -51,7 +52,7 @@ def choose_threads(threads: int | None, reporter: Reporter) -> int:
 
             raise ConfigError(f"threads is {threads}", hint=f"Give 1 to {MOST_THREADS}, or auto.")
         return threads
-    most = default_threads()
+    most = most or default_threads()
     if "OMP_NUM_THREADS" in os.environ:
         return most
     free = free_cores()
@@ -73,6 +74,12 @@ def free_cores() -> float:
     own = ourselves.cpu_percent()
     used = sum(percent for core, percent in enumerate(everyone) if core in cores)
     return len(cores) - max(0.0, used - own) / 100
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, or what OMP_NUM_THREADS says if it is a number; without torch."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else len(_cores())
 
 
 @lru_cache

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +129,13 @@ class Canvas(NamedTuple):
     scale: float
     size: tuple[int, int]
     valid: tuple[int, int]
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """A module that can compute something once when nothing trains any more; see `Detector.finish_training`."""
+
+    def finish_training(self) -> None: ...
 
 
 class Detector(nn.Module, ABC):
@@ -282,6 +289,17 @@ class Detector(nn.Module, ABC):
     def hold_statistics(self) -> None:
         """Put every module in eval: norm layers keep the statistics they were pretrained with."""
         self.eval()
+
+    @torch.no_grad()
+    def finish_training(self) -> None:
+        """Compute once, on the final device, what stays as it is while nothing trains; outputs keep every bit.
+
+        Calls `finish_training` of every module that has it. The detector must not be trained or moved
+        afterwards.
+        """
+        for module in self.modules():
+            if isinstance(module, Finishes) and not isinstance(module, Detector):
+                module.finish_training()
 
     @torch.no_grad()
     def detect(self, activations: Activations, start: int, canvases: Sequence[Canvas]) -> list[Detections]:

@@ -44,17 +44,25 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
+        self.folded: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bn.training:
             return _silu(self.bn(self.conv(x)))
+        weight, bias = self.folded or self.fold()
+        conv = self.conv
+        return _silu(F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups))
+
+    def finish_training(self) -> None:
+        """Fold once instead of for every image."""
+        self.folded = self.fold()
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution with the norm multiplied into them."""
         mean, variance = self.bn.running_mean, self.bn.running_var
         assert mean is not None and variance is not None  # only a norm without statistics has none
         scale = self.bn.weight * (variance + self.bn.eps).rsqrt()
-        weight = self.conv.weight * scale[:, None, None, None]
-        bias = self.bn.bias - mean * scale
-        conv = self.conv
-        return _silu(F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups))
+        return self.conv.weight * scale[:, None, None, None], self.bn.bias - mean * scale
 
 
 def _silu(x: Tensor) -> Tensor:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from fewshot_cli.datasets.types import ImageRecord
+from fewshot_cli.inference.prediction import Prediction
 
 SCORE_THRESHOLD = 0.3
 """Detections with a lower score are not drawn, and do not count as found where found and missed are counted."""
@@ -20,6 +24,16 @@ MATCH_IOU = 0.5
 TRUTH, FOUND = (0, 158, 115), (213, 94, 0)
 """Green and vermilion that colour-blind readers tell apart (Okabe and Ito's palette)."""
 PAPER, INK = (255, 255, 255), (20, 20, 20)
+PALETTE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+"""Colours of classes, in label order and from the start again: Okabe and Ito's, without black."""
 
 
 class Mark(NamedTuple):
@@ -28,6 +42,10 @@ class Mark(NamedTuple):
     box: tuple[float, float, float, float]
     color: tuple[int, int, int] = TRUTH
     text: str = ""
+
+
+LEGIBLE = 320
+"""Longer side, pixels, from which letters on a drawing of an image can be read."""
 
 
 def draw_boxes(
@@ -82,6 +100,58 @@ def _write(draw: ImageDraw.ImageDraw, box: list[float], mark: Mark) -> None:
     place = (box[0], max(0.0, box[1] - 15))
     draw.rectangle(draw.textbbox(place, mark.text, font=font), fill=mark.color)
     draw.text(place, mark.text, fill=PAPER, font=font)
+
+
+def draw_prediction(pixels: NDArray[np.uint8], prediction: Prediction) -> Image.Image:
+    """An image with what was found in it, the best on top: boxes in their class's colour, with class and score.
+
+    Lines and letters grow with the image, so that they are as legible in a photograph of 12 million pixels as in a
+    small one. An image with fewer than LEGIBLE pixels on its longer side is enlarged by a whole number.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        prediction: in the image's pixels.
+    """
+    image = Image.fromarray(pixels)
+    scale = math.ceil(LEGIBLE / max(image.size))
+    if scale > 1:
+        image = image.resize([scale * length for length in image.size])
+    draw = ImageDraw.Draw(image)
+    width = max(2, round(max(image.size) / 250))
+    font = ImageFont.load_default(size=max(11, max(image.size) / 55))
+    for label, score, box in reversed(list(zip(prediction.labels, prediction.scores, prediction.boxes, strict=True))):
+        colour = PALETTE[label % len(PALETTE)]
+        x1, y1, x2, y2 = (scale * box).tolist()
+        # A thin dark rim, so that the box is seen on any background.
+        rim = max(1, width // 3)
+        draw.rectangle((x1 - rim, y1 - rim, x2 + rim, y2 + rim), outline=INK, width=width + 2 * rim)
+        draw.rectangle((x1, y1, x2, y2), outline=colour, width=width)
+        _label(draw, (x1, y1), f"{prediction.classes[label]} {score:.2f}", colour, font, image.size)
+    return image
+
+
+def _label(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    text: str,
+    colour: tuple[int, int, int],
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    size: tuple[int, int],
+) -> None:
+    """Words on a plate above the corner of a box, moved into the image where they would leave it."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    margin = max(2.0, (bottom - top) / 5)
+    width, height = right - left + 2 * margin, bottom - top + 2 * margin
+    x = max(0.0, min(corner[0], size[0] - width))
+    y = max(0.0, min(corner[1] - height, size[1] - height))
+    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    draw.text((x + margin - left, y + margin - top), text, fill=INK if _is_light(colour) else PAPER, font=font)
+
+
+def _is_light(colour: tuple[int, int, int]) -> bool:
+    """Whether dark letters are easier to read on it than white ones (relative luminance, weights of ITU-R BT.709)."""
+    red, green, blue = ((value / 255) ** 2.2 for value in colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], side: int = 256) -> Image.Image:

@@ -9,6 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+SHOWN_CLASSES = 20
+"""Classes of a table that are listed although nothing was found of them, if there are no more."""
+
 _MEANINGS = {
     "AP": "mAP@[.50:.95]",
     "AP50": "mAP@.50",
@@ -139,4 +142,20 @@ def chain_table(detector: str, layers: Sequence[Mapping[str, Any]]) -> Table:
         state.append(", runs twice" if layer["runs_twice"] else "")
         modules = "\n".join(layer["modules"])
         table.add_row(layer["part"], layer["name"], modules, f"{layer['parameters']:,}", f"{layer['share']:.1%}", state)
+    return table
+
+
+def predict_table(result: Mapping[str, Any]) -> Table:
+    """What was detected in, how much was found of each class, and where it is, from predict's document."""
+    where = f"Detections by {result['model']} in {result['folder']}"
+    table = Table("class", box=box.SIMPLE_HEAD, title=where, title_justify="left")
+    table.add_column("detections", justify="right")
+    table.add_column("from score", justify="right")
+    for name, threshold in result["thresholds"].items():
+        count = result["detections"].get(name, 0)
+        # A pretrained detector knows 80 classes, most of which are in no image.
+        if count or len(result["thresholds"]) <= SHOWN_CLASSES:
+            table.add_row(name, f"{count:,}", f"{threshold:.2f}")
+    if not table.row_count:
+        table.add_row("nothing found", "0", "")
     return table

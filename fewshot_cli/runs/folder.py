@@ -16,18 +16,18 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import suppress
 from datetime import datetime, timezone
 from os import PathLike
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from fewshot_cli import __version__
 from fewshot_cli.errors import CheckpointError, ConfigError, DataError
-from fewshot_cli.files import make_folder, storage_errors, write_atomically, write_json, write_text
+from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_atomically, write_json, write_text
 from fewshot_cli.runs.config import FinetuneConfig
+
+if TYPE_CHECKING:
+    from fewshot_cli.inference.predictor import Predictor
 
 DEFAULT_ROOT = Path("runs")
 RESULT = "result.json"
@@ -74,8 +74,24 @@ class Run:
     def finished(self) -> bool:
         return self.result_file.exists()
 
+    def predictor(self, **options: Any) -> Predictor:
+        """Images to detections: `load_run("runs/x").predictor()("photo.jpg")`.
+
+        Args:
+            options: of `inference.predictor.open_predictor`: `threshold`, `classes`, `max_detections`, `tiles`, `best`,
+                `weights`, `device`, `precision`.
+
+        Raises:
+            FsodError: what `open_predictor` raises.
+        """
+        from fewshot_cli.inference.predictor import open_predictor
+
+        return open_predictor(self, **options)
+
     def write_config(self, config: FinetuneConfig) -> None:
         """Record how the run is made."""
+        import torch
+
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         header = {"command": "finetune", "fsod": __version__, "torch": torch.__version__, "created": created}
         write_json(self.config_file, {**header, "options": config.to_json()})
@@ -133,6 +149,8 @@ class Run:
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Save what an interrupted run needs to be continued; raises StorageError."""
+        import torch
+
         # torch reports a full disk as something else; bytes written by Python do not.
         content = io.BytesIO()
         torch.save(state, content)
@@ -148,6 +166,8 @@ class Run:
         Raises:
             CheckpointError: the file is damaged.
         """
+        import torch
+
         if not self.state_file.exists():
             return None
         try:
@@ -172,27 +192,19 @@ def new_run(root: Path, name: str | None, stem: str) -> Run:
     if name is not None:
         if Path(name).name != name:
             raise ConfigError(f"--name {name!r} is not a plain folder name", hint="Use --runs to choose where runs go.")
-        return Run(_claim(root / name) or _taken(root / name))
-    folder = _claim(root / stem)
-    number = 2
-    while folder is None:
-        folder = _claim(root / f"{stem}-{number}")
-        number += 1
-    return Run(folder)
+        return Run(_claim(root / name))
+    return Run(claim_folder(root, stem))
 
 
-def _claim(folder: Path) -> Path | None:
-    """Make the folder; None if it exists. Two runs that start at once never share one."""
-    with storage_errors(folder), suppress(FileExistsError):
-        folder.mkdir()
-        return folder
-    return None
-
-
-def _taken(folder: Path) -> Path:
-    raise ConfigError(
-        f"a run {folder} exists already", hint=f"Continue with --resume {folder}, or choose another --name."
-    )
+def _claim(folder: Path) -> Path:
+    with storage_errors(folder):
+        try:
+            folder.mkdir()
+        except FileExistsError as error:
+            raise ConfigError(
+                f"a run {folder} exists already", hint=f"Continue with --resume {folder}, or choose another --name."
+            ) from error
+    return folder
 
 
 def load_run(folder: str | PathLike[str]) -> Run:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewshot_cli.errors import ConfigError, DataError, UsageError, closest
+from fewshot_cli.errors import DataError, UsageError
+from fewshot_cli.inference.opening import as_named, check_options, or_latest, place, place_pretrained
 from fewshot_cli.progress import Reporter, SilentReporter
-from fewshot_cli.runs.config import FinetuneConfig
-from fewshot_cli.runs.folder import Run, latest_run, load_run
-from fewshot_cli.settings import fields_of
+from fewshot_cli.runs.folder import Run
 from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def evaluate(
     """Measure a run or a pretrained detector with COCO's metrics.
 
     Args:
-        run: a run or its folder; default: the one finished last under `runs/`.
+        run: a run or its folder, or a checkpoint or weights file; default: the run finished last under `runs/`.
         data: a data set (its test split is measured) or one split; default: the data set of the run.
         detector: measure this pretrained detector instead of a run, on the classes that it and `data` share.
         weights: of `detector`; or where the base weights of the run are now, if they moved.
@@ -69,16 +69,17 @@ def evaluate(
         ModelError, CheckpointError, NetworkError: the detector or its weights cannot be had.
     """
     reporter = reporter or SilentReporter()
-    _check(run, data, detector, image_size, best, precision)
+    named = as_named(run)
+    _check(named, data, detector, image_size, best, precision)
     use_threads(choose_threads(threads, reporter))
     if detector is not None and data is not None:
         split = test_split(data)
-        placed = _pretrained(detector, weights, image_size, device, precision, reporter)
+        placed = place_pretrained(detector, weights, image_size, device, precision, reporter)
         return _measure(detector, placed, split, reporter)
-    found = _find(run, reporter)
-    split = test_split(data if data is not None else found.read_config().data_folder)
-    placed = _fine_tuned(found, best, weights, device, precision, reporter)
-    return _measure(str(found.folder), placed, split, reporter)
+    found = or_latest(named, reporter)
+    split = test_split(data if data is not None else _data_of(found))
+    placed = place(found, best=best, weights=weights, device=device, precision=precision, reporter=reporter)
+    return _measure(os.fspath(found), placed, split, reporter)
 
 
 def test_split(folder: str | PathLike[str]) -> Split:
@@ -96,46 +97,15 @@ def test_split(folder: str | PathLike[str]) -> Split:
 
 
 def _check(run: object, data: object, detector: str | None, image_size: int | None, best: bool, precision: str) -> None:
-    if detector is not None and (run is not None or best):
-        raise UsageError("--detector measures a detector without a run", hint="Give a run, or --detector, not both.")
+    check_options(run, detector, image_size, best, precision)
     if detector is not None and data is None:
         raise UsageError("--detector needs --data", hint="Give a data set or a split in COCO format.")
-    if detector is None and image_size is not None:
-        raise UsageError("--image-size goes with --detector", hint="A run is measured at the size it was trained at.")
-    valid = fields_of(FinetuneConfig)["precision"].choices
-    if precision not in valid:
-        raise ConfigError(f"unknown precision {precision!r}", hint=closest(precision, valid))
 
 
-def _find(run: Run | str | PathLike[str] | None, reporter: Reporter) -> Run:
-    if isinstance(run, Run):
-        return run
-    if run is not None:
-        return load_run(Path(run))
-    found = latest_run()
-    reporter.say(f"Run: {found.folder}, the one finished last.")
-    return found
-
-
-def _pretrained(
-    name: str, weights: str | None, image_size: int | None, device: str, precision: str, reporter: Reporter
-) -> PlacedDetector:
-    from fewshot_cli.detectors.registry import build_detector
-    from fewshot_cli.inference.placed import PlacedDetector
-
-    detector = build_detector(name, weights=weights or "default", image_size=image_size, reporter=reporter)
-    return PlacedDetector.place(detector, device, precision)
-
-
-def _fine_tuned(
-    run: Run, best: bool, weights: str | None, device: str, precision: str, reporter: Reporter
-) -> PlacedDetector:
-    from fewshot_cli.inference.placed import PlacedDetector
-    from fewshot_cli.runs.checkpoint import restore
-
-    checkpoint = run.best_checkpoint if best else run.checkpoint
-    detector, _ = restore(checkpoint, weights=weights, reporter=reporter)
-    return PlacedDetector.place(detector, device, run.read_config().precision if precision == "auto" else precision)
+def _data_of(run: Run | Path) -> Path:
+    if isinstance(run, Path):
+        raise UsageError(f"{run} needs --data", hint="A file does not say what it was trained on; a run's folder does.")
+    return run.read_config().data_folder
 
 
 def _measure(measured: str, placed: PlacedDetector, split: Split, reporter: Reporter) -> Evaluation:

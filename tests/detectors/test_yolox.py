@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fewshot_cli.datasets.formats import read_split
 from fewshot_cli.detectors import simota
-from fewshot_cli.detectors.chain import Activations, Canvas, Detections, Target, to_image
+from fewshot_cli.detectors.chain import Activations, Canvas, Detections, Target, batch_of, to_image
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.weights import tensor_fingerprints
 from fewshot_cli.detectors.yolox import PIXEL_SCALE, SIZES, Yolox, base_classes
@@ -514,3 +514,20 @@ def test_a_held_norm_is_multiplied_into_its_convolution(groups: int) -> None:
         )
         for ours, theirs in zip(found, wanted, strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+def test_finishing_the_training_changes_no_bit() -> None:
+    """Norms that are folded once give the very outputs of norms that are folded for every image."""
+    detector = build_detector("yolox_nano", weights="none", image_size=64)
+    torch.manual_seed(3)
+    for module in detector.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.5, 2)
+    canvas = detector.make_canvas(torch.randint(0, 255, (3, 48, 64), dtype=torch.uint8))
+    with torch.no_grad():
+        before = detector.run(batch_of([canvas]), 0)
+        detector.finish_training()
+        after = detector.run(batch_of([canvas]), 0)
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    assert all(module.folded is not None for module in detector.modules() if isinstance(module, ConvBlock))

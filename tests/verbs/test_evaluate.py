@@ -161,10 +161,10 @@ def test_a_base_detector_is_measured_on_the_classes_it_shares(base_weights: Path
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        (["RUN", "--detector", "yolox_nano", "--data", "x"], "--detector measures a detector without a run"),
+        (["RUN", "--detector", "yolox_nano", "--data", "x"], "--detector names a detector without a run"),
         (["--detector", "yolox_nano"], "--detector needs --data"),
         (["RUN", "--image-size", "64"], "--image-size goes with --detector"),
-        (["--detector", "yolox_nano", "--data", "x", "--best"], "--detector measures a detector without a run"),
+        (["--detector", "yolox_nano", "--data", "x", "--best"], "--detector names a detector without a run"),
     ],
 )
 def test_contradictions_are_usage_errors(more: list[str], text: str, trained: Run) -> None:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from fewshot_cli.errors import UsageError, closest
 
-WRITERS: dict[str, str] = {}
+WRITERS: dict[str, str] = {
+    "jsonl": "fewshot_cli.datasets.formats.jsonl",
+}
 """Name → module."""
 
 

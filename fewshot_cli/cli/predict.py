@@ -1,0 +1,198 @@
+"""`fsod predict`: boxes on new images and videos, drawn and in the format asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewshot_cli.cli.console import Console
+from fewshot_cli.cli.options import Config, Json, Quiet, Threads
+from fewshot_cli.errors import DatasetError, UsageError
+
+if TYPE_CHECKING:
+    from fewshot_cli.verbs.predict import PredictResult
+
+_MODEL, _WHICH, _FILES, _SPEED = "What detects", "Which detections", "What is written", "Speed and memory"
+
+
+def predict(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN] INPUT…",
+            help="RUN: a run's folder, a checkpoint, a weights file or an ONNX file; default: the run finished last "
+            "under ./runs. INPUT: images, folders (searched recursively), patterns, lists (.txt, one path a line), "
+            "videos.",
+        ),
+    ],
+    detector: Annotated[
+        str | None,
+        typer.Option(help="Detect with this pretrained detector instead of a run.", rich_help_panel=_MODEL),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Weights of --detector, or where a run's base weights are now.", rich_help_panel=_MODEL),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="With --detector: side of the square canvas, pixels.", rich_help_panel=_MODEL),
+    ] = None,
+    best: Annotated[
+        bool,
+        typer.Option(
+            "--best/--last", help="The checkpoint with the best test mAP, or the last one.", rich_help_panel=_MODEL
+        ),
+    ] = False,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|0…1",
+            help="Least score of a detection; auto: that stored in the run for each class, 0.3 where there is none.",
+            rich_help_panel=_WHICH,
+        ),
+    ] = "auto",
+    max_detections: Annotated[
+        int, typer.Option(help="Most detections of an image.", min=1, rich_help_panel=_WHICH)
+    ] = 100,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[,NAME…]", help="Only these classes; may be repeated. Default: all.", rich_help_panel=_WHICH
+        ),
+    ] = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE[:OVERLAP]",
+            help="Detect in larger images in overlapping tiles of SIZE pixels as well, for small objects in large "
+            "photographs. OVERLAP: pixels, or a share of SIZE below 1; default: 0.2.",
+            rich_help_panel=_WHICH,
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|-",
+            help="Folder of the results: empty, or not there yet. Default: predictions, with a number if that is "
+            "taken. -: JSON lines on stdout, no drawing.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="Format of the detections: jsonl (one line an image or frame, written at once), coco, csv, yolo, voc, "
+            "labelme, …",
+            rich_help_panel=_FILES,
+        ),
+    ] = "jsonl",
+    draw: Annotated[
+        bool,
+        typer.Option("--draw/--no-draw", help="Write images and videos with the boxes drawn.", rich_help_panel=_FILES),
+    ] = True,
+    page: Annotated[
+        bool,
+        typer.Option(
+            "--page/--no-page", help="Write index.html: the drawn images, sorted by score.", rich_help_panel=_FILES
+        ),
+    ] = False,
+    batch_size: Annotated[
+        int,
+        typer.Option(help="Images or tiles that go through the detector together.", min=1, rich_help_panel=_SPEED),
+    ] = 8,
+    device: Annotated[
+        str, typer.Option(help="Device that computes: auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_SPEED)
+    ] = "auto",
+    threads: Threads = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|fp32|bf16",
+            help="Number format of convolutions: fp32, bf16, or auto: as in training, else bf16 where it is faster.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = "auto",
+    config: Config = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Detect objects in images and videos with a run, an exported file or a pretrained detector."""
+    console = Console(json=json, quiet=quiet)
+    to_stdout = out == "-"
+    if to_stdout and json:
+        raise UsageError("--out - and --json both write to stdout", hint="Give --out DIR, or drop --json.")
+    if page and (to_stdout or not draw):
+        raise UsageError("--page shows drawn images", hint="Drop --no-draw and --out -.")
+    from fewshot_cli.verbs.predict import predict as run_predict
+    from fewshot_cli.verbs.predict import split_run
+
+    run, inputs = split_run(words)
+    if not inputs:
+        raise UsageError(f"nothing to detect in: {words[0]} is what detects", hint="E.g. fsod predict RUN photos/")
+    console.on_interrupt("What was written so far is whole.")
+    result = run_predict(
+        inputs,
+        run,
+        detector=detector,
+        weights=weights,
+        image_size=image_size,
+        best=best,
+        out=out,
+        format=format,
+        draw=draw,
+        threshold=threshold,
+        classes=[name for names in classes or () for name in names.split(",") if name],
+        max_detections=max_detections,
+        tiles=tiles,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        threads=threads,
+        reporter=console,
+    )
+    more = {"page": _write_page(result)} if page else {}
+    if to_stdout:
+        console.say(_speed(result))
+    else:
+        console.result({**result.to_json(), **more}, lambda: _table(result), _speed(result), _next(result, more))
+    if result.unreadable:
+        raise DatasetError(
+            "files that could not be read",
+            result.unreadable,
+            hint=f"Detections in {_counts(result)} were written. Replace these files, or leave them out.",
+        )
+
+
+def _write_page(result: PredictResult) -> Path:
+    from fewshot_cli.report.predict import write_predict_page
+
+    return write_predict_page(result)
+
+
+def _table(result: PredictResult) -> object:
+    from fewshot_cli.report.tables import predict_table
+
+    return predict_table(result.to_json())
+
+
+def _counts(result: PredictResult) -> str:
+    images = len(result.images)
+    counts = [f"{images:,} image{'' if images == 1 else 's'}"] if images or not result.frames else []
+    if result.frames:
+        counts.append(f"{result.frames:,} video frames")
+    return " and ".join(counts)
+
+
+def _speed(result: PredictResult) -> str:
+    return f"{_counts(result)} in {result.seconds:.1f} s: {result.images_per_second:.1f} images/s"
+
+
+def _next(result: PredictResult, more: dict[str, Any]) -> str:
+    if more:
+        return f"Next: open {more['page']}"
+    if result.format in ("labelme", "yolo", "voc", "coco", "csv"):
+        return f"Next: correct the labels in {result.folder}, then: fsod fetch --source … with both sets"
+    return f"Next: look at {result.folder}; --page makes one page of it"

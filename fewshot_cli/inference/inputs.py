@@ -1,0 +1,169 @@
+"""Images and videos that a person names: files, folders, patterns and lists of them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fewshot_cli.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+LIST_SUFFIX = ".txt"
+RECORD = "predict.json"
+"""The file by which a folder of detections is known: images drawn there are no inputs of the next call."""
+_HINT = f"Images end in {', '.join(IMAGE_SUFFIXES)}; videos in {', '.join(VIDEO_SUFFIXES)}."
+
+
+class Input(NamedTuple):
+    """One image or video.
+
+    path: as the person would write it; name: relative to the folder that holds all inputs, with slashes; drawing: where
+    it is drawn, like the name, but unique also without its suffix and on file systems that ignore case.
+    """
+
+    path: Path
+    name: str
+    drawing: str
+
+    @property
+    def is_video(self) -> bool:
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+class _Found(NamedTuple):
+    path: Path
+    root: Path
+
+
+def find_inputs(words: Sequence[str | os.PathLike[str]]) -> list[Input]:
+    """The images and videos that the words name, each once, in the order of the words.
+
+    A word is a file, a folder (searched recursively), a pattern (`*`, `?`, `[…]`, `**`), or a list: a .txt file with
+    one of these a line, relative to its folder; lines that begin with # are comments. Hidden files and folders inside
+    a folder are left out, and folders that `predict` has written. Links are followed, each folder once.
+
+    Files named one by one are taken whatever they hold: reading them tells.
+
+    Raises:
+        DataError: a word that names nothing, or nothing at all to detect in.
+    """
+    found: dict[Path, _Found] = {}
+    for word in words:
+        for each in _expand(os.fspath(word)):
+            found.setdefault(_absolute(each.path), each)
+    if not found:
+        raise DataError("no image and no video is named", hint=_HINT)
+    return _named(list(found.values()))
+
+
+def _expand(word: str) -> Iterator[_Found]:
+    path = Path(word).expanduser()
+    if path.is_dir():
+        yield from _in_folder(path)
+    elif path.suffix.lower() == LIST_SUFFIX and path.is_file():
+        yield from _in_list(path)
+    elif os.path.lexists(path):
+        yield _Found(path, path.parent)
+    elif glob.has_magic(word):
+        yield from _matching(str(path))
+    else:
+        raise DataError(f"{word} does not exist", hint="Give images, videos, folders, patterns or a list of them.")
+
+
+def _in_folder(folder: Path) -> Iterator[_Found]:
+    files = [_Found(path, folder) for path in _walk(folder) if _is_known(path)]
+    if not files:
+        raise DataError(f"{folder} holds no image and no video", hint=_HINT)
+    yield from files
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Regular files in a folder and below, sorted; no folder twice, however links run."""
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen or RECORD in files:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(place, name)
+            # A pipe or a device would be waited for.
+            if not name.startswith(".") and path.is_file():
+                yield path
+
+
+def _matching(pattern: str) -> Iterator[_Found]:
+    root = Path(pattern)
+    while glob.has_magic(str(root)):
+        root = root.parent
+    # Not Path.glob, which takes relative patterns alone, and hidden files.
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
+    files = [_Found(path, root) for path in found if path.is_file() and _is_known(path)]
+    # With ** a folder's files are matched themselves.
+    folders = [path for path in found if path.is_dir() and "**" not in pattern]
+    files += [_Found(inner, root) for folder in folders for inner in _walk(folder) if _is_known(inner)]
+    if not files:
+        raise DataError(f"{pattern} matches no image and no video", hint=_HINT)
+    yield from files
+
+
+def _in_list(file: Path) -> Iterator[_Found]:
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{file}: cannot be read as a list of paths: {error}", hint="One path a line, UTF-8."
+        ) from error
+    for line in map(str.strip, lines):
+        if not line or line.startswith("#"):
+            continue
+        path = file.parent / Path(line).expanduser()
+        # One that is gone is reported with the unreadable ones: a long list must not fail for it.
+        is_other_list = path.suffix.lower() == LIST_SUFFIX
+        known = not is_other_list and (path.is_dir() or glob.has_magic(line))
+        yield from _expand(str(path)) if known else [_Found(path, path.parent)]
+
+
+def _is_known(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
+
+
+def _absolute(path: Path) -> Path:
+    """Without resolving links, so that a link keeps its name."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _named(found: Sequence[_Found]) -> list[Input]:
+    """Names relative to the folder that holds all that was named."""
+    common = _common([_absolute(each.root) for each in found])
+    taken: set[str] = set()
+    names = [_relative(_absolute(each.path), common) for each in found]
+    return [Input(each.path, name, _free(name, taken)) for each, name in zip(found, names, strict=True)]
+
+
+def _common(folders: Iterable[Path]) -> Path | None:
+    try:
+        return Path(os.path.commonpath({str(folder) for folder in folders}))
+    except ValueError:  # several drives
+        return None
+
+
+def _relative(path: Path, common: Path | None) -> str:
+    return path.relative_to(common or path.anchor).as_posix()
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, with a number if another has it already, suffix aside."""
+    stem, dot, suffix = name.rpartition(".") if "." in name.rsplit("/", 1)[-1].lstrip(".") else (name, "", "")
+    free, number = stem, 2
+    while free.casefold() in taken:
+        free = f"{stem}-{number}"
+        number += 1
+    taken.add(free.casefold())
+    return free + dot + suffix

@@ -1,0 +1,299 @@
+"""Detections in images, folders and videos, and the files that hold them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot_cli import __version__
+from fewshot_cli.datasets.formats.jsonl import LineStream
+from fewshot_cli.datasets.formats.writing import WRITERS, Labelled, LabelWriter, open_writer
+from fewshot_cli.errors import DataError, Problem, StorageError, UsageError, closest
+from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_json
+from fewshot_cli.inference.drawing import draw_prediction
+from fewshot_cli.inference.drawings import Drawings
+from fewshot_cli.inference.inputs import RECORD, Input, find_inputs
+from fewshot_cli.inference.keeping import MOST, Keep, choose
+from fewshot_cli.inference.opening import as_named, is_model, open_model, or_latest
+from fewshot_cli.inference.prediction import Model, Prediction
+from fewshot_cli.inference.predictor import BATCH
+from fewshot_cli.inference.stream import Item, detect_all
+from fewshot_cli.inference.tiles import parse_tiles
+from fewshot_cli.inference.video import frame_count
+from fewshot_cli.progress import Reporter, SilentReporter, Task
+from fewshot_cli.runs.folder import Run
+from fewshot_cli.threads import choose_threads, usable_cores
+
+DEFAULT_OUT = "predictions"
+STDOUT = "-"
+STREAMED = "jsonl"
+"""The format that can be written to standard output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One image that was detected in.
+
+    path: the image; drawn: its drawing, None without; names, scores: of its detections, best first.
+    """
+
+    path: Path
+    drawn: Path | None
+    names: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class PredictResult:
+    """What was found, and where it is.
+
+    Attributes:
+        model: the run, the file or the detector's name.
+        folder: where the files are; None: they went to standard output.
+        format: of the detections.
+        thresholds: class → score from which a detection counts; only the classes that were wanted.
+        images: each that could be read, in order.
+        frames: of videos.
+        videos: path → its drawing; None without.
+        detections: class → how many.
+        unreadable: files that could not be read, and why; of a video that broke off, what lies before is kept.
+        seconds: from the first image to the last.
+    """
+
+    model: str
+    folder: Path | None
+    format: str
+    thresholds: dict[str, float]
+    images: list[Seen] = field(default_factory=list)
+    frames: int = 0
+    videos: dict[Path, Path | None] = field(default_factory=dict)
+    detections: Counter[str] = field(default_factory=Counter)
+    unreadable: list[Problem] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Images and frames."""
+        return (len(self.images) + self.frames) / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` prints, and `predict.json` holds."""
+        return {
+            "command": "predict",
+            "fsod": __version__,
+            "model": self.model,
+            "folder": None if self.folder is None else str(self.folder),
+            "format": self.format,
+            "images": len(self.images),
+            "videos": len(self.videos),
+            "frames": self.frames,
+            "detections": dict(self.detections),
+            "thresholds": self.thresholds,
+            "unreadable": [{"file": problem.file, "reason": problem.reason} for problem in self.unreadable],
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 2),
+        }
+
+
+def split_run(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """`[RUN] INPUT…`: the first word is what detects if it is a run, a checkpoint, weights or an ONNX file."""
+    if words and is_model(Path(words[0])):
+        return Path(words[0]), list(words[1:])
+    return None, list(words)
+
+
+def predict(
+    inputs: Sequence[str | PathLike[str]] | str | PathLike[str],
+    run: Run | str | PathLike[str] | None = None,
+    *,
+    detector: str | None = None,
+    weights: str | None = None,
+    image_size: int | None = None,
+    best: bool = False,
+    out: str | PathLike[str] | None = None,
+    format: str = "jsonl",
+    draw: bool = True,
+    threshold: float | str = "auto",
+    classes: Sequence[str] = (),
+    max_detections: int = MOST,
+    tiles: str | None = None,
+    batch_size: int = BATCH,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    reporter: Reporter | None = None,
+) -> PredictResult:
+    """Detect objects in images and videos, and write the detections and drawings.
+
+    Files that cannot be read are left out and listed in the result.
+
+    Args:
+        inputs: images, folders, patterns, lists of paths (.txt) and videos; see `inference.inputs.find_inputs`.
+        run: a run or its folder, a checkpoint, a weights file or an ONNX file; default: the run finished last.
+        detector: a pretrained detector instead, with its base classes.
+        weights: of `detector`; or where the base weights of the run are now, if they moved.
+        image_size: with `detector`: side of the square canvas, pixels.
+        best: the checkpoint with the best test mAP instead of the last one.
+        out: a folder that is empty or not there yet; default: `predictions`, with a number if that is taken. `-`: JSON
+            lines to standard output, and no drawing.
+        format: how the detections are written, a name in `datasets.formats.writing.WRITERS`.
+        draw: write images and videos with the boxes drawn.
+        threshold: least score, 0 … 1; `auto`: that stored in the run for each class, 0.3 where there is none.
+        classes: only these; none: all.
+        max_detections: of an image.
+        tiles: `SIZE[:OVERLAP]` in pixels: larger images are detected in overlapping tiles and as a whole.
+        batch_size: images or tiles that go through the detector together.
+        device, precision: as in FinetuneConfig; `auto` precision is that of the run.
+        threads: CPU threads; None: one for each free core.
+        reporter: receives the progress.
+
+    Raises:
+        UsageError: options that do not go together, an unknown class or format.
+        DataError: no run, an input that names nothing, or a folder that is taken.
+        StorageError: the disk is full or cannot be written; what was written before stays.
+        ConfigError, ModelError, CheckpointError, NetworkError: the detector or its weights cannot be had.
+    """
+    reporter = reporter or SilentReporter()
+    to_stdout = out is not None and str(out) == STDOUT
+    _check(format, to_stdout, batch_size)
+    cut = parse_tiles(tiles) if tiles else None
+    found = find_inputs([inputs] if isinstance(inputs, str | PathLike) else inputs)
+    workers = choose_threads(threads, reporter, usable_cores())
+    named = as_named(run)
+    what = named if detector is not None else or_latest(named, reporter)
+    model = open_model(
+        what,
+        detector=detector,
+        weights=weights,
+        image_size=image_size,
+        best=best,
+        device=device,
+        precision=precision,
+        threads=workers,
+        reporter=reporter,
+    )
+    keep = choose(model, threshold=threshold, classes=classes, max_detections=max_detections)
+    folder = None if to_stdout else _claim(out)
+    result = PredictResult(detector or os.fspath(what or ""), folder, format, keep.by_class(model.classes))
+    with ExitStack() as stack:
+        writer = _open_writer(folder, result, model)
+        stack.callback(writer.close)
+        drawings = stack.enter_context(closing(Drawings(folder))) if draw and folder is not None else None
+        finish = partial(_finish, keep=keep, drawings=drawings)
+        items = detect_all(found, model, finish, tiles=cut, batch_size=batch_size, threads=workers)
+        task = stack.enter_context(reporter.progress("Detecting", sum(map(_steps, found))))
+        _collect(stack.enter_context(closing(items)), writer, drawings, result, task)
+    if folder is not None:
+        write_json(folder / RECORD, result.to_json())
+    return result
+
+
+def _check(format: str, to_stdout: bool, batch_size: int) -> None:
+    if format not in WRITERS:
+        raise UsageError(f"unknown format {format!r}", hint=closest(format, WRITERS))
+    if to_stdout and format != STREAMED:
+        raise UsageError(f"--out - writes {STREAMED}, not {format}", hint="Give --out DIR.")
+    if batch_size < 1:
+        raise UsageError(f"a batch of {batch_size} images is not possible", hint="Give at least 1.")
+
+
+def _claim(out: str | PathLike[str] | None) -> Path:
+    """The folder for this call: the one named, if it is empty or not there, or `predictions` with a free number."""
+    if out is None:
+        return claim_folder(Path(), DEFAULT_OUT)
+    folder = make_folder(Path(out))
+    with storage_errors(folder):
+        if any(folder.iterdir()):
+            raise DataError(f"{folder} is not empty", hint="Choose another --out, or remove the folder.")
+    return folder
+
+
+def _open_writer(folder: Path | None, result: PredictResult, model: Model) -> LabelWriter:
+    if folder is None:
+        return LineStream(sys.stdout)
+    # Known from now on as a folder of detections, even if this call is killed.
+    write_json(folder / RECORD, result.to_json())
+    return open_writer(result.format, folder, model.classes)
+
+
+def _steps(each: Input) -> int:
+    """How many images or frames an input is."""
+    return max(1, frame_count(each.path)) if each.is_video else 1
+
+
+def _finish(item: Item, keep: Keep, drawings: Drawings | None) -> Item:
+    """What is kept of an item, and its drawing; pixels only of a frame that is to be appended."""
+    if item.prediction is None or item.pixels is None:
+        return item
+    prediction = keep(item.prediction)
+    if drawings is None:
+        return replace(item, prediction=prediction, pixels=None)
+    if item.frame is None:
+        drawings.save(item.input, item.pixels, prediction)
+        return replace(item, prediction=prediction, pixels=None)
+    return replace(item, prediction=prediction, pixels=np.asarray(draw_prediction(item.pixels, prediction)))
+
+
+def _collect(
+    items: Iterable[Item], writer: LabelWriter, drawings: Drawings | None, result: PredictResult, task: Task
+) -> None:
+    """Write and count the items as they come."""
+    started = time.perf_counter()
+    for item in items:
+        if item.problem is not None:
+            result.unreadable.append(Problem(str(item.input.path), "", item.problem))
+        elif item.prediction is not None:
+            _count(item, item.prediction, drawings, result)
+            _write(item, item.prediction, writer, result)
+        result.seconds = time.perf_counter() - started
+        task.update(f"{result.images_per_second:.1f} images/s")
+        task.advance()
+
+
+def _write(item: Item, prediction: Prediction, writer: LabelWriter, result: PredictResult) -> None:
+    """Write the labels of an item; one that the format cannot name is reported with the unreadable files."""
+    try:
+        writer.add(_labelled(item, prediction))
+    except StorageError:
+        raise
+    except DataError as error:
+        result.unreadable.append(Problem(str(item.input.path), "", error.message))
+
+
+def _count(item: Item, prediction: Prediction, drawings: Drawings | None, result: PredictResult) -> None:
+    result.detections.update(prediction.names)
+    drawn = None if drawings is None else drawings.path_of(item.input, prediction.size)
+    if item.frame is None:
+        scores = tuple(prediction.scores.tolist())
+        result.images.append(Seen(item.input.path, drawn, prediction.names, scores))
+        return
+    result.frames += 1
+    result.videos[item.input.path] = drawn
+    if drawings is not None and item.pixels is not None:
+        drawings.append(item.input, item.pixels)
+
+
+def _labelled(item: Item, prediction: Prediction) -> Labelled:
+    name = item.input.name if item.frame is None else f"{item.input.name}/{item.frame:06}"
+    width, height = prediction.size
+    return Labelled(
+        path=item.input.path,
+        name=name,
+        width=width,
+        height=height,
+        boxes=prediction.boxes,
+        names=prediction.names,
+        scores=prediction.scores,
+        frame=item.frame,
+    )
