@@ -1,4 +1,4 @@
-"""Tiny COCO folders, drawn with Pillow: what the data tests read."""
+"""Tiny data sets, drawn with Pillow: what the data tests read, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image, ImageDraw
+
+from fewshot_cli.datasets.formats import read_split
+from fewshot_cli.errors import DatasetError
 
 SIZE = (40, 30)
 """Width and height of a drawn image, pixels."""
@@ -64,3 +68,21 @@ def draw_coco(
         draw_image(folder / "images" / record["file_name"], seed * 10_000 + record["id"])
     write_document(folder, document)
     return document
+
+
+def lay_out(folder: Path, files: dict[str, str | None]) -> Path:
+    """Fill a folder: a text is a file with that text, None an image of SIZE."""
+    for number, (name, text) in enumerate(files.items()):
+        if text is None:
+            draw_image(folder / name, number)
+        else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def faults(path: Path, **options: Any) -> list[str]:
+    """The problems that a reader finds, as `file: record: reason`, files by their names."""
+    with pytest.raises(DatasetError) as raised:
+        read_split(path, **options)
+    return [f"{Path(each.file).name}: {each.record}: {each.reason}" for each in raised.value.problems]

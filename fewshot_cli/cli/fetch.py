@@ -14,10 +14,18 @@ from fewshot_cli.settings import Field, fields_of
 from fewshot_cli.sources.registry import options_by_source
 from fewshot_cli.sources.request import FetchRequest
 
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check/--no-check",
+        help="Draw, look for what seems wrong (tiny boxes, repeated images, two names of one class, objects without "
+        "a box), and write nothing.",
+    ),
+]
 View = Annotated[bool, typer.Option("--view/--no-view", help="Open the data set in the FiftyOne App.")]
 
 
-def fetch(view: bool, json: bool, quiet: bool, config: Any, **values: Any) -> None:
+def fetch(check: bool, view: bool, json: bool, quiet: bool, config: Any, **values: Any) -> None:
     """Draw training and test images of a class and write them as a COCO data set."""
     console = Console(json=json, quiet=quiet)
     request = {name: values[name] for name in fields_of(FetchRequest)}
@@ -25,9 +33,13 @@ def fetch(view: bool, json: bool, quiet: bool, config: Any, **values: Any) -> No
         raise UsageError("no class is named", hint="Give --class NAME, e.g. --class helmet.")
     options = {name: value for name, value in values.items() if name not in request and value is not None}
     note_on_interrupt("The same command continues where it was.")
-    from fewshot_cli.verbs.fetch import fetch as run_fetch
+    from fewshot_cli.verbs import fetch as verb
 
-    result = run_fetch(**request, **options, reporter=console)
+    if check:
+        checked = verb.check(verb.request_of(**request, options=options), console)
+        console.result(checked.to_json(), lambda: _summary(checked.to_json()))
+        return
+    result = verb.fetch(**request, **options, reporter=console)
     console.result(result.to_json(), lambda: _summary(result.to_json()))
     if view:
         from fewshot_cli.report.fiftyone_sets import view_dataset
@@ -46,7 +58,13 @@ def _parameters() -> list[inspect.Parameter]:
         for source, options in options_by_source().items()
         for field in fields_of(options).values()
     }
-    last = {"view": (View, False), "config": (Config, None), "json": (Json, False), "quiet": (Quiet, False)}
+    last = {
+        "check": (Check, False),
+        "view": (View, False),
+        "config": (Config, None),
+        "json": (Json, False),
+        "quiet": (Quiet, False),
+    }
     return [*request, *own.values(), *(_parameter(name, kind, default) for name, (kind, default) in last.items())]
 
 
@@ -55,6 +73,8 @@ def _request_parameter(field: Field) -> inspect.Parameter:
         option = typer.Option("--class", metavar="NAME", help=field.option.help)
         return _parameter("classes", Annotated[list[str] | None, option], None)
     option = typer.Option(*_switches(field), metavar=field.option.metavar, help=field.option.help)
+    if field.name == "source":
+        return _parameter("source", Annotated[list[str], option], [field.default])
     return _parameter(field.name, Annotated[field.type, option], field.default)
 
 
@@ -96,9 +116,24 @@ fetch.__annotations__ = {name: parameter.annotation for name, parameter in inspe
 def _summary(document: dict[str, Any]) -> str:
     train, test = document["train"], document["test"]
     verb = "is there already" if document["reused"] else "written"
+    place = f"{document['path']} {verb}" if document["path"] else "Nothing written"
     tests = f"{test['images']} test images with {test['boxes']} boxes" if test else "no test set"
-    return (
-        f"{document['path']} {verb}: {', '.join(document['classes'])}; "
-        f"{train['images']} training images with {train['boxes']} boxes, {tests}.\n"
-        f"Next: fsod finetune"
-    )
+    lines = [
+        f"{place}: {', '.join(document['classes'])}; "
+        f"{train['images']} training images with {train['boxes']} boxes, {tests}.",
+        _background(document["background"]),
+        _warnings(document["warnings"]),
+        "Next: fsod finetune" if document["path"] else "",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _background(count: int | None) -> str:
+    if not count:
+        return ""
+    return f"{count} background image{'s' if count > 1 else ''} (no box at all) not drawn: neither shots nor tested on."
+
+
+def _warnings(found: list[dict[str, Any]]) -> str:
+    """Their number; each was said on stderr."""
+    return f"{len(found)} thing{'s' if len(found) > 1 else ''} to look at, see above." if found else ""

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
-from fewshot_cli.datasets.images import image_size
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot_cli.datasets.images import size_and_thumbnail
 from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.errors import DataError, Problem
 
+THUMBNAIL = 16
+"""Side of a thumbnail, pixels: enough to tell photographs apart."""
 
-def check_images(images: Iterable[ImageRecord]) -> dict[int, Problem]:
-    """Decode images and compare sizes; image id → its problem, for those that have one."""
+Thumbnails = dict[Path, NDArray[np.uint8]]
+"""Image file → (THUMBNAIL, THUMBNAIL, 3), RGB."""
+
+
+def check_images(images: Iterable[ImageRecord], thumbnails: Thumbnails | None = None) -> dict[int, Problem]:
+    """Decode images and compare sizes; image id → its problem, for those that have one.
+
+    Args:
+        images: what to decode.
+        thumbnails: receives one of each image that decodes.
+    """
+    kept: Thumbnails = {} if thumbnails is None else thumbnails
     return {
         image.id: Problem(str(image.path), f"image {image.id}", reason)
         for image in images
-        if (reason := _image_reason(image))
+        if (reason := _image_reason(image, kept))
     }
 
 
@@ -26,8 +42,9 @@ def size_reason(stated: tuple[int, int], actual: tuple[int, int]) -> str | None:
     return f"the annotations say {stated[0]}×{stated[1]} pixels, the image has {actual[0]}×{actual[1]}{turned}"
 
 
-def _image_reason(image: ImageRecord) -> str | None:
+def _image_reason(image: ImageRecord, thumbnails: Thumbnails) -> str | None:
     try:
-        return size_reason((image.width, image.height), image_size(image.path))
+        size, thumbnails[image.path] = size_and_thumbnail(image.path, THUMBNAIL)
     except DataError as error:
         return error.message.removeprefix(f"{image.path}: ")
+    return size_reason((image.width, image.height), size)

@@ -35,6 +35,34 @@ def match_classes(wanted: Sequence[str], available: Sequence[str]) -> tuple[str,
     return tuple(found)
 
 
+def has_class(wanted: str, available: Sequence[str]) -> bool:
+    """Whether `wanted` means one of the names, or several."""
+    return any(same(name, wanted) for same in _SAME for name in available)
+
+
+def look_alike(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of names that probably mean one class.
+
+    They differ in case, separators or number, or, the longer one having six letters or more, in one letter that is
+    wrong, missing or swapped with its neighbour.
+    """
+    pairs = ((one, other) for place, one in enumerate(names) for other in names[place + 1 :])
+    return [
+        (one, other) for one, other in pairs if has_class(one, [other]) or _one_slip(class_key(one), class_key(other))
+    ]
+
+
+def _one_slip(one: str, other: str) -> bool:
+    if max(len(one), len(other)) < 6 or abs(len(one) - len(other)) > 1 or any(map(str.isdigit, one + other)):
+        return False
+    start = next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+    ends = {(one[start + a :], other[start + b :]) for a, b in ((1, 1), (0, 1), (1, 0))}
+    swapped = one[start : start + 2] == other[start : start + 2][::-1] and one[start + 2 :] == other[start + 2 :]
+    return swapped or any(a == b for a, b in ends)
+
+
 def class_key(name: str) -> str:
     """What stays of a name when case, spaces, underscores and hyphens are ignored."""
     return re.sub(r"[\s_-]+", "", name.casefold())

@@ -7,17 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewshot_cli.datasets.classes import match_classes
+from fewshot_cli.datasets.classes import has_class, match_classes
 from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.errors import DataError, UsageError
 
 
-def restrict(split: Split, classes: Sequence[str]) -> Split:
+def restrict(split: Split, classes: Sequence[str], *, partial: bool = False) -> Split:
     """The same images with the boxes of `classes` only, relabelled 0 … C−1 in the order given.
 
     Args:
         split: any.
         classes: names, matched leniently.
+        partial: a class that the split does not have is no error: it has no boxes, and the name given.
 
     Raises:
         DataError: an unknown class, or one named twice.
@@ -25,13 +26,16 @@ def restrict(split: Split, classes: Sequence[str]) -> Split:
     """
     if not classes:
         raise UsageError("no class is named", hint="Give at least one --class.")
+    known = [name for name in classes if not partial or has_class(name, split.classes)]
     try:
-        names = match_classes(classes, split.classes)
+        found = dict(zip(known, match_classes(known, split.classes), strict=True))
     except DataError as error:
         raise DataError(f"{split.annotations}: {error.message}", hint=error.hint) from error
-    new_label = {split.classes.index(name): label for label, name in enumerate(names)}
+    names = tuple(found.get(name, name) for name in classes)
+    new_label = {split.classes.index(found[name]): label for label, name in enumerate(classes) if name in found}
     images = tuple(_relabelled(image, new_label) for image in split.images)
-    category_ids = tuple(split.category_ids[label] for label in new_label)
+    # A class that is not there has no id, and then all are numbered anew.
+    category_ids = tuple(split.category_ids[label] for label in new_label) if len(found) == len(names) else ()
     return replace(split, classes=names, images=images, category_ids=category_ids)
 
 

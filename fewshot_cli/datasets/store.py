@@ -234,7 +234,7 @@ def _describe(split: Split, images: Path, facts: Mapping[Path, Mapping[str, Any]
             {
                 "id": image.id,
                 "file_name": names[image.id],
-                "source_file": image.path.name,
+                "source_file": image.name or image.path.name,
                 "sha256": sha256_of(images / names[image.id]),
                 **facts.get(image.path, {}),
             }

@@ -23,6 +23,7 @@ class ImageRecord:
         boxes: (N, 4) float32, xyxy, pixels, inside the image.
         labels: (N,) int64, index into the split's classes.
         crowd: (N,) bool, a box around a group: matched leniently by the metric, not a single object.
+        name: what the annotations call it, with its folder; empty where that is the file's own name.
     """
 
     id: int
@@ -32,6 +33,7 @@ class ImageRecord:
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
+    name: str = ""
 
     def objects(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Boxes and labels without crowds: a crowd box stands for many objects and is no target of its own."""
@@ -50,6 +52,7 @@ class Split:
         licences: what the file says about rights, one line each.
         skipped: problems of records that were left out (only with `skip_invalid`).
         category_ids: the COCO id of each class; 1 … C where none are given.
+        remarks: what else the file holds and was not read, one count each: `images without a label file: 3`.
     """
 
     annotations: Path
@@ -58,6 +61,7 @@ class Split:
     licences: tuple[str, ...] = ()
     skipped: tuple[Problem, ...] = ()
     category_ids: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.category_ids:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fewshot_cli.datasets.checks import check_images
+from fewshot_cli.datasets.checks import Thumbnails, check_images
 from fewshot_cli.datasets.sampling import (
     check_enough,
     key_of_shots,
@@ -38,6 +38,7 @@ class Stock:
         problems: of images that were left out as faulty records.
         facts: an image's file → facts about it, for the record.
         licences: of the images, each once.
+        thumbnails: of the images that were decoded.
     """
 
     candidates: Candidates
@@ -48,6 +49,7 @@ class Stock:
     problems: list[Problem] = field(default_factory=list)
     facts: dict[Path, Mapping[str, Any]] = field(default_factory=dict)
     licences: dict[str, None] = field(default_factory=dict)
+    thumbnails: Thumbnails = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.left_out.update(self.candidates.left_out)
@@ -80,7 +82,7 @@ class Stock:
 
     def check(self, images: Iterable[ImageRecord]) -> dict[int, Problem]:
         """Decode images; id → problem, for those that have one."""
-        found = check_images(images)
+        found = check_images(images, self.thumbnails)
         self.faulty.update(found)
         return found
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fewshot_cli.datasets.classes import match_classes
 from fewshot_cli.datasets.splits import boxes_per_class, images_per_class
 from fewshot_cli.datasets.store import RECORD, Dataset, open_dataset, read_record, save_dataset, touch
+from fewshot_cli.datasets.suspects import Suspect, class_names, suspects_in
 from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.errors import DataError, DatasetError, Problem
 from fewshot_cli.files import sha256_of
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.sources.draw import Stock, draw_shots, draw_test
+from fewshot_cli.sources.joined import join
 from fewshot_cli.sources.registry import Source, default_detector
 from fewshot_cli.sources.request import FetchRequest
 from fewshot_cli.sources.survey import Query, Survey
 
-__all__ = ["FetchRequest", "FetchResult", "fetch"]
+__all__ = ["CheckResult", "FetchRequest", "FetchResult", "check", "fetch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +33,16 @@ class FetchResult:
         reused: the same request had been fetched before; nothing was drawn.
         duplicates: files that were left out of the test set, their content being that of a shot.
         skipped: faulty images and boxes that were left out (only with `skip_invalid`).
+        warnings: what looks wrong and is no fault; of a data set that is used again: empty.
+        background: images of the sources without any box, which are not drawn; of a data set that is used again: None.
     """
 
     dataset: Dataset
     reused: bool
     duplicates: tuple[Path, ...] = ()
     skipped: tuple[Problem, ...] = ()
+    warnings: tuple[Suspect, ...] = ()
+    background: int | None = None
 
     @property
     def path(self) -> Path:
@@ -51,11 +58,46 @@ class FetchResult:
             "path": str(self.path),
             "classes": list(self.dataset.classes),
             "reused": self.reused,
-            "train": _counts(self.dataset.train),
-            "test": _counts(self.dataset.test) if self.dataset.test else None,
-            "duplicates": [str(path) for path in self.duplicates],
-            "skipped": [str(problem) for problem in self.skipped],
+            **_found(self, self.dataset.train, self.dataset.test),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What `fetch` would do; nothing was written.
+
+    Attributes:
+        train, test: the images that would be drawn; `test` is None where there would be no test set.
+        duplicates, skipped, warnings, background: as in FetchResult.
+    """
+
+    train: Split
+    test: Split | None
+    duplicates: tuple[Path, ...]
+    skipped: tuple[Problem, ...]
+    warnings: tuple[Suspect, ...]
+    background: int
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`, with the keys of a FetchResult; `path` is null."""
+        return {
+            "path": None,
+            "classes": list(self.train.classes),
+            "reused": False,
+            **_found(self, self.train, self.test),
+        }
+
+
+def _found(result: FetchResult | CheckResult, train: Split, test: Split | None) -> dict[str, Any]:
+    """What both results say in JSON."""
+    return {
+        "train": _counts(train),
+        "test": _counts(test) if test else None,
+        "duplicates": [str(path) for path in result.duplicates],
+        "skipped": [str(problem) for problem in result.skipped],
+        "warnings": [warning.to_json() for warning in result.warnings],
+        "background": result.background,
+    }
 
 
 def fetch(request: FetchRequest, reporter: Reporter | None = None) -> FetchResult:
@@ -78,6 +120,21 @@ def fetch(request: FetchRequest, reporter: Reporter | None = None) -> FetchResul
         _check_replaceable(request.folder)
     draw = _draw(request, reporter)
     return _write(request, draw, reporter)
+
+
+def check(request: FetchRequest, reporter: Reporter | None = None) -> CheckResult:
+    """Draw as `fetch` does and look at what was drawn, without writing; raises what `fetch` raises for the sources."""
+    reporter = reporter or SilentReporter()
+    draw = _draw(request, reporter)
+    warnings = _suspects(draw, reporter)
+    return CheckResult(
+        train=draw.train,
+        test=draw.test,
+        duplicates=tuple(draw.duplicates),
+        skipped=draw.skipped,
+        warnings=warnings,
+        background=draw.background,
+    )
 
 
 # --- a data set that is there already ---
@@ -149,6 +206,14 @@ class _Draw:
     def faulty(self) -> list[Problem]:
         return [problem for stock in self.stocks for problem in stock.faulty.values()]
 
+    @property
+    def skipped(self) -> tuple[Problem, ...]:
+        return (*(problem for stock in self.stocks for problem in stock.problems), *self.faulty)
+
+    @property
+    def background(self) -> int:
+        return sum(stock.candidates.background for stock in self.stocks)
+
 
 def _draw(request: FetchRequest, reporter: Reporter) -> _Draw:
     """Both splits, disjoint by id within the pool and by content anywhere; every image decodes.
@@ -157,37 +222,63 @@ def _draw(request: FetchRequest, reporter: Reporter) -> _Draw:
         DatasetError: drawn images that cannot be used, of both splits at once (not with `skip_invalid`).
         DataError: an unknown class, or too few images.
     """
-    surveys = _surveys(request, reporter)
-    assert surveys[0].pool is not None  # it was requested
-    pool = Stock(surveys[0].pool)
+    pools, tests_at = _surveys(request, reporter)
+    pool = Stock(join([(source, survey.pool) for source, survey in pools.items() if survey.pool], request.classes))
     shots = draw_shots(pool, request.shots, request.seed, replace_faulty=request.skip_invalid)
-    own_test = surveys[-1].test or (surveys[-1].pool if request.test_source else None)
-    rest = Stock(own_test) if own_test else pool
+    own_tests = [(source, survey.test) for source, survey in tests_at.items() if survey.test]
+    rest = Stock(join(own_tests, request.classes)) if own_tests else pool
     tests, duplicates = _draw_test(request, rest, pool, shots) if request.test_images else ([], [])
     draw = _Draw(
         stocks=(pool,) if rest is pool else (pool, rest),
-        origin=_origin(surveys),
+        origin=_origin(pools, tests_at),
         train=pool.split(shots),
         test=rest.split(tests) if tests else None,
         duplicates=duplicates,
     )
     if draw.faulty and not request.skip_invalid:
         hint = "Replace these images, or leave them out with --skip-invalid."
-        raise DatasetError(str(pool.candidates.place.parent), draw.faulty, hint=hint)
-    if own_test and not tests:
+        raise DatasetError(_folder(pool), draw.faulty, hint=hint)
+    if own_tests and not tests:
         raise _no_test_image(rest)
     _say_what_is_missing(request, rest, draw, reporter)
     return draw
 
 
-def _surveys(request: FetchRequest, reporter: Reporter) -> list[Survey]:
-    """What the source has and, if it is named, what the test source has."""
-    first, *others = request.sources
+Surveys = dict[str, Survey]
+"""By source, as it is written."""
+TEST = "--test-source"
+
+
+def _surveys(request: FetchRequest, reporter: Reporter) -> tuple[Surveys, Surveys]:
+    """What the sources have, and what those of the test set have: they are the same unless one is named."""
+    other = request.source_of_test
+    with_test = bool(request.test_images) and not other
     wanted = [
-        _query(request, first, reporter, pool=True, test=bool(request.test_images) and not others),
-        *(_query(request, source, reporter, pool=False, test=True) for source in others),
+        *((source, _query(request, source, reporter, pool=True, test=with_test)) for source in request.sources),
+        *((source, _query(request, source, reporter, pool=False, test=True)) for source in [other] if source),
     ]
-    return [source.survey(query) for source, query in zip(request.sources, wanted, strict=True)]
+    surveys = _survey_all(wanted)
+    if other is None:
+        return surveys, surveys
+    survey = surveys.pop(TEST)
+    return surveys, {str(other): replace(survey, test=survey.test or survey.pool)}
+
+
+def _survey_all(wanted: Sequence[tuple[Source, Query]]) -> Surveys:
+    """All surveys, that of a named test source under TEST; the problems of all come in one error."""
+    surveys: Surveys = {}
+    errors: list[DatasetError] = []
+    for source, query in wanted:
+        try:
+            surveys[str(source) if query.pool else TEST] = source.survey(query)
+        except DatasetError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        problems = [problem for error in errors for problem in error.problems]
+        raise DatasetError(f"{len(errors)} sources", problems, hint=errors[0].hint)
+    if errors:
+        raise errors[0]
+    return surveys
 
 
 def _query(request: FetchRequest, source: Source, reporter: Reporter, *, pool: bool, test: bool) -> Query:
@@ -198,6 +289,7 @@ def _query(request: FetchRequest, source: Source, reporter: Reporter, *, pool: b
         pool=pool,
         test=test,
         skip_invalid=request.skip_invalid,
+        partial=pool and len(request.sources) > 1,
         options=source.options(request.options),
         reporter=reporter,
     )
@@ -218,11 +310,20 @@ def _draw_test(
     )
 
 
-def _origin(surveys: list[Survey]) -> dict[str, Any]:
-    origin = dict(surveys[0].origin())
-    if len(surveys) > 1 and (other := surveys[1].origin()):
-        origin["test_source"] = dict(other)
+def _origin(pools: Surveys, tests: Surveys) -> dict[str, Any]:
+    """Facts about the sources: of the only one, or by source."""
+    facts = {source: dict(found) for source, survey in pools.items() if (found := survey.origin())}
+    origin = dict(*facts.values()) if len(pools) == 1 else facts
+    for survey in tests.values() if tests is not pools else ():
+        if other := dict(survey.origin()):
+            origin["test_source"] = other
     return origin
+
+
+def _folder(stock: Stock) -> str:
+    """Names where its images come from: the folder of the annotations."""
+    place = stock.candidates.place
+    return str(place.parent if place.parent.parts else place)
 
 
 def _no_test_image(stock: Stock) -> DataError:
@@ -255,8 +356,8 @@ def _say_what_is_missing(request: FetchRequest, stock: Stock, draw: _Draw, repor
 
 
 def _write(request: FetchRequest, draw: _Draw, reporter: Reporter) -> FetchResult:
-    skipped = (*(problem for stock in draw.stocks for problem in stock.problems), *draw.faulty)
-    detector = default_detector(request.source)
+    skipped = draw.skipped
+    detector = _detector_of(request)
     record = {
         **request.record(),
         "filters": [
@@ -275,7 +376,36 @@ def _write(request: FetchRequest, draw: _Draw, reporter: Reporter) -> FetchResul
         reporter.warn(f"{len(draw.duplicates)} images left out of the test set: their content is that of a shot")
     if skipped:
         reporter.warn(f"{len(skipped)} faulty images or boxes left out; {request.folder / RECORD} lists them")
-    return FetchResult(dataset=dataset, reused=False, duplicates=tuple(draw.duplicates), skipped=skipped)
+    return FetchResult(
+        dataset=dataset,
+        reused=False,
+        duplicates=tuple(draw.duplicates),
+        skipped=skipped,
+        warnings=_suspects(draw, reporter),
+        background=draw.background,
+    )
+
+
+def _suspects(draw: _Draw, reporter: Reporter) -> tuple[Suspect, ...]:
+    """What the sources hold and is not used, and what looks wrong in the images and in the names of their classes."""
+    remarks = dict.fromkeys(remark for stock in draw.stocks for remark in stock.candidates.remarks)
+    names = dict.fromkeys(name for stock in draw.stocks for name in stock.candidates.vocabulary)
+    used = {name for stock in draw.stocks for name in stock.candidates.used}
+    thumbnails = {path: each for stock in draw.stocks for path, each in stock.thumbnails.items()}
+    found = (
+        *(Suspect("records", remark) for remark in remarks),
+        *class_names(tuple(names), used),
+        *suspects_in(draw.train, draw.test, thumbnails),
+    )
+    for suspect in found:
+        reporter.warn(suspect.message)
+    return found
+
+
+def _detector_of(request: FetchRequest) -> str | None:
+    """The detector that was made for the images, if all sources have the same."""
+    names = {default_detector(str(source)) for source in request.sources}
+    return names.pop() if len(names) == 1 else None
 
 
 def _counts(split: Split) -> dict[str, Any]:

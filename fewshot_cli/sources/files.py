@@ -1,4 +1,4 @@
-"""`--source coco:DIR`: annotated images of one's own, in any format of `datasets.formats`."""
+"""`--source DIR`: annotated images of one's own, in any format of `datasets.formats`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _candidates(path: Path, query: Query) -> Candidates:
     from fewshot_cli.datasets.splits import members, restrict
 
     read = read_split(path, format=query.name, decode_images=False, skip_invalid=query.skip_invalid)
-    split = restrict(read, query.classes)
+    split = restrict(read, query.classes, partial=query.partial)
     images = {image.id: image for image in split.images}
 
     def bring(ids: Sequence[int]) -> Brought:
@@ -56,4 +56,8 @@ def _candidates(path: Path, query: Query) -> Candidates:
         bring=bring,
         at_hand=True,
         problems=split.skipped,
+        vocabulary=read.classes,
+        used=[name for name in split.classes if name in read.classes],
+        background=sum(not len(image.boxes) for image in read.images),
+        remarks=read.remarks,
     )

@@ -13,7 +13,7 @@ To add a source:
 2. Add `"NAME": "module"` to `SOURCES`.
 
 A source does not draw: it knows neither the seed nor how many images are wanted. Label formats (`datasets.formats`)
-are sources too: `NAME:DIR` reads images of one's own.
+are sources too: `NAME:DIR` reads images of one's own, and `DIR` alone finds the format.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
-from fewshot_cli.datasets.formats import FORMATS
+from fewshot_cli.datasets.formats import FORMATS, format_name
 from fewshot_cli.errors import UsageError, closest
 from fewshot_cli.settings import from_mapping
 from fewshot_cli.sources.survey import Query, Survey
@@ -48,7 +48,7 @@ class NoOptions:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed `--source`: the registered name and its argument, absolute if it is a path that exists."""
+    """A parsed `--source`: the name of a source or format, and its argument, absolute if it is a path that exists."""
 
     name: str
     argument: str = ""
@@ -81,13 +81,20 @@ class Source:
 
 
 def parse_source(text: str) -> Source:
-    """`NAME` or `NAME:ARGUMENT`; raises UsageError with the valid names."""
+    """`NAME`, `NAME:ARGUMENT`, or the path of a folder or file of one's own, whose format is found.
+
+    Raises:
+        UsageError: with the valid names.
+        DataError: a path that holds no annotations in a known format.
+    """
     name, _, argument = text.partition(":")
     known = _modules()
     if name not in known:
-        forms = [_form(valid) for valid in known]
-        guess = f"For images of your own write coco:{text}. " if Path(text).exists() else ""
-        raise UsageError(f"unknown source {text!r}", hint=guess + closest(name, forms))
+        path = Path(text).expanduser()
+        if path.exists():
+            return Source(format_name(path), str(path.resolve()))
+        forms = ["DIR", *(_form(valid) for valid in known)]
+        raise UsageError(f"unknown source {text!r}", hint=closest(name, forms))
     needs = getattr(_module(name), "ARGUMENT", None)
     if needs and not argument:
         raise UsageError(f"--source {name} needs a {needs}", hint=f"Write {_form(name)}.")

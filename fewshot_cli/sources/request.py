@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from fewshot_cli.datasets.formats import FORMATS
 from fewshot_cli.errors import UsageError
 from fewshot_cli.settings import Option, validate
 from fewshot_cli.sources.registry import Source, check_options, parse_source
+
+
+def texts_of(source: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One source or several, as a tuple."""
+    return (source,) if isinstance(source, str) else source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +27,11 @@ class FetchRequest:
     ]
     shots: Annotated[int, Option("Training images per class.", ge=1)] = 10
     source: Annotated[
-        str,
+        str | tuple[str, ...],
         Option(
-            "Where images come from: openimages, public photographs; coco:DIR, your own images with COCO "
-            "annotations; or miniature, a small drawn world.",
+            "Where images come from: openimages, public photographs; DIR, your own annotated images in any known "
+            "format (NAME:DIR names it: " + ", ".join(FORMATS) + "); or miniature, a small drawn world. Given several "
+            "times, the sets are joined by class name.",
             metavar="SOURCE",
         ),
     ] = "openimages"
@@ -57,12 +64,23 @@ class FetchRequest:
             )
         if self.test_source and not self.test_images:
             raise UsageError("--test-source does not go with --test-images 0", hint="Leave one of them out.")
-        check_options(self.options, self.sources)
+        # Kept as they were parsed: with their format, and whole paths.
+        object.__setattr__(self, "source", tuple(str(parse_source(text)) for text in texts_of(self.source)))
+        if not self.source or len(set(self.source)) < len(self.source):
+            raise UsageError("a source is given twice, or none", hint="Give every --source once.")
+        if self.test_source:
+            object.__setattr__(self, "test_source", str(parse_source(self.test_source)))
+        check_options(self.options, [*self.sources, *filter(None, [self.source_of_test])])
 
     @property
     def sources(self) -> list[Source]:
-        """Where the shots come from and, if it is named, where the test images come from."""
-        return [parse_source(text) for text in (self.source, self.test_source) if text is not None]
+        """Where the shots come from."""
+        return [parse_source(text) for text in texts_of(self.source)]
+
+    @property
+    def source_of_test(self) -> Source | None:
+        """Where the test images come from, if it is named."""
+        return parse_source(self.test_source) if self.test_source else None
 
     @property
     def folder_name(self) -> str:
@@ -77,13 +95,13 @@ class FetchRequest:
 
     def record(self) -> dict[str, Any]:
         """What makes two requests the same, besides the classes."""
-        sources = self.sources
         options: dict[str, Any] = {}
-        for source in sources:
+        for source in [*self.sources, *filter(None, [self.source_of_test])]:
             options.update(source.drawing_options(self.options))
+        texts = list(texts_of(self.source))
         return {
-            "source": str(sources[0]),
-            "test_source": str(sources[1]) if self.test_source else None,
+            "source": texts[0] if len(texts) == 1 else texts,
+            "test_source": self.test_source,
             "shots": self.shots,
             "test_images": self.test_images,
             "seed": self.seed,

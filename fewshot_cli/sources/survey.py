@@ -27,6 +27,7 @@ class Query:
         pool: whether images to draw shots from are wanted.
         test: whether images to draw a test set from are wanted.
         skip_invalid: leave faulty records out instead of raising.
+        partial: classes that the source does not have are no error: another source may have them.
         options: an instance of the source's `Options`.
         reporter: receives downloads and remarks.
     """
@@ -37,6 +38,7 @@ class Query:
     pool: bool = True
     test: bool = True
     skip_invalid: bool = False
+    partial: bool = False
     options: Any = None
     reporter: Reporter = field(default_factory=SilentReporter, compare=False)
 
@@ -73,6 +75,10 @@ class Candidates:
         left_out: reason → images that were left out for it; an image may have several.
         problems: faulty records that were left out (only with `skip_invalid`).
         advice: class name and number of images wanted → where there are more, one sentence; empty if unknown.
+        vocabulary: the names of all classes of the split; empty if they are too many to list.
+        used: those of them that were requested.
+        background: images without any box; they are neither shots nor test images.
+        remarks: what else the split holds and is not used, one sentence each.
     """
 
     place: Path
@@ -83,6 +89,10 @@ class Candidates:
     left_out: Mapping[str, int] = field(default_factory=dict)
     problems: Sequence[Problem] = ()
     advice: Callable[[str, int], str] = lambda name, wanted: ""
+    vocabulary: Sequence[str] = ()
+    used: Sequence[str] = ()
+    background: int = 0
+    remarks: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
+from dataclasses import replace
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fewshot_cli.progress import Reporter
-from fewshot_cli.sources.fetch import FetchRequest, FetchResult
+from fewshot_cli.datasets.classes import has_class, match_class
+from fewshot_cli.detectors.coco_classes import COCO_NAMES
+from fewshot_cli.progress import Reporter, SilentReporter
+from fewshot_cli.sources.fetch import CheckResult, FetchRequest, FetchResult
+from fewshot_cli.sources.fetch import check as check_request
 from fewshot_cli.sources.fetch import fetch as fetch_request
 
-__all__ = ["FetchRequest", "FetchResult", "fetch"]
+if TYPE_CHECKING:
+    from fewshot_cli.datasets.suspects import Suspect
+    from fewshot_cli.datasets.types import Split
+
+__all__ = ["CheckResult", "FetchRequest", "FetchResult", "check", "fetch"]
+
+LOOKS = "yolox_nano"
+"""The pretrained detector that looks for objects without a box."""
 
 
 def fetch(
     classes: str | Sequence[str],
     *,
-    source: str = "openimages",
-    test_source: str | None = None,
+    source: str | PathLike[str] | Sequence[str | PathLike[str]] = "openimages",
+    test_source: str | PathLike[str] | None = None,
     shots: int = 10,
     test_images: int = 100,
     seed: int = 0,
@@ -31,14 +42,15 @@ def fetch(
 ) -> FetchResult:
     """Draw shots and a test set of some classes and write them as a data set, as `fsod fetch` does.
 
-        data = fetch("helmet", source="coco:photos")
+        data = fetch("helmet", source="photos")
         finetune(data)
 
     A data set of that name from the same request is used again.
 
     Args:
         classes: name of the class, or several in label order; case, separators and plurals do not matter.
-        source: `coco:DIR` (images of one's own), `openimages` or `miniature`.
+        source: a folder or file of annotated images of one's own in any known format (`NAME:DIR` names it),
+            `openimages` or `miniature`; or several, joined by class name.
         test_source: the same for test images; None: the source's own test split, or what the shots leave of its images.
         shots: training images per class, 1 or more.
         test_images: largest number of test images; 0: no test set, and nothing is downloaded for one.
@@ -62,8 +74,8 @@ def fetch(
         ConfigError: the source needs a package that is not installed.
         StorageError: the data set cannot be written.
     """
-    request = FetchRequest(
-        classes=(classes,) if isinstance(classes, str) else tuple(classes),
+    request = request_of(
+        classes,
         source=source,
         test_source=test_source,
         shots=shots,
@@ -75,4 +87,69 @@ def fetch(
         skip_invalid=skip_invalid,
         options=options,
     )
-    return fetch_request(request, reporter)
+    reporter = reporter or SilentReporter()
+    result = fetch_request(request, reporter)
+    if result.reused:
+        return result
+    found = unlabelled_objects(result.dataset.train, reporter)
+    return replace(result, warnings=(*result.warnings, *found))
+
+
+def check(request: FetchRequest, reporter: Reporter | None = None) -> CheckResult:
+    """Draw as `fetch` does and report what looks wrong, without writing; raises what `fetch` raises."""
+    reporter = reporter or SilentReporter()
+    result = check_request(request, reporter)
+    found = unlabelled_objects(result.train, reporter)
+    return replace(result, warnings=(*result.warnings, *found))
+
+
+def request_of(
+    classes: str | Sequence[str],
+    *,
+    source: str | PathLike[str] | Sequence[str | PathLike[str]] = "openimages",
+    test_source: str | PathLike[str] | None = None,
+    **others: Any,
+) -> FetchRequest:
+    """The request that `fetch` makes of its arguments."""
+    sources = (source,) if isinstance(source, str | PathLike) else tuple(source)
+    return FetchRequest(
+        classes=(classes,) if isinstance(classes, str) else tuple(classes),
+        source=tuple(fspath(each) for each in sources),
+        test_source=None if test_source is None else fspath(test_source),
+        **others,
+    )
+
+
+def unlabelled_objects(shots: Split, reporter: Reporter) -> list[Suspect]:
+    """Shots in which the pretrained detector is sure of an object of a class that it knows, and nobody boxed it.
+
+    It looks only if its weights were downloaded earlier, and one of the classes is COCO's.
+    """
+    known = {match_class(name, COCO_NAMES) for name in shots.classes if has_class(name, COCO_NAMES)}
+    if not known:
+        return []
+    from fewshot_cli.download import cache_folder
+
+    weights = cache_folder() / "weights" / f"{LOOKS}.pth"
+    if not weights.is_file():
+        return []
+    import numpy as np
+
+    from fewshot_cli.datasets.suspects import partly_labelled
+    from fewshot_cli.detectors.registry import build_detector
+    from fewshot_cli.errors import FsodError
+    from fewshot_cli.inference.placed import PlacedDetector
+
+    labels = [label for label, name in enumerate(COCO_NAMES) if name in known]
+    try:
+        placed = PlacedDetector.place(build_detector(LOOKS, weights=weights))
+        found = placed.detect([image.path for image in shots.images], reporter, "Looking for objects without a box")
+    except FsodError as error:  # a check never stops a fetch
+        reporter.warn(f"{LOOKS} cannot look for objects without a box: {error.message}")
+        return []
+    kept = [(each, np.isin(each.labels.cpu().numpy(), labels)) for each in found]
+    detections = [(each.boxes.cpu().numpy()[own], each.scores.cpu().numpy()[own]) for each, own in kept]
+    suspects = partly_labelled(shots.images, detections, LOOKS)
+    for suspect in suspects:
+        reporter.warn(suspect.message)
+    return suspects

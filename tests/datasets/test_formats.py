@@ -104,7 +104,7 @@ def test_unknown_formats_list_the_valid_ones(tmp_path: Path) -> None:
     """A misspelt format is a usage error of the library, with the closest name."""
     with pytest.raises(UsageError, match="unknown format 'cocoo'") as raised:
         read_split(tmp_path, format="cocoo")
-    assert "Did you mean coco? Valid: coco." == raised.value.hint
+    assert f"Did you mean coco? Valid: {', '.join(FORMATS)}." == raised.value.hint
 
 
 @pytest.mark.parametrize(("name", "message"), [("none", "does not exist"), (".", "no annotations in a known format")])

@@ -429,13 +429,13 @@ def test_impossible_requests_are_usage_errors(pool: Path, change: dict[str, Any]
 
 
 def test_unknown_sources_list_the_valid_ones(pool: Path) -> None:
-    """An unknown source names the valid ones; a bare folder gets the right spelling."""
+    """An unknown source names the valid ones, whether it may be meant as a name or as a path."""
     with pytest.raises(UsageError, match="unknown source 'openimage'") as raised:
         parse_source("openimage")
     assert "coco:DIR" in (raised.value.hint or "")
-    with pytest.raises(UsageError) as raised:
-        parse_source(str(pool))
-    assert f"coco:{pool}" in (raised.value.hint or "")
+    with pytest.raises(UsageError, match="unknown source") as raised:
+        parse_source(str(pool / "nothing"))
+    assert "Valid: DIR, coco:DIR" in (raised.value.hint or "")
     with pytest.raises(UsageError, match="needs a DIR"):
         request(pool, source="coco")
     with pytest.raises(DataError, match="does not exist"):

@@ -12,6 +12,7 @@ import pytest
 from helpers_data import draw_coco
 from helpers_runs import fsod
 
+from fewshot_cli.datasets.formats import FORMATS
 from fewshot_cli.errors import UsageError
 from fewshot_cli.sources.fetch import FetchRequest, fetch
 from fewshot_cli.sources.registry import SOURCES, check_options, default_detector, options_by_source, parse_source
@@ -148,7 +149,11 @@ def test_a_source_can_be_the_test_source(patches: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("openimage", "unknown source 'openimage'", "Did you mean openimages? Valid: coco:DIR, miniature, openimages."),
+        (
+            "openimage",
+            "unknown source 'openimage'",
+            f"Did you mean openimages? Valid: DIR, {', '.join(f'{name}:DIR' for name in FORMATS)}, miniature, openimages.",
+        ),
         ("coco", "--source coco needs a DIR", "Write coco:DIR."),
         ("miniature:x", "--source miniature takes no argument", "Write --source miniature."),
         ("openimages:x", "--source openimages takes no argument", "Write --source openimages."),

@@ -4,13 +4,14 @@ To add a format:
 
 1. Write `formats/NAME.py` with
    `EXPECTED`: one sentence, what a folder in this format holds;
-   `recognise(path) -> bool`: whether `path` (a folder or a file) is one split in this format, by names alone;
+   `recognise(path) -> bool`: whether `path` (a folder or a file) is one split in this format, by names and, where those
+   do not tell formats apart, by the start of a file;
    `read(path, *, decode_images, skip_invalid) -> Split`: reads and checks one split, all problems at once;
    `split_paths(path) -> dict[str, Path]`, only if splits may lie elsewhere than in folders called train/, test/, ….
 2. Add `"NAME": "fewshot_cli.datasets.formats.NAME"` to `FORMATS`.
 
-Then `fsod fetch --source NAME:DIR`, `open_dataset` and every command with `--data` take it. Formats are tried in the
-order of `FORMATS`; a module is imported when it is used.
+Then `fsod fetch --source DIR` (or `NAME:DIR`), `open_dataset` and every command with `--data` take it. Formats are
+tried in the order of `FORMATS`; a module is imported when it is used.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 FORMATS: dict[str, str] = {
     "coco": "fewshot_cli.datasets.formats.coco",
+    "labelstudio": "fewshot_cli.datasets.formats.labelstudio",
+    "cvat": "fewshot_cli.datasets.formats.cvat",
+    "voc": "fewshot_cli.datasets.formats.voc",
+    "labelme": "fewshot_cli.datasets.formats.labelme",
+    "yolo": "fewshot_cli.datasets.formats.yolo",
+    "csv": "fewshot_cli.datasets.formats.csv",
 }
 """Name → module."""
 
@@ -60,15 +67,20 @@ def get_format(name: str) -> Format:
 
 def find_format(path: Path | str) -> Format:
     """The format of a split, or of a folder of splits; raises DataError if it is none of `FORMATS`."""
+    return get_format(format_name(path))
+
+
+def format_name(path: Path | str) -> str:
+    """The name of `find_format`; the error lists what each format looks for."""
     path = Path(path)
     for name in FORMATS:
         module = get_format(name)
         if module.recognise(path) or split_paths(path, module):
-            return module
+            return name
     if not path.exists():
         raise DataError(f"{path} does not exist", hint="Give a folder that holds annotations and images.")
-    expected = " ".join(f"{name}: {get_format(name).EXPECTED}" for name in FORMATS)
-    raise DataError(f"{path} holds no annotations in a known format", hint=f"Valid: {expected}")
+    expected = "".join(f"\n  {name}: {get_format(name).EXPECTED}" for name in FORMATS)
+    raise DataError(f"{path} holds no annotations in a known format", hint=f"Looked for:{expected}")
 
 
 def read_split(
@@ -90,6 +102,12 @@ def read_split(
         DatasetError: all problems at once; also with `skip_invalid` if nothing usable is left.
     """
     module = get_format(format) if format else find_format(path)
+    splits = split_paths(path, module)
+    if splits and not module.recognise(Path(path)):
+        raise DataError(
+            f"{path} holds {'several splits' if len(splits) > 1 else 'a split'}: {', '.join(splits)}",
+            hint="Name one of them: " + " or ".join(map(str, splits.values())),
+        )
     return module.read(Path(path), decode_images=decode_images, skip_invalid=skip_invalid)
 
 

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fewshot_cli.datasets.checks import size_reason
+from fewshot_cli.datasets.formats.boxes import Corners, clip
 from fewshot_cli.datasets.formats.coco_layouts import LAYOUTS, Layout, find_layout, has_layout, split_paths
+from fewshot_cli.datasets.formats.collector import CORRECT
+from fewshot_cli.datasets.formats.documents import read_json
+from fewshot_cli.datasets.formats.image_files import checked_size, find_first, tails
 from fewshot_cli.datasets.formats.problems import Problems, numbered
 from fewshot_cli.datasets.formats.values import finite, is_id, is_size, member, shown
-from fewshot_cli.datasets.images import image_size
 from fewshot_cli.datasets.types import ImageRecord, Split
-from fewshot_cli.errors import DataError
 
 __all__ = ["EXPECTED", "read", "recognise", "split_paths"]
 
 EXPECTED = LAYOUTS
-
-TOLERANCE = 1.0
-"""Pixels by which a box may leave its image: annotation tools round. It is then clipped."""
-
-Corners = tuple[float, float, float, float]
-"""xyxy, pixels."""
 
 
 def recognise(path: Path) -> bool:
@@ -49,9 +43,7 @@ def read(path: Path, *, decode_images: bool = True, skip_invalid: bool = False) 
     if not records:
         problems.add("", "holds no usable image")
     if problems.found and not (skip_invalid and records):
-        raise problems.error(
-            "Correct the records above, or leave them out with --skip-invalid where the command has it."
-        )
+        raise problems.error(CORRECT)
     return Split(
         annotations=layout.annotations,
         classes=tuple(categories.names),
@@ -69,21 +61,8 @@ _LISTS = ("images", "annotations", "categories")
 
 def _load(file: Path, problems: Problems) -> dict[str, Any]:
     """The JSON document with its three lists; raises DatasetError if it is not COCO at all."""
-    constants: set[str] = set()
-
-    def constant(name: str) -> float:
-        constants.add(name)
-        return float(name)
-
-    document: Any = None
-    try:
-        # Python reads NaN and Infinity, which JSON does not have.
-        document = json.loads(file.read_text(encoding="utf-8-sig"), parse_constant=constant)
-    except OSError as error:
-        problems.add("", f"cannot be read: {error.strerror}")
-    except (ValueError, RecursionError) as error:
-        problems.add("", f"not valid JSON: {error}")
-    else:
+    document, constants = read_json(file, problems)
+    if not problems.found:
         _check_shape(document, problems)
     if problems.found:
         raise problems.error('A COCO file is a JSON object with the lists "images", "annotations" and "categories".')
@@ -181,7 +160,7 @@ def _read_images(records: list[Any], layout: Layout, problems: Problems, *, deco
     seen: dict[Path, int] = {}
     for image_id, record in numbered(records, "image", problems):
         images.stated.add(image_id)
-        path = _image_path(record, image_id, layout.image_roots, problems)
+        path = _image_path(record, image_id, layout, problems)
         if path is None:
             continue
         if path in seen:
@@ -194,37 +173,15 @@ def _read_images(records: list[Any], layout: Layout, problems: Problems, *, deco
     return images
 
 
-def _image_path(record: dict[str, Any], image_id: int, roots: Sequence[Path], problems: Problems) -> Path | None:
+def _image_path(record: dict[str, Any], image_id: int, layout: Layout, problems: Problems) -> Path | None:
     name = record.get("file_name")
     if not isinstance(name, str) or not name:
         problems.add(f"image {image_id}", f"the file_name is not a non-empty string: {shown(name)}")
         return None
-    try:
-        path, reason = _find_image(roots, name)
-    except (OSError, ValueError, RuntimeError) as error:  # NUL, a name too long, a loop of links
-        path, reason = None, f"{shown(name)} is not a usable file name: {error}"
+    path, reason = find_first(layout.image_roots, tails(name) if layout.moved else [name])
     if reason:
         problems.add(f"image {image_id}", reason)
     return path
-
-
-def _find_image(roots: Sequence[Path], name: str) -> tuple[Path | None, str | None]:
-    """(file, None) or (None, reason). The file lies inside its root with all symbolic links followed."""
-    parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
-    if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
-        return None, f"{shown(name)} leads out of the folder"
-    for root in roots:
-        path = root / name
-        if not path.exists():
-            continue
-        if not path.resolve().is_relative_to(root.resolve()):
-            return None, f"{shown(name)} is a link that leads out of the folder"
-        if not path.is_file():
-            return None, f"{shown(name)} is not a file"
-        if path.stat().st_size == 0:
-            return None, f"{shown(name)}: the file is empty"
-        return root / PurePosixPath(name), None
-    return None, f"{shown(name)} does not exist in {roots[0] if roots else 'any image folder'}"
 
 
 def _image_size(
@@ -236,17 +193,10 @@ def _image_size(
         problems.add(f"image {image_id}", f"width and height are not positive integers: {shown(stated)}")
         return None
     complete = (int(stated[0]), int(stated[1])) if stated[0] and stated[1] else None
-    if complete and not decode:
-        return complete
-    try:
-        actual = image_size(path, decode=decode)
-        reason = size_reason(complete, actual) if complete else None
-    except DataError as error:
-        reason = error.message.removeprefix(f"{path}: ")
+    size, reason = checked_size(path, complete, decode=decode)
     if reason:
         problems.add(f"image {image_id}", reason, path)
-        return None
-    return actual
+    return size
 
 
 # --- annotations ---
@@ -302,15 +252,7 @@ def _read_box(bbox: Any, size: tuple[int, int] | None) -> tuple[Corners | None, 
     x, y, w, h = (float(value) for value in numbers if value is not None)
     if w <= 0 or h <= 0:
         return None, f"bbox has no positive width and height: {shown(bbox)}"
-    if size is None:
-        return (x, y, x + w, y + h), None
-    width, height = size
-    if min(x, y) < -TOLERANCE or x + w > width + TOLERANCE or y + h > height + TOLERANCE:
-        return None, f"bbox {shown(bbox)} (x, y, width, height) leaves the image of {width}×{height} pixels"
-    corners = np.array([max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)], dtype=np.float32)
-    if corners[2] <= corners[0] or corners[3] <= corners[1]:
-        return None, f"bbox {shown(bbox)} has no area inside the image of {width}×{height} pixels"
-    return (float(corners[0]), float(corners[1]), float(corners[2]), float(corners[3])), None
+    return clip((x, y, x + w, y + h), size, f"bbox {shown(bbox)}", " (x, y, width, height)")
 
 
 def _record(image_id: int, file: _ImageFile, boxes: _Boxes) -> ImageRecord:

@@ -3,6 +3,7 @@
 ours         FOLDER/annotations.json              images in FOLDER/images/ (or FOLDER/)
 Roboflow     FOLDER/_annotations.coco.json        images in FOLDER/
 torchvision  FOLDER/annotations/instances_X.json  images in FOLDER/X/, FOLDER/images/ or FOLDER/
+Label Studio FOLDER/result.json                   images in FOLDER/images/ (its export "COCO")
 a file       ANY/NAME.json                        images in ANY/images/ or ANY/
 """
 
@@ -12,45 +13,50 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES
+from fewshot_cli.datasets.formats.documents import start_of
 from fewshot_cli.errors import DataError
 
 LAYOUTS = (
     "annotations.json beside images/, _annotations.coco.json (Roboflow), "
-    "annotations/instances_NAME.json, or a folder with train/ and test/."
+    "annotations/instances_NAME.json, result.json (Label Studio), or a folder with train/ and test/."
 )
+
+LABEL_STUDIO = "result.json"
+"""What Label Studio calls its export."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One split on disk: its COCO file, and the folders that file names may be relative to, first match first."""
+    """One split on disk.
+
+    Attributes:
+        annotations: its COCO file.
+        image_roots: the folders that file names may be relative to, first match first.
+        moved: file names are those of a server, so that the longest end that exists is looked for.
+    """
 
     annotations: Path
     image_roots: tuple[Path, ...]
+    moved: bool = False
 
 
 def find_layout(path: Path) -> Layout:
     """The layout of a split folder, or of a COCO file given directly.
 
     Raises:
-        DataError: nothing is there, or the folder holds several splits (the message names them).
+        DataError: nothing is there.
     """
     found = _layouts_at(path)
     if len(found) == 1:
         return next(iter(found.values()))
-    splits = split_paths(path)
-    if splits:
-        raise DataError(
-            f"{path} holds several splits: {', '.join(splits)}",
-            hint="Name one of them: " + " or ".join(str(split) for split in splits.values()),
-        )
     if not path.exists():
         raise DataError(f"{path} does not exist", hint="Give a folder that holds COCO annotations and images.")
     raise DataError(f"{path} holds no COCO annotations", hint=f"Expected {LAYOUTS}")
 
 
 def has_layout(path: Path) -> bool:
-    """True if `path` itself is one split: `find_layout` will find it."""
-    return len(_layouts_at(path)) == 1
+    """True if `path` itself is one split: a folder, or a JSON file that holds an object."""
+    return len(_layouts_at(path)) == 1 and (path.is_dir() or _may_be_coco(path))
 
 
 def split_paths(path: Path) -> dict[str, Path]:
@@ -75,8 +81,19 @@ def _layouts_at(path: Path) -> dict[str, Layout]:
         return {path.name: _layout_of_file(path / "annotations.json")}
     if (path / "_annotations.coco.json").is_file():
         return {path.name: Layout(path / "_annotations.coco.json", (path,))}
+    if _is_object(path / LABEL_STUDIO):
+        return {path.name: _layout_of_file(path / LABEL_STUDIO)}
     files = sorted((path / "annotations").glob("instances_*.json"))
     return {file.stem.removeprefix("instances_"): _layout_of_file(file) for file in files}
+
+
+def _may_be_coco(file: Path) -> bool:
+    return file.suffix.lower() == ".json" and not start_of(file).startswith("[")
+
+
+def _is_object(file: Path) -> bool:
+    """A JSON object, where Label Studio's own format has a list."""
+    return start_of(file).startswith("{")
 
 
 def _layout_of_file(file: Path) -> Layout:
@@ -85,4 +102,5 @@ def _layout_of_file(file: Path) -> Layout:
     if folder.name == "annotations" and file.stem.startswith("instances_"):
         home, name = folder.parent, file.stem.removeprefix("instances_")
         candidates = [home / name, home / "images" / name, home / "images", home]
-    return Layout(file, tuple(root for root in candidates if root.is_dir()))
+    roots = tuple(root for root in candidates if root.is_dir())
+    return Layout(file, roots, moved=file.name == LABEL_STUDIO)

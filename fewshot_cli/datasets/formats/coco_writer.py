@@ -1,13 +1,17 @@
-"""A split written as COCO: annotations.json beside images/."""
+"""A split written as COCO, annotations.json beside images/; and labels or detections of any images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from fewshot_cli.datasets.formats.writing import Labelled
 from fewshot_cli.datasets.images import copy_upright
-from fewshot_cli.datasets.types import ImageRecord, Split, image_record
+from fewshot_cli.datasets.types import ImageRecord, Split, image_record, to_xywh
 from fewshot_cli.files import make_folder, write_folder, write_json
 
 
@@ -57,3 +61,37 @@ def _moved(split: Split, folder: Path) -> Split:
     names = file_names(split.images)
     images = tuple(replace(image, path=folder / "images" / names[image.id]) for image in split.images)
     return replace(split, annotations=folder / "annotations.json", images=images, category_ids=())
+
+
+# --- labels and detections ---
+
+
+class _Writer:
+    """detections.json: images by their names, annotations with a `score` where there is one."""
+
+    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
+        self._file = folder / "detections.json"
+        self._ids = {name: number for number, name in enumerate(classes, start=1)}
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(self, image: Labelled) -> None:
+        number = len(self._images) + 1
+        record = {"id": number, "file_name": image.name, "width": image.width, "height": image.height}
+        self._images.append(record)
+        scores = image.scores.tolist() if image.scores is not None else [None] * len(image.names)
+        boxes = to_xywh(image.boxes.astype(np.float64).reshape(-1, 4)).tolist()
+        for box, name, score in zip(boxes, image.names, scores, strict=True):
+            annotation = {"id": len(self._annotations) + 1, "image_id": number, "category_id": self._ids[name]}
+            shape = {"bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            self._annotations.append({**annotation, **shape, **({} if score is None else {"score": score})})
+
+    def close(self) -> None:
+        categories = [{"id": number, "name": name} for name, number in self._ids.items()]
+        document = {"images": self._images, "annotations": self._annotations, "categories": categories}
+        write_json(self._file, document)
+
+
+def open_writer(folder: Path, classes: Sequence[str]) -> _Writer:
+    """See `writing.open_writer`; the file is written by `close`."""
+    return _Writer(folder, classes)

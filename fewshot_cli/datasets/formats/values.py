@@ -32,6 +32,20 @@ def finite(value: Any) -> float | None:
         return None
 
 
+def number(text: str | None) -> float | None:
+    """A finite number that is written in a text file, or None."""
+    try:
+        return finite(float(text)) if text is not None and "_" not in text else None
+    except ValueError:
+        return None
+
+
+def whole(text: str) -> int | None:
+    """A whole number that is written in a text file, `3` or `3.0`, or None."""
+    value = number(text)
+    return int(value) if value is not None and value == int(value) else None
+
+
 def member(record: Any, key: str) -> Any:
     """A value of a JSON object; None if `record` is no object or has no such key."""
     return record.get(key) if isinstance(record, dict) else None

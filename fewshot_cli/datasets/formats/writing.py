@@ -18,6 +18,12 @@ from fewshot_cli.errors import UsageError, closest
 
 WRITERS: dict[str, str] = {
     "jsonl": "fewshot_cli.datasets.formats.jsonl",
+    "coco": "fewshot_cli.datasets.formats.coco_writer",
+    "csv": "fewshot_cli.datasets.formats.csv",
+    "labelme": "fewshot_cli.datasets.formats.labelme",
+    "labelstudio": "fewshot_cli.datasets.formats.labelstudio",
+    "voc": "fewshot_cli.datasets.formats.voc",
+    "yolo": "fewshot_cli.datasets.formats.yolo",
 }
 """Name → module."""
 

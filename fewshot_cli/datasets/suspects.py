@@ -1,0 +1,174 @@
+"""What looks wrong in a drawn data set and is no fault: worth a look, never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewshot_cli.datasets.checks import Thumbnails
+from fewshot_cli.datasets.classes import look_alike
+from fewshot_cli.datasets.types import ImageRecord, Split
+from fewshot_cli.files import sha256_of
+
+CANVAS = 416
+"""Pixels: the canvas of the smallest detectors, on which a box has to be seen."""
+SMALLEST_SIDE = 4.0
+"""Pixels on that canvas; no detector here has a finer grid than 8."""
+
+SAME_LOOK = 5.0
+"""Root mean square difference of two thumbnails, of 255 levels. Saved again at half the size and poor quality, a
+photograph differs by 1 to 4; different ones of a traffic camera that stands still by 9 or more."""
+
+SHOWN = 5
+"""Images named in a message; all of them are in `Suspect.images`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """Something to look at.
+
+    Attributes:
+        check: `records`, `small boxes`, `repeated images`, `class names` or `partly labelled`.
+        message: one or two sentences, with the first images named.
+        images: file names, as the source has them.
+    """
+
+    check: str
+    message: str
+    images: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"check": self.check, "message": self.message, "images": list(self.images)}
+
+
+def suspects_in(train: Split, test: Split | None, thumbnails: Thumbnails) -> list[Suspect]:
+    """Small boxes of both splits, and images that repeat within and between them.
+
+    Args:
+        train, test: what was drawn.
+        thumbnails: of all their images.
+    """
+    splits = {"shots": train, **({"test images": test} if test else {})}
+    small = [found for name, split in splits.items() for found in small_boxes(split.images, name)]
+    return [*small, *repeated_images(train.images, test.images if test else (), thumbnails)]
+
+
+def small_boxes(images: Sequence[ImageRecord], what: str) -> list[Suspect]:
+    """At most one suspect: the images with a box of a few pixels, once the image is scaled to CANVAS."""
+    counts = {shown_name(image): count for image in images if (count := _count_small(image))}
+    if not counts:
+        return []
+    total = sum(counts.values())
+    boxes = f"{total} boxes" if total > 1 else "1 box"
+    message = (
+        f"{boxes} in {what} {'are' if total > 1 else 'is'} under {SMALLEST_SIDE:g} pixels wide or high on a canvas of "
+        f"{CANVAS}, too small to be found: {listed(tuple(counts))}"
+    )
+    return [Suspect("small boxes", message, tuple(counts))]
+
+
+def _count_small(image: ImageRecord) -> int:
+    boxes, _ = image.objects()
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return int((sides.min(axis=1, initial=np.inf) * CANVAS / max(image.width, image.height) < SMALLEST_SIDE).sum())
+
+
+def repeated_images(train: Sequence[ImageRecord], test: Sequence[ImageRecord], thumbnails: Thumbnails) -> list[Suspect]:
+    """Pairs of images with the same content, or nearly: saved again, scaled, or taken a moment later."""
+    images = [*train, *test]
+    if not images:
+        return []
+    close = _close_pairs([thumbnails[image.path] for image in images])
+    return [_repeated(images[one], images[other], other >= len(train) > one) for one, other in close]
+
+
+def _close_pairs(thumbnails: Sequence[NDArray[np.uint8]]) -> list[tuple[int, int]]:
+    flat = np.array(thumbnails, dtype=np.float32).reshape(len(thumbnails), -1)
+    pairs = []
+    for place in range(len(flat) - 1):
+        difference = np.sqrt(np.mean((flat[place + 1 :] - flat[place]) ** 2, axis=1))
+        pairs += [(place, place + 1 + int(other)) for other in np.flatnonzero(difference < SAME_LOOK)]
+    return pairs
+
+
+def _repeated(one: ImageRecord, other: ImageRecord, across: bool) -> Suspect:
+    names = (shown_name(one), shown_name(other))
+    same = sha256_of(one.path) == sha256_of(other.path)
+    what = "are the same file" if same else "look the same"
+    where = "; the first is a shot, the second is tested on, which flatters the result" if across else ""
+    return Suspect("repeated images", f"{names[0]} and {names[1]} {what}{where}", names)
+
+
+SURE = 0.6
+"""Score from which a detection is believed."""
+COVERED = 0.1
+"""Share of a detection that lies inside a box, from which that box may be meant: part of it, or a group."""
+
+
+def partly_labelled(images: Sequence[ImageRecord], detections: Sequence[Detected], detector: str) -> list[Suspect]:
+    """At most one suspect: images in which a detector is sure of an object that nobody boxed.
+
+    Args:
+        images: with their boxes.
+        detections: boxes and scores in each image, of the classes that are labelled.
+        detector: named in the message.
+    """
+    counts = {
+        shown_name(image): count
+        for image, (boxes, scores) in zip(images, detections, strict=True)
+        if (count := int((_covered(boxes[scores >= SURE], image.boxes) < COVERED).sum()))
+    }
+    if not counts:
+        return []
+    total = sum(counts.values())
+    message = (
+        f"{detector} is sure of {total} object{'s' if total > 1 else ''} without a box, "
+        f"which training would take for background: {listed(tuple(counts))}"
+    )
+    return [Suspect("partly labelled", message, tuple(counts))]
+
+
+Detected = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""(N, 4) xyxy, pixels, and (N,) scores."""
+
+
+def _covered(boxes: NDArray[np.float32], by: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, 4) and (M, 4) → (N,), the largest share of each box that lies inside one of the others."""
+    if not len(boxes) or not len(by):
+        return np.zeros(len(boxes), np.float32)
+    low = np.maximum(boxes[:, None, :2], by[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], by[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    shares: NDArray[np.float32] = (common / np.maximum(areas, 1e-6)[:, None]).max(axis=1)
+    return shares
+
+
+def class_names(names: Sequence[str], used: Collection[str]) -> list[Suspect]:
+    """Classes that are not used and whose names are nearly those of classes that are.
+
+    Args:
+        names: all that the annotations have.
+        used: those of the data set.
+    """
+    pairs = [pair for pair in look_alike(names) if (pair[0] in used) != (pair[1] in used)]
+    ordered = [(one, other) if one in used else (other, one) for one, other in pairs]
+    return [
+        Suspect("class names", f"classes {one!r} and {other!r} may be one: the boxes of {other!r} are not used")
+        for one, other in ordered
+    ]
+
+
+def shown_name(image: ImageRecord) -> str:
+    """What the source calls the image."""
+    return image.name or image.path.name
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
