@@ -140,7 +140,9 @@ class FinetuneConfig(Variants):
         int,
         Option("Random seed for augmentation, batch order and new weights.", panel=SCHEDULE, ge=0, le=LARGEST_SEED),
     ] = 0
-    device: Annotated[str, Option("Device that computes: auto, cpu, cuda or cuda:N.", panel=SPEED)] = "auto"
+    device: Annotated[
+        str, Option("Device that computes: auto, cpu, cuda, cuda:N or mps (Apple; untested).", panel=SPEED)
+    ] = "auto"
     threads: Annotated[
         int | None,
         Option("Threads that compute on the CPU; default: the free cores.", panel=SPEED, ge=1, le=MOST_THREADS),
