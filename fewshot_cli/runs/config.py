@@ -14,12 +14,13 @@ from fewshot_cli.policies import DEFAULT_BUDGET, POLICIES, Selection, default_bu
 from fewshot_cli.progress import Reporter
 from fewshot_cli.settings import Option
 from fewshot_cli.threads import MOST_THREADS
+from fewshot_cli.tracking import TRACKERS, known_trackers
 
 LARGEST_RATE = 1e30
 """Optimizers multiply and divide rates in float32, which ends at 3e38."""
 DATA, LAYERS = "Data and detector", "What trains"
 CHECK = "Estimate and threshold from the shots"
-SCHEDULE, SPEED = "Schedule and optimizer", "Speed and memory"
+SCHEDULE, SPEED, OUTPUT = "Schedule and optimizer", "Speed and memory", "Output"
 HINT = "See `fsod finetune --help`."
 
 
@@ -167,6 +168,17 @@ class FinetuneConfig(Variants):
         Literal["auto", "fp32", "bf16"],
         Option("Number format of cached features: fp32, bf16, or auto: as computed.", panel=SPEED),
     ] = "auto"
+    tracker: Annotated[
+        tuple[str, ...],
+        Option(
+            f"Experiment trackers that record losses, rates, mAP and sample images, separated by commas: "
+            f"{', '.join(TRACKERS)}. Each needs the extra of its name.",
+            panel=OUTPUT,
+            metavar="NAMES",
+            words=True,
+            check=known_trackers,
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         settings.validate(self, hint=HINT)
