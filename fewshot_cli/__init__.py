@@ -13,11 +13,14 @@ Everything in `__all__` is imported when it is first used, so importing the pack
 from __future__ import annotations
 
 from importlib import import_module
+from os import environ
 from typing import TYPE_CHECKING, Any
 
 from fewshot_cli.threads import limit_spinning
 
-limit_spinning()  # here, because OpenMP reads it when torch is imported
+# Both are here, because they are read when torch is imported.
+limit_spinning()
+environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # what Apple's GPUs lack runs on the CPU; torch says so once
 
 __version__ = "0.1.0"
 

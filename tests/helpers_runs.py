@@ -129,11 +129,11 @@ def start_fsod(*arguments: str | Path, **settings: Any) -> subprocess.Popen[str]
     )
 
 
-def browse(page: Path, shot: Path, height: int) -> Image.Image:
-    """What headless Chromium shows of the page in a window of that height, without a network."""
+def browse(page: Path, shot: Path, height: int, width: int = 1000) -> Image.Image:
+    """What headless Chromium shows of the page in a window of that size, without a network."""
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    command += [f"--window-size=1000,{height}", f"--screenshot={shot}", page.resolve().as_uri()]
+    command += [f"--window-size={width},{height}", f"--screenshot={shot}", page.resolve().as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     with Image.open(shot) as image:
-        assert (1000, height) == image.size
+        assert (width, height) == image.size
         return image.convert("RGB")

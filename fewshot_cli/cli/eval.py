@@ -41,7 +41,10 @@ def evaluate(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Device that computes: auto, cpu, cuda or cuda:N.", rich_help_panel=_SPEED)
+        str,
+        typer.Option(
+            help="Device that computes: auto, cpu, cuda, cuda:N or mps (Apple; untested).", rich_help_panel=_SPEED
+        ),
     ] = "auto",
     threads: Threads = None,
     precision: Annotated[

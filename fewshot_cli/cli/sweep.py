@@ -60,7 +60,7 @@ def sweep(
     options: Annotated[list[str] | None, _field("options", "--set")] = None,
     fetch_options: Annotated[list[str] | None, _field("fetch_options", "--fetch-set")] = None,
     eval_every: Annotated[int | None, _field("eval_every")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_RUNNING)] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_RUNNING)] = "auto",
     threads: Threads = None,
     jobs: Annotated[
         int | None,

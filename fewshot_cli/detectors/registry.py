@@ -69,6 +69,9 @@ DETECTORS: dict[str, DetectorSpec] = {
         DetectorSpec("yolox_nano", "YOLOX-Nano, 0.9 M parameters, for laptops", _YOLOX, 4, 5, 416),
         DetectorSpec("yolox_tiny", "YOLOX-Tiny, 5 M parameters", _YOLOX, 4, 5, 416),
         DetectorSpec("yolox_s", "YOLOX-S, 9 M parameters", _YOLOX, 4, 5, 640),
+        DetectorSpec("yolox_m", "YOLOX-M, 25 M parameters", _YOLOX, 4, 5, 640),
+        DetectorSpec("yolox_l", "YOLOX-L, 54 M parameters", _YOLOX, 4, 5, 640),
+        DetectorSpec("yolox_x", "YOLOX-X, 99 M parameters", _YOLOX, 4, 5, 640),
     )
 }
 

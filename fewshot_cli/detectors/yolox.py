@@ -1,4 +1,4 @@
-"""YOLOX nano, tiny and s as chains of layers: M = 4 (stem, conv, conv, predictor)."""
+"""YOLOX from nano to x as chains of layers: M = 4 (stem, conv, conv, predictor)."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ SIZES = {
     "yolox_nano": Size(depth=0.33, width=0.25, depthwise=True),
     "yolox_tiny": Size(depth=0.33, width=0.375),
     "yolox_s": Size(depth=0.33, width=0.5),
+    "yolox_m": Size(depth=0.67, width=0.75),
+    "yolox_l": Size(depth=1.0, width=1.0),
+    "yolox_x": Size(depth=1.33, width=1.25),
 }
 PIXEL_SCALE = 256.0
 """The first convolution gets pixels of 0 … 1, not of 0 … 255 as in its pretraining, and its weights are so much larger.
@@ -58,6 +61,24 @@ NECK = ("lateral_conv0", "C3_p4", "reduce_conv1", "C3_p3", "bu_conv2", "C3_n3", 
 
 RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
 """Where the authors publish their COCO weights, one `NAME.pth` per detector."""
+
+
+class ReleasedFile(NamedTuple):
+    """A file of the release: bytes, and the first digits of its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+RELEASED = {
+    "yolox_nano": ReleasedFile(7_694_953, "cd28f55fbbc1829f"),
+    "yolox_tiny": ReleasedFile(40_755_013, "9de513de589ac98b"),
+    "yolox_s": ReleasedFile(72_089_125, "f55ded7181e1b0c1"),
+    "yolox_m": ReleasedFile(203_114_461, "60076992b32da829"),
+    "yolox_l": ReleasedFile(434_357_141, "1e6b7fa624037537"),
+    "yolox_x": ReleasedFile(793_463_373, "5652330b6ae86004"),
+}
+"""The files also hold the optimizer's momentum, so they are twice as large as the weights."""
 
 
 def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Yolox:
@@ -94,7 +115,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     names: dict[tuple[int, ...], str] = {
         (size.channels(256), size.channels(256), 1, 1): name for name, size in SIZES.items()
     }
-    return names.get(tuple(stem.shape), "a larger YOLOX")
+    return names.get(tuple(stem.shape), "a YOLOX of another width")
 
 
 def base_classes(count: int) -> list[str]:
@@ -108,7 +129,15 @@ def _released(name: str, reporter: Reporter) -> Path:
     if path.exists():
         return path
     hint = f"Without a network give --weights FILE (a copy of {name}.pth) or --weights none."
-    return download(f"{RELEASE}/{name}.pth", path, reporter=reporter, hint=hint)
+    file = RELEASED[name]
+    return download(
+        f"{RELEASE}/{name}.pth",
+        path,
+        expected_size=file.size,
+        sha256_prefix=file.sha256,
+        reporter=reporter,
+        hint=hint,
+    )
 
 
 class Predictions(NamedTuple):

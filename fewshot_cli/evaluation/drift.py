@@ -17,7 +17,8 @@ def drift(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
         before, after: the layer's parameters by name, same names and shapes.
     """
     old, new = (
-        torch.cat([tensors[name].detach().flatten().double().cpu() for name in before]) for tensors in (before, after)
+        torch.cat([tensors[name].detach().flatten().cpu().double() for name in before])  # mps has no float64
+        for tensors in (before, after)
     )
     # Bit for bit the same is exactly no drift, which rounding would not give.
     if torch.equal(old, new):

@@ -53,19 +53,20 @@ def draw_boxes(
     results: Iterable[Mapping[str, Any]] = (),
     *,
     names: Mapping[int, str] | None = None,
+    threshold: float = SCORE_THRESHOLD,
     side: int = 256,
 ) -> Image.Image:
     """An image with its ground truth (green) and detections (orange), the best on top.
 
     Args:
         image: the file and its ground truth.
-        results: detections in COCO's results format, of any image; those of this one that reach SCORE_THRESHOLD are
-            drawn.
+        results: detections in COCO's results format, of any image; those of this one are drawn.
         names: category id → class name, written beside the score; none: the score alone.
+        threshold: detections with a lower score are left out.
         side: longer side of the drawing, pixels.
     """
     marks = [Mark(tuple(box)) for box in image.boxes.tolist()]
-    own = [found for found in results if found["image_id"] == image.id and found["score"] >= SCORE_THRESHOLD]
+    own = [found for found in results if found["image_id"] == image.id and found["score"] >= threshold]
     for found in sorted(own, key=lambda found: found["score"]):
         x, y, width, height = found["bbox"]
         text = f"{(names or {}).get(found['category_id'], '')} {found['score']:.2f}".strip()

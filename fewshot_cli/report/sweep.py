@@ -14,9 +14,10 @@ from fewshot_cli.evaluation.coco_metrics import evaluate
 from fewshot_cli.files import write_atomically, write_json, write_text
 from fewshot_cli.inference.drawing import SCORE_THRESHOLD
 from fewshot_cli.report.curves import draw_curves, draw_precision_recall
+from fewshot_cli.report.judging import Judged, judge
 from fewshot_cli.report.page import write_page
 from fewshot_cli.report.plots import figure_url
-from fewshot_cli.report.run import Judged, drawn, judge
+from fewshot_cli.report.run import drawn
 from fewshot_cli.report.table1 import (
     LEGEND,
     PAIRED,

@@ -14,12 +14,13 @@ from fewshot_cli.policies import DEFAULT_BUDGET, POLICIES, Selection, default_bu
 from fewshot_cli.progress import Reporter
 from fewshot_cli.settings import Option
 from fewshot_cli.threads import MOST_THREADS
+from fewshot_cli.tracking import TRACKERS, known_trackers
 
 LARGEST_RATE = 1e30
 """Optimizers multiply and divide rates in float32, which ends at 3e38."""
 DATA, LAYERS = "Data and detector", "What trains"
 CHECK = "Estimate and threshold from the shots"
-SCHEDULE, SPEED = "Schedule and optimizer", "Speed and memory"
+SCHEDULE, SPEED, OUTPUT = "Schedule and optimizer", "Speed and memory", "Output"
 HINT = "See `fsod finetune --help`."
 
 
@@ -140,7 +141,9 @@ class FinetuneConfig(Variants):
         int,
         Option("Random seed for augmentation, batch order and new weights.", panel=SCHEDULE, ge=0, le=LARGEST_SEED),
     ] = 0
-    device: Annotated[str, Option("Device that computes: auto, cpu, cuda or cuda:N.", panel=SPEED)] = "auto"
+    device: Annotated[
+        str, Option("Device that computes: auto, cpu, cuda, cuda:N or mps (Apple; untested).", panel=SPEED)
+    ] = "auto"
     threads: Annotated[
         int | None,
         Option("Threads that compute on the CPU; default: the free cores.", panel=SPEED, ge=1, le=MOST_THREADS),
@@ -165,6 +168,17 @@ class FinetuneConfig(Variants):
         Literal["auto", "fp32", "bf16"],
         Option("Number format of cached features: fp32, bf16, or auto: as computed.", panel=SPEED),
     ] = "auto"
+    tracker: Annotated[
+        tuple[str, ...],
+        Option(
+            f"Experiment trackers that record losses, rates, mAP and sample images, separated by commas: "
+            f"{', '.join(TRACKERS)}. Each needs the extra of its name.",
+            panel=OUTPUT,
+            metavar="NAMES",
+            words=True,
+            check=known_trackers,
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         settings.validate(self, hint=HINT)

@@ -9,6 +9,7 @@ runs/NAME/
   folds.json                    detections in the shots that each fold of a cross-validation left out
   result.json                   the summary that `--json` prints
   report.html                   the same to look at, with curves and images (`fsod finetune` writes it)
+  trackers.json                 only with `--tracker`: under which id each tracker knows the run
   state.pt                      only while unfinished: what `--resume` needs
 """
 

@@ -94,7 +94,7 @@ def sweep(
         jobs: processes at a time (engine local); default: 1, this process.
         address: of the cluster (engine ray); default: a cluster of this machine's own.
         share: cells with the same shots, detector and cut use the same cached features.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`, for every cell.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, for every cell.
         threads: CPU threads of all processes on this machine together; None: one for each free core.
         reporter: receives progress and remarks.
         options: further fields of SweepConfig: `policies`, `budgets`, `shots`, `seeds`, `detectors`, `weights`, …;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from fewshot_cli.datasets.store import Dataset, open_dataset
@@ -13,11 +14,13 @@ from fewshot_cli.errors import DataError
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.tracking import tracking
 from fewshot_cli.training.features import Features, FeatureStore, cache_features
 from fewshot_cli.training.fit import fit
 from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.prepare import prepare
 from fewshot_cli.training.record import Before, record
+from fewshot_cli.training.samples import sample_images
 
 Validate = Callable[[FinetuneConfig, Dataset, Features], dict[str, Any]]
 """The configuration, the data and its cached features → further keys of result.json."""
@@ -52,25 +55,29 @@ def finetune(
 
     prepared = prepare(config, data, reporter)
     before = Before(prepared.detector)
-    with clock.measures("features"):
-        cached = cache_features(
-            prepared, config, data, folder=run.folder, store=features or FeatureStore(), reporter=reporter
-        )
-    with clock.measures("training" if config.policy != "none" else None):
-        objective = DetectorLosses(prepared.detector, prepared.plan.cut)
-        progress = fit(
-            prepared,
-            cached,
-            objective,
-            config,
-            test=data.test,
-            run=run,
-            keep_state=validate is not None,
-            reporter=reporter,
-        )
-    with clock.measures("cross_validation" if validate else None):
-        validated = validate(config, data, cached) if validate else {}
-    return record(run, config, data, prepared, cached, progress, before, validated, clock.seconds())
+    with tracking(config.tracker, run.folder, config.to_json(), reporter) as trackers:
+        with clock.measures("features"):
+            cached = cache_features(
+                prepared, config, data, folder=run.folder, store=features or FeatureStore(), reporter=reporter
+            )
+        with clock.measures("training" if config.policy != "none" else None):
+            objective = DetectorLosses(prepared.detector, prepared.plan.cut)
+            progress = fit(
+                prepared,
+                cached,
+                objective,
+                config,
+                test=data.test,
+                run=run,
+                trackers=trackers,
+                keep_state=validate is not None,
+                reporter=reporter,
+            )
+        with clock.measures("cross_validation" if validate else None):
+            validated = validate(config, data, cached) if validate else {}
+        result = record(run, config, data, prepared, cached, progress, before, validated, clock.seconds())
+        trackers.show(partial(sample_images, prepared, cached, data), progress.iteration)
+    return result
 
 
 class Clock:

@@ -16,12 +16,13 @@ from fewshot_cli.progress import Reporter, Task
 from fewshot_cli.runs.checkpoint import load_tensors, save_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.tracking import Trackers
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import Objective
 from fewshot_cli.training.plan import learning_rates, trained_parameters
 from fewshot_cli.training.prepare import Prepared
-from fewshot_cli.training.schedule import batch_order
+from fewshot_cli.training.schedule import batch_order, learning_rate
 
 SAVE_EVERY = 50
 """Iterations between two saved states when nothing is measured in between."""
@@ -57,6 +58,7 @@ def fit(
     *,
     test: Split | None,
     run: Run,
+    trackers: Trackers,
     keep_state: bool = False,
     reporter: Reporter,
 ) -> Progress:
@@ -65,13 +67,14 @@ def fit(
     Args:
         test: the test set; None: nothing is measured.
         run: where metrics, the best checkpoint and the state are written; its saved state is continued.
+        trackers: get the losses and the rate of every step, and what is measured.
         keep_state: save the state after the last iteration too, because more is to come before the run is finished.
 
     Raises:
         DivergedError: a loss, a gradient or a parameter is not finite.
         CheckpointError, StorageError: the saved state is damaged, or the disk cannot be written.
     """
-    watch = _Watch(prepared, features, config, test, run, keep_state)
+    watch = _Watch(prepared, features, config, test, run, trackers, keep_state)
     if not trained_parameters(prepared.detector):
         watch.measure(0, {})
         return watch.progress
@@ -176,8 +179,10 @@ class _Watch:
         config: FinetuneConfig,
         test: Split | None,
         run: Run,
+        trackers: Trackers,
         keep_state: bool,
     ) -> None:
+        self.trackers = trackers
         self.prepared, self.features, self.config, self.test, self.run = prepared, features, config, test, run
         self.keep_state = keep_state
         self.progress = Progress()
@@ -197,6 +202,7 @@ class _Watch:
 
     def after_step(self, done: int, losses: dict[str, float], optimizer: torch.optim.Optimizer, task: Task) -> None:
         self.progress.iteration = done
+        self._track_step(done, losses)
         last = done == self.config.iterations
         every = self.config.eval_every
         if last or (every and done % every == 0):
@@ -216,10 +222,17 @@ class _Watch:
         if self.test is not None:
             metrics = self._measure_test(self.test)
             record |= {"ap": metrics.ap, **metrics.to_json()}
+            measured = {f"test/{name}": value for name, value in metrics.numbers.items() if value is not None}
+            self.trackers.log(measured, done)
             if before is None or metrics.ap > before["ap"]:
                 self._save_best(done)
         self.progress.records.append(record)
         self.run.write_metrics(self.progress.records)
+
+    def _track_step(self, done: int, losses: dict[str, float]) -> None:
+        rate = learning_rate(done - 1, self.config.iterations, self.config.lr, self.config.warmup)
+        values = {f"train/{name}": value for name, value in losses.items()}
+        self.trackers.log({**values, "train/learning_rate": rate}, done)
 
     def _measure_test(self, test: Split) -> Metrics:
         assert self.features.test is not None  # cached for every data set with a test set

@@ -19,6 +19,7 @@ from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig, select_layers, with_budget
 from fewshot_cli.runs.folder import DEFAULT_ROOT, Run, load_run, new_run
 from fewshot_cli.threads import choose_threads, use_threads
+from fewshot_cli.tracking import check_installed
 
 if TYPE_CHECKING:
     from fewshot_cli.training.features import FeatureStore
@@ -47,7 +48,8 @@ def finetune(
         the finished run; `run.result` holds what was measured.
 
     Raises:
-        ConfigError, PolicyError: an unknown option, a wrong value, or a budget that the head does not have.
+        ConfigError, PolicyError: an unknown option, a wrong value, a tracker that is not installed, or a
+            budget that the head does not have.
         DataError: no data set, or one that cannot be used.
         ModelError, CheckpointError, NetworkError: the detector or its weights cannot be had.
         DivergedError: a loss is not finite; what was saved before stays.
@@ -105,6 +107,7 @@ def configure(
     # Wrong options are reported before a data set is looked for.
     given = FinetuneConfig.from_json({**options, "data": str(data or ""), "detector": detector or ""})
     get_policy(given.policy)
+    check_installed(given.tracker)
     if detector:
         get_spec(detector)
     if data is None:

@@ -16,10 +16,11 @@ import torch
 from helpers_runs import browse, fsod, metrics_of, needs_browser
 from PIL import Image
 
-from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.detectors.device import forget_peak_memory, peak_memory
 from fewshot_cli.evaluation.drift import drift
-from fewshot_cli.report.run import f1_of, write_run_report
+from fewshot_cli.inference.drawing import as_data_url
+from fewshot_cli.report.mistakes import SIDE
+from fewshot_cli.report.run import LARGE, SHOWN_MISTAKES, SHOWN_SHOTS, SHOWN_TESTS, write_run_report
 from fewshot_cli.runs.folder import Run
 
 
@@ -97,42 +98,6 @@ def test_drift_is_one_minus_the_cosine() -> None:
     assert pytest.approx(1 - abs(u @ v) / np.linalg.norm(u) / np.linalg.norm(v)) == drift(old, new)
 
 
-def image_of(*boxes: tuple[float, float, float, float], crowd: bool = False) -> ImageRecord:
-    count = len(boxes)
-    return ImageRecord(
-        id=1,
-        path=Path("x.jpg"),
-        width=100,
-        height=100,
-        boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
-        labels=np.zeros(count, dtype=np.int64),
-        crowd=np.full(count, crowd),
-    )
-
-
-def found(x: float, y: float, width: float, height: float, score: float = 0.9, category: int = 1) -> dict:
-    return {"image_id": 1, "category_id": category, "bbox": [x, y, width, height], "score": score}
-
-
-A, B = (10.0, 10.0, 30.0, 30.0), (50.0, 50.0, 90.0, 80.0)
-
-
-def test_an_image_is_judged_by_f1() -> None:
-    """An object counts once; a second detection of it is wrong; crowds do not count."""
-    for image, results, f1 in [
-        (image_of(), [], 1.0),
-        (image_of(A), [], 0.0),
-        (image_of(), [found(0, 0, 5, 5)], 0.0),
-        (image_of(A), [found(10, 10, 20, 20)], 1.0),
-        (image_of(A), [found(10, 10, 20, 20, category=2)], 0.0),
-        (image_of(A), [found(10, 10, 20, 20), found(11, 10, 20, 20, 0.5)], 2 / 3),
-        (image_of(A, B), [found(50, 50, 40, 30)], 2 / 3),
-        (image_of(A), [found(20, 10, 20, 20)], 0.0),
-        (image_of(A, crowd=True), [], 1.0),
-    ]:
-        assert f1 == pytest.approx(f1_of(image, results, (1,))), (image, results)
-
-
 def test_finetune_writes_the_page_unless_told_not_to(shapes: Path, tmp_path: Path) -> None:
     """`--no-report` leaves it out; --resume of the finished run adds it."""
     words = ["--data", shapes, "--weights", "none", "--image-size", "64", "--budget", "2", "--iterations", "1"]
@@ -151,3 +116,76 @@ def test_a_browser_shows_the_page(run: Run, tmp_path: Path) -> None:
     pixels = np.asarray(browse(run.report_file, tmp_path / "page.png", 1600).convert("L"))
     for top in range(0, 1600, 400):
         assert pixels[top : top + 400].std() > 5, top
+
+
+def rewritten(run: Run, folder: Path, **changes: object) -> str:
+    """The page of a copy of the run whose result says something else."""
+    copy = Run(folder / "rewritten")
+    shutil.copytree(run.folder, copy.folder)
+    copy.result_file.write_text(json.dumps({**run.read_result(), **changes}))
+    return write_run_report(copy).read_text("utf-8")
+
+
+def strip_of(page: str, title: str) -> str:
+    """The part of the page under that heading, up to the next one; empty if there is none."""
+    found = re.search(rf"<h2>{title} \(\d+\)</h2>(.*?)<h2>", page, flags=re.DOTALL)
+    return found.group(1) if found else ""
+
+
+def test_thresholds_decide_what_is_a_mistake(run: Run, tmp_path: Path) -> None:
+    """At a threshold of 0 every wrong detection is shown, at most twelve; at 1 no detection counts, all is missed."""
+    all_count = rewritten(run, tmp_path / "low", thresholds={"square": 0.0, "disc": 0.0})
+    strip = strip_of(all_count, "False positives")
+    assert (12, 12) == (strip.count("<img"), strip.count("<figcaption"))
+    assert "the 12 with the highest scores" in strip and "score of at least 0.00" in strip
+    scores = [float(score) for score in re.findall(r"<figcaption>\w+ ([\d.]+)<", strip)]
+    assert sorted(scores, reverse=True) == scores
+    none_count = rewritten(run, tmp_path / "high", thresholds={"square": 1.0, "disc": 0.99999})
+    assert "" == strip_of(none_count, "False positives")
+    missed = strip_of(none_count, "Missed objects")
+    assert "<h2>Missed objects (9)</h2>" in none_count and 9 == missed.count("<img")  # six squares, three discs
+    assert "score of at least 1.00 (square), 1.00 (disc)" in missed
+
+
+def test_without_thresholds_the_usual_score_counts(run: Run, page: str, tmp_path: Path) -> None:
+    """Runs from before cross-validation have none in their result."""
+    assert "detections with a score of at least 0.30" in page
+    assert page == rewritten(run, tmp_path, thresholds={"square": 0.3, "disc": 0.3})
+
+
+def test_images_are_enlarged_without_a_script(page: str) -> None:
+    """Every image is in a `summary`, which the keyboard opens too, and says what it is."""
+    images = re.findall(
+        r'<details class="zoom"><summary[^>]*><img src="data:[^"]+" alt="([^"]+)"></summary></details>', page
+    )
+    assert page.count("<img") == len(images)
+    assert all(images)
+
+
+def test_the_page_has_a_few_megabytes_at_most(page: str) -> None:
+    """Also with all images that it may show: noise of their size is the worst case for JPEG."""
+    images = SHOWN_SHOTS + 2 * SHOWN_TESTS
+    noise = as_data_url(Image.effect_noise((LARGE, LARGE), 60).convert("RGB"))
+    crop = as_data_url(Image.effect_noise((SIDE, SIDE), 60).convert("RGB"))
+    assert len(noise) * images + len(crop) * 2 * SHOWN_MISTAKES < 10_000_000
+    assert len(page) < 1_000_000
+
+
+@needs_browser
+def test_an_open_image_covers_the_page(run: Run, page: str, tmp_path: Path) -> None:
+    """Dark around it, the image in the middle, as wide or as high as the window allows."""
+    (tmp_path / "open.html").write_text(page.replace('class="zoom"', 'class="zoom" open', 1))
+    pixels = np.asarray(browse(tmp_path / "open.html", tmp_path / "open.png", 600).convert("L"))
+    assert pixels[:, 2].max() < 60
+    assert pixels[100:500, 200:800].mean() > 100
+
+
+@needs_browser
+def test_the_page_is_no_wider_than_a_phone(run: Run, page: str, tmp_path: Path) -> None:
+    """At 390 pixels nothing sticks out: tables and strips scroll inside their boxes."""
+    verdict = "<script>if (document.documentElement.scrollWidth <= innerWidth) document.body.textContent = ''</script>"
+    wide = page.replace("</body>", "<div style='width: 600px'>too wide</div></body>")
+    for name, text, blank in (("page", page, True), ("wide", wide, False)):
+        (tmp_path / f"{name}.html").write_text(text.replace("</body>", f"{verdict}</body>"))
+        pixels = np.asarray(browse(tmp_path / f"{name}.html", tmp_path / f"{name}.png", 700, 390).convert("L"))
+        assert blank == (pixels.std() == 0), name
