@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from fewshot_cli.errors import StorageError
-from fewshot_cli.files import make_folder, sha256_of, storage_errors, write_atomically, write_json, write_text
+from fewshot_cli.files import (
+    claim_folder,
+    make_folder,
+    sha256_of,
+    storage_errors,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -181,3 +189,9 @@ def test_a_checksum_is_that_of_all_bytes(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     assert hashlib.sha256(content).hexdigest() == sha256_of(tmp_path / "large")
     assert hashlib.sha256().hexdigest() == sha256_of(tmp_path / "empty")
+
+
+def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
+    """The second call gets a number; a file in the way counts as taken."""
+    (tmp_path / "out-2").touch()
+    assert ["out", "out-3", "out-4"] == [claim_folder(tmp_path, "out").name for _ in range(3)]

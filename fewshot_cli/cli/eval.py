@@ -18,7 +18,10 @@ _SPEED = "Speed and memory"
 
 def evaluate(
     run: Annotated[
-        Path | None, typer.Argument(help="A run's folder; default: the run finished last under ./runs.")
+        Path | None,
+        typer.Argument(
+            help="A run's folder, a checkpoint or a weights file; default: the run finished last under ./runs."
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Data set (its test split) or one split; default: what the run was made from.")

@@ -198,3 +198,12 @@ def test_a_data_set_that_is_gone_is_an_error(shapes: Path, tmp_path: Path) -> No
     shutil.rmtree(gone)
     result = fsod("eval", run.folder)
     assert 3 == result.exit_code and f"{gone} does not exist" in result.stderr
+
+
+def test_a_file_is_measured_like_its_run(trained: Run, shapes: Path) -> None:
+    """A checkpoint alone gives the numbers of the run; it does not say on what, so --data is needed."""
+    found = answer("eval", trained.checkpoint, "--data", shapes)
+    assert trained.read_result()["metrics"]["numbers"] == found["numbers"]
+    assert str(trained.checkpoint) == found["measured"]
+    result = fsod("eval", trained.checkpoint)
+    assert 2 == result.exit_code and "needs --data" in result.stderr and "hint:" in result.stderr
