@@ -166,7 +166,7 @@ class Detector(nn.Module, ABC):
         """(B, 3, S, S) uint8 RGB → what the first layer was trained on."""
 
     def candidates(self, outputs: Activations) -> tuple[Candidates, ...]:
-        """Outputs → every box that the head proposes; of several heads beside each other, each one's, in label order.
+        """Outputs → every box that the head proposes; with several heads beside each other, one entry each.
 
         What `fsod export` writes. A detector that cannot say it defines `decode` instead, and cannot be exported.
         """

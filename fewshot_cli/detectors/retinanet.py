@@ -236,7 +236,7 @@ class RetinaNetDetector(Detector):
     def _boxes(self, offsets: Tensor, anchors: Tensor) -> Tensor:
         """(B, A, 4) offsets from (A, 4) anchors → (B, A, 4) boxes in canvas pixels."""
         coder = self.network.box_coder
-        boxes = coder.decode_single(offsets.flatten(0, 1), anchors.repeat(len(offsets), 1))
+        boxes = coder.decode_single(offsets.flatten(0, 1), anchors.repeat(offsets.shape[0], 1))
         return clip_boxes_to_image(boxes, self._canvas_size).unflatten(0, (-1, len(anchors)))
 
     def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:

@@ -47,51 +47,51 @@ class Candidates(NamedTuple):
 
     boxes: (B, A, 4) float32, xyxy, canvas pixels; scores: (B, A, K) float32, 0 … 1, one column a class;
     groups: numbers of consecutive boxes, A in sum, from each of which the best candidates are taken (levels);
-    suppression: what follows.
+    suppression: what follows; labels: (K,) int64, the detector's label of each column, -1 for a class whose detections
+    are left out in the end; None: the columns are the labels.
     """
 
     boxes: Tensor
     scores: Tensor
     groups: Sequence[int]
     suppression: Suppression
+    labels: Tensor | None = None
 
 
 def suppress(heads: Sequence[Candidates]) -> list[Detections]:
-    """The detections in each canvas, canvas pixels, best first.
-
-    Each head is suppressed alone; labels count the columns of all heads side by side.
-    """
-    found, first = [], 0
-    for head in heads:
-        images = zip(head.boxes, head.scores, strict=True)
-        found.append([_shifted(_suppress_image(*image, head), first) for image in images])
-        first += head.scores.shape[2]
+    """The detections in each canvas, canvas pixels, best first; each head is suppressed alone."""
+    found = [[_suppress_image(*image, head) for image in zip(head.boxes, head.scores, strict=True)] for head in heads]
     return [_joined(image) for image in zip(*found, strict=True)]
 
 
-def _shifted(found: Detections, first: int) -> Detections:
-    return found._replace(labels=found.labels + first)
+def _suppress_image(boxes: Tensor, scores: Tensor, head: Candidates) -> Detections:
+    rule, groups = head.suppression, list(head.groups)
+    best = [_best(*group, rule) for group in zip(boxes.split(groups), scores.split(groups), strict=True)]
+    boxes, scores, columns = (torch.cat(parts) for parts in zip(*best, strict=True))
+    kept = batched_nms(boxes, scores, columns, rule.iou)[: rule.detections]
+    return _labelled(Detections(boxes[kept], scores[kept], columns[kept]), head.labels)
+
+
+def _best(boxes: Tensor, scores: Tensor, rule: Suppression) -> Detections:
+    """(A, 4) boxes and (A, K) scores → the best pairs of box and column."""
+    rows, columns = (scores > rule.min_score).nonzero(as_tuple=True)
+    best = scores[rows, columns].topk(min(rule.candidates, len(rows))).indices
+    rows, columns = rows[best], columns[best]
+    return Detections(boxes[rows], scores[rows, columns], columns)
+
+
+def _labelled(found: Detections, labels: Tensor | None) -> Detections:
+    """Columns → the detector's labels."""
+    if labels is None:
+        return found
+    own = labels[found.labels]
+    return Detections(found.boxes[own >= 0], found.scores[own >= 0], own[own >= 0])
 
 
 def _joined(heads: Sequence[Detections]) -> Detections:
+    """The detections of all heads in one image."""
     if len(heads) == 1:
         return heads[0]
     boxes, scores, labels = (torch.cat(parts) for parts in zip(*heads, strict=True))
     order = scores.argsort(descending=True, stable=True)
     return Detections(boxes[order], scores[order], labels[order])
-
-
-def _suppress_image(boxes: Tensor, scores: Tensor, found: Candidates) -> Detections:
-    rule, groups = found.suppression, list(found.groups)
-    best = [_best(*group, rule) for group in zip(boxes.split(groups), scores.split(groups), strict=True)]
-    boxes, scores, labels = (torch.cat(parts) for parts in zip(*best, strict=True))
-    kept = batched_nms(boxes, scores, labels, rule.iou)[: rule.detections]
-    return Detections(boxes[kept], scores[kept], labels[kept])
-
-
-def _best(boxes: Tensor, scores: Tensor, rule: Suppression) -> Detections:
-    """(A, 4) boxes and (A, K) scores → the best pairs of box and class."""
-    rows, labels = (scores > rule.min_score).nonzero(as_tuple=True)
-    best = scores[rows, labels].topk(min(rule.candidates, len(rows))).indices
-    rows, labels = rows[best], labels[best]
-    return Detections(boxes[rows], scores[rows, labels], labels)
