@@ -2,7 +2,7 @@
 
     python examples/onnx_predict.py model.onnx photo.jpg …
 
-Prints a line a detection: image, class, score, and the corners x1 y1 x2 y2 in pixels.
+Prints a line a detection, tabs between: image, class, score, and the corners x1 y1 x2 y2 in pixels.
 """
 
 import json
@@ -23,4 +23,4 @@ for path in sys.argv[2:]:
     for box, score, label in zip(*session.run(["boxes", "scores", "labels"], {"images": pixels}), strict=True):
         name = about["classes"][label]
         if score >= about["thresholds"].get(name, 0.3):
-            print(path, name, f"{score:.3f}", *(box / scale).round(1))
+            print(path, name, f"{score:.3f}", *(box / scale).round(1), sep="\t")

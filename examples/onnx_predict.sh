@@ -5,5 +5,5 @@
 set -eu
 run=$1
 shift
-python -m fewshot_cli export "$run" --out model.onnx --quiet
-python "$(dirname "$0")/onnx_predict.py" model.onnx "$@" | awk '{ count[$(NF - 5)]++ } END { for (name in count) print name, count[name] }'
+python -m fewshot_cli export "$run" --out model.onnx --quiet >&2
+python "$(dirname "$0")/onnx_predict.py" model.onnx "$@" | cut -f 2 | sort | uniq -c
