@@ -230,7 +230,7 @@ class RetinaNetDetector(Detector):
         classes, offsets = self._flat(outputs)
         anchors = self._anchors(outputs)
         boxes = [self._boxes(level, around) for level, around in zip(offsets, anchors, strict=True)]
-        scores = torch.cat(classes, dim=1).sigmoid()
+        scores = torch.cat(classes, dim=1).sigmoid_()  # in place: a batch of them is large
         return (Candidates(torch.cat(boxes, dim=1), scores, [len(level) for level in anchors], SUPPRESSION),)
 
     def _boxes(self, offsets: Tensor, anchors: Tensor) -> Tensor:

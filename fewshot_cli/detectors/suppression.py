@@ -74,10 +74,11 @@ def _suppress_image(boxes: Tensor, scores: Tensor, head: Candidates) -> Detectio
 
 def _best(boxes: Tensor, scores: Tensor, rule: Suppression) -> Detections:
     """(A, 4) boxes and (A, K) scores → the best pairs of box and column."""
-    rows, columns = (scores > rule.min_score).nonzero(as_tuple=True)
-    best = scores[rows, columns].topk(min(rule.candidates, len(rows))).indices
-    rows, columns = rows[best], columns[best]
-    return Detections(boxes[rows], scores[rows, columns], columns)
+    flat = scores.flatten()
+    pairs = (flat > rule.min_score).nonzero()[:, 0]
+    pairs = pairs[flat[pairs].topk(min(rule.candidates, len(pairs))).indices]
+    rows, columns = pairs.div(scores.shape[1], rounding_mode="floor"), pairs % scores.shape[1]
+    return Detections(boxes[rows], flat[pairs], columns)
 
 
 def _labelled(found: Detections, labels: Tensor | None) -> Detections:
