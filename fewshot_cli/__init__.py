@@ -27,6 +27,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "augment": "fewshot_cli.verbs.augment",
     "evaluate": "fewshot_cli.verbs.evaluate",
+    "export": "fewshot_cli.verbs.export",
     "fetch": "fewshot_cli.verbs.fetch",
     "finetune": "fewshot_cli.verbs.finetune",
     "load_run": "fewshot_cli.runs.folder",
@@ -50,6 +51,7 @@ __all__ = [
     "UsageError",
     "augment",
     "evaluate",
+    "export",
     "fetch",
     "finetune",
     "load_run",
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from fewshot_cli.sweeps.run import sweep
     from fewshot_cli.verbs.augment import augment
     from fewshot_cli.verbs.evaluate import evaluate
+    from fewshot_cli.verbs.export import export
     from fewshot_cli.verbs.fetch import fetch
     from fewshot_cli.verbs.finetune import finetune
     from fewshot_cli.verbs.predict import predict

@@ -15,7 +15,7 @@ from helpers_runs import REPOSITORY, TINY
 
 import fewshot_cli
 
-FUNCTIONS = ["augment", "evaluate", "fetch", "finetune", "load_run", "open_dataset", "predict", "sweep"]
+FUNCTIONS = ["augment", "evaluate", "export", "fetch", "finetune", "load_run", "open_dataset", "predict", "sweep"]
 ERRORS = [
     "CheckpointError", "ConfigError", "DataError", "DatasetError", "DivergedError", "FsodError", "ModelError",
     "NetworkError", "PolicyError", "StorageError", "UsageError",

@@ -26,6 +26,7 @@ COMMANDS = {
     "finetune": Command("finetune", "finetune", "Train the layers that a policy chooses."),
     "eval": Command("eval", "evaluate", "Evaluate a run or a pretrained detector."),
     "predict": Command("predict", "predict", "Detect objects in images, folders and videos."),
+    "export": Command("export", "export", "Write a detector as one ONNX or weights file."),
     "inspect-layers": Command("inspect_layers", "inspect_layers", "Show a detector's layers and what would train."),
     "sweep": Command("sweep", "sweep", "Fine-tune over a grid of policies, budgets and seeds."),
     "demo": Command("demo", "demo", "Adapt an embedded detector to a new class, offline."),

@@ -22,6 +22,8 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from fewshot_cli.detectors.predictors import ClassInit, ClassPredictor, with_classes
+from fewshot_cli.detectors.suppression import Candidates, Detections, suppress
+from fewshot_cli.errors import ModelError
 
 PARTS = ("backbone", "neck", "proposals", "head")
 """What a layer can be part of. A plan trains each part by a rule of its own (`policies.Selection`):
@@ -107,17 +109,6 @@ class Target(NamedTuple):
     labels: Tensor
 
 
-class Detections(NamedTuple):
-    """The detections in one image, best first.
-
-    boxes: (N, 4) float32, xyxy, pixels of the original image; scores: (N,) in 0 … 1; labels: (N,) int64.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-
-
 class Canvas(NamedTuple):
     """An image resized into the detector's fixed square, top-left, padded.
 
@@ -142,8 +133,9 @@ class Detector(nn.Module, ABC):
     """A detector that can be run in parts.
 
     A subclass holds its modules under `network` and sets `layers = self.make_layers()` in its constructor. It defines
-    `make_layers`, `predictors`, `normalize`, `decode`, and either `loss` (one-stage) or `losses` (targets take part in
-    the forward pass). Where the defaults do not fit, it overrides `prepare`, `parameter_groups` and `input_order`.
+    `make_layers`, `predictors`, `normalize`, either `candidates` or `decode`, and either `loss` (one-stage) or `losses`
+    (targets take part in the forward pass). Where the defaults do not fit, it overrides `prepare`, `parameter_groups`
+    and `input_order`.
     """
 
     layers: tuple[Layer, ...]
@@ -180,9 +172,12 @@ class Detector(nn.Module, ABC):
     def normalize(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 RGB → what the first layer was trained on."""
 
-    @abstractmethod
-    def decode(self, outputs: Activations) -> list[Detections]:
-        """Outputs → detections per canvas, in **canvas** pixels, after NMS, at most 100 each, best first."""
+    def candidates(self, outputs: Activations) -> tuple[Candidates, ...]:
+        """Outputs → every box that the head proposes; with several heads beside each other, one entry each.
+
+        What `fsod export` writes. A detector that cannot say it defines `decode` instead, and cannot be exported.
+        """
+        raise ModelError(f"{self.name} has no fixed number of candidates", hint="Its detections come from `decode`.")
 
     def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Named scalar losses of a batch of float32 outputs; their sum is what training minimises.
@@ -192,6 +187,10 @@ class Detector(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} defines neither loss nor losses")
 
     # What follows from it, and can be overridden.
+
+    def decode(self, outputs: Activations) -> list[Detections]:
+        """Outputs → detections per canvas, in **canvas** pixels, after NMS, at most 100 each, best first."""
+        return suppress(self.candidates(outputs))
 
     def prepare(self, pixels: Tensor, valid: Tensor) -> Activations:
         """The input of the chain → the input of its first layer, which is normalised pixels by default.

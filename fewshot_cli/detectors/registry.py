@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from fewshot_cli.detectors.exported import DetectorInfo, check_detector, fill, read_info
 from fewshot_cli.errors import ConfigError, ModelError, closest
 from fewshot_cli.policies import Selection, select
 from fewshot_cli.progress import Reporter, SilentReporter
@@ -114,8 +115,10 @@ def build_detector(
 
     Args:
         name: a name in DETECTORS.
-        weights: `default` (COCO), `imagenet` (backbone only), `none` (random), or a .pth, .pt or .safetensors file.
-        image_size: side of the square canvas, a multiple of 32 from 64 to 2048 pixels; default: the detector's own.
+        weights: `default` (COCO), `imagenet` (backbone only), `none` (random), or a .pth, .pt or .safetensors file; one
+            of `fsod export --format weights` brings its own classes and image size.
+        image_size: side of the square canvas, a multiple of 32 from 64 to 2048 pixels; default: the file's, else the
+            detector's own.
         seed: of the weights that are drawn at random; the caller's random state is left as it was.
         reporter: shows the progress of downloads.
 
@@ -126,14 +129,28 @@ def build_detector(
         NetworkError: the weights could not be downloaded.
     """
     spec = get_spec(name)
-    size = _checked_size(spec.image_size if image_size is None else image_size)
+    info = None if weights in WEIGHT_NAMES else read_info(weights)
+    if info is not None:
+        check_detector(weights, info, name)
+    own_size = spec.image_size if info is None else info.image_size
+    size = _checked_size(own_size if image_size is None else image_size)
     if weights == "imagenet" and not spec.has_imagenet:
         able = [other.name for other in DETECTORS.values() if other.has_imagenet]
         raise ModelError(
             f"{name} has no ImageNet weights for its backbone",
             hint=f"Give --weights default, none or a file; {', '.join(able)} can start from imagenet.",
         )
+    if info is not None:
+        return _exported(spec, size, Path(weights), info)
     return _build(spec, size, str(weights), seed, reporter or SilentReporter())
+
+
+def _exported(spec: DetectorSpec, image_size: int, path: Path, info: DetectorInfo) -> Detector:
+    from fewshot_cli.detectors.weights import read_weights
+
+    detector = _build(spec, image_size, "none", 0, SilentReporter())
+    fill(detector, read_weights(path), info, what=f"{spec.name} from {path}")
+    return detector
 
 
 def _build(spec: DetectorSpec, image_size: int, weights: str, seed: int, reporter: Reporter) -> Detector:

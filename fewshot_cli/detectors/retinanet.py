@@ -25,9 +25,11 @@ from torchvision.models.detection import (
 )
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import clip_boxes_to_image
 
-from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Target
+from fewshot_cli.detectors.chain import Activations, Detector, Layer, Target
 from fewshot_cli.detectors.predictors import ClassInit, ClassPredictor, class_names
+from fewshot_cli.detectors.suppression import Candidates, Suppression
 from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.download import download
 from fewshot_cli.errors import ModelError, closest
@@ -35,8 +37,8 @@ from fewshot_cli.files import sha256_of
 from fewshot_cli.progress import Reporter
 
 COCO_CLASSES = 91  # torchvision counts the background (index 0) and the holes in COCO's numbering
-SCORE_THRESHOLD = 0.001  # AP ranks all detections: torchvision's 0.05 would cut the tail of the recall curve
-MAX_DETECTIONS = 100  # COCO counts no more than that per image
+# torchvision's own, but for the floor: AP ranks all detections, and 0.05 would cut the tail of the recall curve.
+SUPPRESSION = Suppression(min_score=0.001, candidates=1000, iou=0.5, detections=100)
 LEVELS = 5
 CHANNELS = 256  # of neck and towers
 
@@ -115,8 +117,6 @@ def _assemble(name: str, variant: _Variant, num_classes: int, image_size: int) -
         weights=None,
         weights_backbone=None,
         num_classes=num_classes,
-        score_thresh=SCORE_THRESHOLD,
-        detections_per_img=MAX_DETECTIONS,
     )
     return RetinaNetDetector(name, network, _class_names(variant, num_classes), image_size)
 
@@ -225,16 +225,19 @@ class RetinaNetDetector(Detector):
         head_outputs = {"cls_logits": torch.cat(classes, dim=1), "bbox_regression": torch.cat(boxes, dim=1)}
         return cast("dict[str, Tensor]", self.network.compute_loss(wanted, head_outputs, anchors))
 
-    def decode(self, outputs: Activations) -> list[Detections]:
-        """Outputs → at most 100 detections per canvas, canvas pixels, score above 0.001, best first."""
-        classes, boxes = self._flat(outputs)
-        count = len(classes[0])
-        found = self.network.postprocess_detections(
-            {"cls_logits": classes, "bbox_regression": boxes},
-            [self._anchors(outputs)] * count,
-            [self._canvas_size] * count,
-        )
-        return [Detections(image["boxes"], image["scores"], image["labels"]) for image in found]
+    def candidates(self, outputs: Activations) -> tuple[Candidates, ...]:
+        """The boxes of all anchors, clipped to the canvas; each level is a group."""
+        classes, offsets = self._flat(outputs)
+        anchors = self._anchors(outputs)
+        boxes = [self._boxes(level, around) for level, around in zip(offsets, anchors, strict=True)]
+        scores = torch.cat(classes, dim=1).sigmoid_()  # in place: a batch of them is large
+        return (Candidates(torch.cat(boxes, dim=1), scores, [len(level) for level in anchors], SUPPRESSION),)
+
+    def _boxes(self, offsets: Tensor, anchors: Tensor) -> Tensor:
+        """(B, A, 4) offsets from (A, 4) anchors → (B, A, 4) boxes in canvas pixels."""
+        coder = self.network.box_coder
+        boxes = coder.decode_single(offsets.flatten(0, 1), anchors.repeat(offsets.shape[0], 1))
+        return clip_boxes_to_image(boxes, self._canvas_size).unflatten(0, (-1, len(anchors)))
 
     def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:
         """As in any detector; torchvision's head also stores the number of classes."""
@@ -318,7 +321,8 @@ class RetinaNetDetector(Detector):
 
     def _anchors(self, outputs: Activations) -> list[Tensor]:
         """Per level (H·W·A, 4) float32, xyxy, canvas pixels; made once per grid and device."""
-        grid = tuple(tuple(level.shape[-2:]) for level in outputs[:LEVELS])
+        # Plain integers, also where an exporter traces them: the grid is that of the canvas, whatever the batch.
+        grid = tuple(tuple(map(int, level.shape[-2:])) for level in outputs[:LEVELS])
         key = (grid, outputs[0].device)
         if key not in self._anchors_of:
             self._anchors_of[key] = self._made_anchors(grid, outputs[0].device)

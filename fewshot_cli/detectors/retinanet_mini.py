@@ -19,8 +19,6 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from fewshot_cli.detectors.predictors import class_names
 from fewshot_cli.detectors.retinanet import (
-    MAX_DETECTIONS,
-    SCORE_THRESHOLD,
     RetinaNetDetector,
     count_classes,
     is_retinanet,
@@ -88,8 +86,6 @@ def make_network(num_classes: int) -> RetinaNet:
         num_classes,
         anchor_generator=anchors,
         head=head,
-        score_thresh=SCORE_THRESHOLD,
-        detections_per_img=MAX_DETECTIONS,
     )
 
 

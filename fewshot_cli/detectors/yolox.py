@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
-from torchvision.ops import batched_nms
 
 from fewshot_cli.detectors import simota
 from fewshot_cli.detectors.chain import (
     Activations,
-    Detections,
     Detector,
     Layer,
     ParameterGroup,
@@ -25,6 +23,7 @@ from fewshot_cli.detectors.chain import (
     Target,
 )
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names, start_rare
+from fewshot_cli.detectors.suppression import Candidates, Suppression
 from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.detectors.yolox_network import STRIDES, CSPStage, Size, YoloxNetwork
 from fewshot_cli.download import cache_folder, download
@@ -46,12 +45,8 @@ convolution hundreds of times as much as the others', and its gradient would dom
 of two, so that no bit of the outputs changes.
 """
 BOX_LOSS_WEIGHT = 5.0
-NMS_IOU = 0.65
-MIN_SCORE = 0.001
-"""mAP integrates over the whole precision–recall curve, so its low-score tail is kept."""
-CANDIDATES = 1000
-"""Pairs of cell and class of an image that go into non-maximum suppression."""
-MAX_DETECTIONS = 100
+# mAP integrates over the whole precision–recall curve, so its low-score tail is kept.
+SUPPRESSION = Suppression(min_score=0.001, candidates=1000, iou=0.65, detections=100)
 LEVELS = len(STRIDES)
 COCO_CLASSES = 80
 SMALL_OBJECTS = SmallObjects(side=64, lr=2.0)
@@ -267,10 +262,11 @@ class Yolox(Detector):
             "class": class_loss / count,
         }
 
-    def decode(self, outputs: Activations) -> list[Detections]:
+    def candidates(self, outputs: Activations) -> tuple[Candidates, ...]:
+        """The boxes of all cells, in one group."""
         found = self.predictions(tuple(maps.float() for maps in outputs))
         scores = found.classes.sigmoid() * found.objectness.sigmoid()
-        return [_suppress(*image) for image in zip(found.boxes, scores, strict=True)]
+        return (Candidates(found.boxes, scores, [len(found.strides)], SUPPRESSION),)
 
 
 def _per_level(*lists: str) -> list[str]:
@@ -312,13 +308,3 @@ def _paired_iou(first: Tensor, second: Tensor) -> Tensor:
     intersection = overlap.clamp(min=0).prod(dim=1)
     areas = (first[:, 2:] - first[:, :2]).prod(dim=1) + (second[:, 2:] - second[:, :2]).prod(dim=1)
     return intersection / (areas - intersection + 1e-16)
-
-
-def _suppress(boxes: Tensor, scores: Tensor) -> Detections:
-    """(A, 4) boxes and (A, K) scores of one image → its best pairs of cell and class after non-maximum suppression."""
-    cells, labels = (scores > MIN_SCORE).nonzero(as_tuple=True)
-    best = scores[cells, labels].topk(min(CANDIDATES, len(cells))).indices
-    cells, labels = cells[best], labels[best]
-    boxes, scores = boxes[cells], scores[cells, labels]
-    kept = batched_nms(boxes, scores, labels, NMS_IOU)[:MAX_DETECTIONS]
-    return Detections(boxes[kept], scores[kept], labels[kept])

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fewshot_cli.detectors.chain import Detector
-from fewshot_cli.detectors.registry import build_detector
+from fewshot_cli.detectors.registry import WEIGHT_NAMES, build_detector
 from fewshot_cli.detectors.two_heads import TwoHeads, copy_beside
 from fewshot_cli.detectors.weights import state_fingerprint
 from fewshot_cli.errors import CheckpointError
@@ -107,9 +107,10 @@ def restore(
         weights: where the base is now, if it moved since.
 
     Raises:
-        CheckpointError: the base is not the one it was trained on, or the tensors are of another detector.
+        CheckpointError: the base is gone or not the one it was trained on, or the tensors are of another detector.
     """
     tensors, info = read_checkpoint(path)
+    _check_base(path, info, weights)
     base = build_detector(
         info.detector, weights=weights or info.weights, image_size=info.image_size, seed=info.seed, reporter=reporter
     )
@@ -124,6 +125,15 @@ def restore(
     detector = TwoHeads(base, adapted) if info.keep_base_classes else adapted
     detector.hold_statistics()
     return detector, info
+
+
+def _check_base(path: Path, info: CheckpointInfo, weights: str | None) -> None:
+    """Say so if the base was a file that is gone."""
+    if weights is None and info.weights not in WEIGHT_NAMES and not Path(info.weights).exists():
+        raise CheckpointError(
+            f"the base weights of {path} are not at {info.weights} any more",
+            hint="Give their new place with --weights. `fsod export --format weights` makes a file that needs no base.",
+        )
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewshot_cli.datasets.formats import train_and_test
 from fewshot_cli.datasets.store import latest_dataset, recorded_detector
+from fewshot_cli.detectors.exported import read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
 from fewshot_cli.errors import ConfigError, FsodError
 from fewshot_cli.files import make_folder
@@ -38,7 +39,8 @@ def finetune(
 
     Args:
         data: a data set or its folder; default: the one fetched last under `data/`.
-        detector: a name in the registry; default: the one made for the data set, else FinetuneConfig's.
+        detector: a name in the registry; default: that of an exported weights file, else the one made for the data set,
+            else FinetuneConfig's.
         runs: folder in which the run's own folder is made.
         name: of that folder; default: from data set, detector, policy, budget and seed.
         reporter: receives progress and remarks; default: none is shown.
@@ -117,12 +119,18 @@ def configure(
     config = replace(
         given,
         data=str(folder.resolve()),
-        detector=detector or recorded_detector(folder) or FinetuneConfig.detector,
+        detector=detector or _detector_in(given.weights) or recorded_detector(folder) or FinetuneConfig.detector,
         weights=given.weights if given.weights in WEIGHT_NAMES else str(Path(given.weights).resolve()),
     )
     config = with_budget(config, get_spec(config.detector).head_depth, reporter)
     select_layers(config)
     return replace(config, threads=choose_threads(config.threads, reporter))
+
+
+def _detector_in(weights: str) -> str | None:
+    """The detector in a file of `fsod export --format weights`; None for other weights."""
+    info = None if weights in WEIGHT_NAMES else read_info(weights)
+    return info.detector if info else None
 
 
 def run_stem(config: FinetuneConfig) -> str:

@@ -17,7 +17,7 @@ from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights, retinan
 import fewshot_cli.detectors.retinanet as module
 from fewshot_cli.detectors.chain import Activations, Target
 from fewshot_cli.detectors.registry import build_detector
-from fewshot_cli.detectors.retinanet import RetinaNetDetector
+from fewshot_cli.detectors.retinanet import SUPPRESSION, RetinaNetDetector
 from fewshot_cli.detectors.weights import tensor_fingerprints
 from fewshot_cli.errors import CheckpointError, NetworkError
 from fewshot_cli.progress import SilentReporter
@@ -73,6 +73,7 @@ def torchvision_form(detector: RetinaNetDetector) -> nn.Module:
     """A copy of the network that torchvision's own forward runs on a canvas without resizing it."""
     network = copy.deepcopy(detector.network)
     network.transform.min_size, network.transform.max_size = (SIZE,), SIZE
+    network.score_thresh, network.detections_per_img = SUPPRESSION.min_score, SUPPRESSION.detections
     return cast(nn.Module, network)
 
 

@@ -250,7 +250,7 @@ def test_a_run_finds_its_base_where_it_is_now(
     made = json.loads(fsod(*argv_of(shapes, weights=before, name="moved"), "--json").stdout)
     before.rename(after)
     lost = fsod("eval", "runs/moved")
-    assert 5 == lost.exit_code and f"no weights file {before}" in lost.stderr
+    assert 5 == lost.exit_code and f"are not at {before} any more" in lost.stderr
     found = fsod("eval", "runs/moved", "--weights", after, "--json")
     assert made["metrics"]["numbers"] == json.loads(found.stdout)["numbers"]
 

@@ -1,0 +1,102 @@
+"""`fsod export`: a run as one file that runs elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewshot_cli.cli.console import Console
+from fewshot_cli.cli.options import Config, Json, Quiet, Threads
+
+if TYPE_CHECKING:
+    from fewshot_cli.verbs.export import Export
+
+
+def export(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A run's folder, a checkpoint or weights file; default: the run finished last under ./runs."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; default: model.onnx or model.safetensors in the run's folder.")
+    ] = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            metavar="onnx|weights",
+            help="onnx: runs without fsod and PyTorch. weights: base and trained weights merged in one safetensors "
+            "file, for --weights.",
+        ),
+    ] = "onnx",
+    nms: Annotated[
+        bool,
+        typer.Option("--nms/--no-nms", help="With onnx: non-maximum suppression in the file, or all boxes and scores."),
+    ] = True,
+    opset: Annotated[int, typer.Option(help="With onnx: version of its operators, 17 to 20.")] = 17,
+    detector: Annotated[str | None, typer.Option(help="Export this pretrained detector instead of a run.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights of --detector, or where a run's base weights are now.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="With --detector: side of the square canvas, pixels.")] = None,
+    best: Annotated[
+        bool, typer.Option("--best/--last", help="The checkpoint with the best test mAP, or the last one.")
+    ] = False,
+    threads: Threads = None,
+    config: Config = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a detector as one ONNX or weights file, after comparing it with PyTorch on the shots."""
+    console = Console(json=json, quiet=quiet)
+    from fewshot_cli.verbs.export import export as run_export
+
+    written = run_export(
+        run,
+        out,
+        format=format,
+        nms=nms,
+        opset=opset,
+        detector=detector,
+        weights=weights,
+        image_size=image_size,
+        best=best,
+        threads=threads,
+        reporter=console,
+    )
+    console.result(written.to_json(), *_lines(written, nms))
+
+
+def _lines(written: Export, nms: bool) -> list[str]:
+    classes = ", ".join(written.classes[:5]) + (", …" if len(written.classes) > 5 else "")
+    lines = [
+        f"{written.path}: {written.detector}, {len(written.classes)} class(es) ({classes}), {written.image_size} px, "
+        f"{written.size / 1e6:.1f} MB",
+    ]
+    if written.format == "weights":
+        more = f"fsod finetune --weights {written.path} --data DATA"
+        return [
+            *lines,
+            "A detector that is built from it computes the same bits.",
+            f"Next: fsod predict {written.path} photo.jpg, or {more}",
+        ]
+    return [
+        *lines,
+        f"opset {written.opset}; input {_shapes(written.inputs)} uint8 RGB; output {_shapes(written.outputs)}",
+        _comparison(written.compared),
+        *([f"Next: fsod predict {written.path} photo.jpg"] if nms else []),
+    ]
+
+
+def _comparison(same: dict[str, Any]) -> str:
+    return (
+        f"Compared with PyTorch on {same['images']} {same['on']}: {same['boxes']:,} candidates, "
+        f"{same['detections']} detections; largest difference {same['box']:.2g} pixels, {same['score']:.2g} in score."
+    )
+
+
+def _shapes(values: dict[str, list[str | int]]) -> str:
+    return ", ".join(f"{name} ({', '.join(map(str, axes))})" for name, axes in values.items())
