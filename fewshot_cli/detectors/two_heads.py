@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fewshot_cli.datasets.classes import class_key
 from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, blank_batch
 from fewshot_cli.detectors.predictors import NO_CLASS, ClassInit, ClassPredictor
+from fewshot_cli.detectors.suppression import Candidates
 from fewshot_cli.errors import ModelError
 
 
@@ -86,6 +87,15 @@ class TwoHeads(Detector):
 
     def prepare(self, pixels: Tensor, valid: Tensor) -> Activations:
         return self.base.prepare(pixels, valid)
+
+    def candidates(self, outputs: Activations) -> tuple[Candidates, ...]:
+        """Those of the base, with the labels of its kept classes, then those of the adapted detector."""
+        base, adapted = _halves(outputs)
+        new = torch.arange(len(self.classes), device=self.label_of.device)[-len(self.adapted.classes) :]
+        return (
+            *(head._replace(labels=self.label_of) for head in self.base.candidates(base)),
+            *(head._replace(labels=new) for head in self.adapted.candidates(adapted)),
+        )
 
     def decode(self, outputs: Activations) -> list[Detections]:
         """Outputs → detections per canvas, canvas pixels, at most 100 **of each head**, best first."""

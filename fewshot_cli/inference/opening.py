@@ -133,7 +133,12 @@ def place(
 
 
 def thresholds_of(what: Run | Path) -> dict[str, float]:
-    """Class → score from which a detection counts: those of a run; of a checkpoint, those of the run it lies in."""
+    """Class → score from which a detection counts: those of a run; of an exported file, those in it; of a
+    checkpoint, those of the run it lies in."""
+    from fewshot_cli.detectors.exported import read_info
+
+    if isinstance(what, Path) and (info := read_info(what)):
+        return info.thresholds
     run = Run(what.parent) if isinstance(what, Path) else what
     if isinstance(what, Path) and what not in (run.checkpoint, run.best_checkpoint):
         return {}
@@ -141,6 +146,7 @@ def thresholds_of(what: Run | Path) -> dict[str, float]:
 
 
 def _from_file(path: Path, weights: str | None, reporter: Reporter) -> Detector:
+    from fewshot_cli.detectors.exported import read_info
     from fewshot_cli.detectors.registry import DETECTORS, build_detector
     from fewshot_cli.detectors.weights import guess_detector, read_weights
     from fewshot_cli.runs.checkpoint import restore
@@ -149,7 +155,8 @@ def _from_file(path: Path, weights: str | None, reporter: Reporter) -> Detector:
         raise UsageError(f"{path}: ONNX files detect with `fsod predict`", hint="Give the run it was exported from.")
     if _is_checkpoint(path):
         return restore(path, weights=weights, reporter=reporter)[0]
-    name = guess_detector(read_weights(path))
+    exported = read_info(path)
+    name = exported.detector if exported else guess_detector(read_weights(path))
     if name not in DETECTORS:
         known = f"they look like {name}" if name else "they are of no detector in the registry"
         raise CheckpointError(f"{path} holds weights, but {known}", hint=f"Detectors: {', '.join(DETECTORS)}.")
