@@ -68,7 +68,7 @@ def test_drawings_are_filed_under_the_names_of_the_inputs(tmp_path: Path) -> Non
         "5.jpeg": "5.jpeg",
     }.items():
         drawings.save(Input(Path("x") / name, name, name), plain((400, 300)), one_box((9, 9, 50, 50), (400, 300)))
-        with Image.open(tmp_path / "images" / drawn) as image:
+        with Image.open(tmp_path / "drawn" / drawn) as image:
             assert (400, 300) == image.size
             assert {".png": "PNG", ".webp": "WEBP"}.get(Path(drawn).suffix.lower(), "JPEG") == image.format
     assert 5 == sum(path.is_file() for path in tmp_path.rglob("*"))
@@ -80,5 +80,5 @@ def test_a_very_long_image_becomes_a_png(tmp_path: Path) -> None:
     Drawings(tmp_path).save(
         Input(Path("long.webp"), "long.webp", "long.webp"), plain(size), one_box((0, 0, 9, 2), size)
     )
-    with Image.open(tmp_path / "images" / "long.png") as image:
+    with Image.open(tmp_path / "drawn" / "long.png") as image:
         assert size == image.size

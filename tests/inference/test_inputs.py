@@ -87,7 +87,7 @@ def test_a_pipe_is_not_read_and_a_loop_of_links_ends() -> None:
 
 def test_what_predict_has_drawn_is_no_input() -> None:
     """`fsod predict .` twice detects in the photographs twice."""
-    touch("1.jpg", f"predictions/{RECORD}", "predictions/images/1.jpg")
+    touch("1.jpg", f"predictions/{RECORD}", "predictions/drawn/1.jpg")
     assert ["1.jpg"] == names(".")
 
 

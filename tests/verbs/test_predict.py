@@ -68,7 +68,7 @@ def test_a_folder_of_images(trained: Run, photos: Path) -> None:
     found = lines(Path("predictions/detections.jsonl"))
     images = sorted(photos.rglob("*.png"))
     assert [str(path) for path in images] == sorted(line["image"] for line in found)
-    drawn = {path.relative_to("predictions/images") for path in Path("predictions/images").rglob("*.png")}
+    drawn = {path.relative_to("predictions/drawn") for path in Path("predictions/drawn").rglob("*.png")}
     assert {path.relative_to(photos) for path in images} == drawn
     counted = [detection["class"] for line in found for detection in line["detections"]]
     assert 0 < len(counted) and document["detections"] == {name: counted.count(name) for name in set(counted)}
@@ -90,7 +90,7 @@ def test_lines_are_what_the_predictor_finds(trained: Run, photos: Path) -> None:
         for each, score, box in zip(line["detections"], prediction.scores, prediction.boxes, strict=True):
             assert each["score"] == pytest.approx(float(score), abs=2e-5)
             assert each["box"] == pytest.approx(box.tolist(), abs=0.01)
-    assert not Path("predictions/images").exists()
+    assert not Path("predictions/drawn").exists()
 
 
 def test_results_do_not_depend_on_batch_or_threads(trained: Run, photos: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_page_shows_the_surest_first(trained: Run, photos: Path) -> None:
     page = Path(document["page"]).read_text("utf-8")
     found = lines(Path("predictions/detections.jsonl"))
     ranked = sorted(found, key=lambda line: -max((each["score"] for each in line["detections"]), default=0))
-    places = [page.index(f'src="images/{Path(line["image"]).relative_to(photos)}"') for line in ranked]
+    places = [page.index(f'src="drawn/{Path(line["image"]).relative_to(photos)}"') for line in ranked]
     assert sorted(places) == places
     assert "http:" not in page and "https:" not in page and "<script" not in page
 
@@ -199,7 +199,7 @@ def test_a_video_is_detected_in_frame_by_frame(trained: Run) -> None:
     found = lines(Path("predictions/detections.jsonl"))
     assert list(range(12)) == [line["frame"] for line in found]
     assert (0, 12, 1) == (document["images"], document["frames"], document["videos"])
-    drawn = cv2.VideoCapture("predictions/videos/clip.mp4")
+    drawn = cv2.VideoCapture("predictions/drawn/clip.mp4")
     assert 12 == int(drawn.get(cv2.CAP_PROP_FRAME_COUNT))
 
 
@@ -211,7 +211,7 @@ def test_a_cut_video_keeps_what_lies_before(trained: Run) -> None:
     assert 0 < document["frames"] < 40
     assert "of 40 frames: cut or damaged" in document["unreadable"][0]["reason"]
     assert document["frames"] == len(lines(Path("predictions/detections.jsonl")))
-    assert Path("predictions/videos/cut.mp4").is_file()
+    assert Path("predictions/drawn/cut.mp4").is_file()
 
 
 # --- what cannot be read ---
@@ -292,7 +292,7 @@ def test_finished_images_stay_when_it_is_stopped(number: signal.Signals, code: i
     assert code == process.returncode, stderr
     assert 0 < len(lines(detections)) < 300
     for line in lines(detections):
-        with Image.open(Path("predictions/images", Path(line["image"]).name)) as drawn:
+        with Image.open(Path("predictions/drawn", Path(line["image"]).name)) as drawn:
             drawn.load()
     assert [] == list(Path("predictions").rglob(".*"))
 
@@ -324,7 +324,7 @@ def test_a_full_disk_ends_it_and_spares_what_was_written(trained: Run, tmp_path:
         found = lines(disk / "out" / "detections.jsonl")
         assert 0 < len(found) < 60
         for line in found:
-            with Image.open(disk / "out" / "images" / Path(line["image"]).name) as drawn:
+            with Image.open(disk / "out" / "drawn" / Path(line["image"]).name) as drawn:
                 drawn.load()
         assert [] == list(disk.rglob(".*"))
         with pytest.raises(StorageError):
