@@ -15,7 +15,8 @@ from fewshot_cli.inference.inputs import Input
 from fewshot_cli.inference.prediction import Prediction
 from fewshot_cli.inference.video import VideoFile, frame_rate
 
-DRAWN = "drawn"
+FOLDER = "drawn"
+"""Not `images`: beside labels, that is where formats keep the images themselves."""
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpg": ("JPEG", {"quality": 90}),
     ".jpeg": ("JPEG", {"quality": 90}),
@@ -28,7 +29,7 @@ _LONGEST = 16_383
 
 
 class Drawings:
-    """Writes drawings below a folder that was empty: `drawn/NAME`, a video as `drawn/NAME.mp4`.
+    """Writes drawings below a folder that was empty: `drawn/NAME`, videos as `drawn/NAME.mp4`.
 
     `save` may be called from several threads; the frames of a video come in order, from one.
     """
@@ -41,8 +42,8 @@ class Drawings:
     def path_of(self, input: Input, size: tuple[int, int]) -> Path:
         """Where the drawing of an input of (width, height) is, with the suffix of its format."""
         if input.is_video:
-            return self._folder / DRAWN / Path(input.drawing).with_suffix(".mp4")
-        path = self._folder / DRAWN / input.drawing
+            return self._folder / FOLDER / Path(input.drawing).with_suffix(".mp4")
+        path = self._folder / FOLDER / input.drawing
         if max(size) > _LONGEST:
             return path.with_suffix(".png")
         return path if path.suffix.lower() in _FORMATS else path.with_suffix(".jpg")
