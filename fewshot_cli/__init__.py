@@ -2,7 +2,7 @@
 
     from fewshot_cli import evaluate, fetch, finetune
 
-    data = fetch("helmet", source="coco:my_photos", shots=10)
+    data = fetch("helmet", source="my_photos", shots=10)
     run = finetune(data, policy="symmetric", budget=3)
     print(run.result["ap"])
     print(evaluate(run).metrics.numbers)

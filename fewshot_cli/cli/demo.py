@@ -33,6 +33,6 @@ def demo(
         "The same by hand:\n",
         *(f"  {line}" for line in result.commands),
         "\nYour own images, in COCO format (the first fine-tune downloads a detector's weights):\n",
-        "  fsod fetch --source coco:my_photos --class NAME --shots 10",
+        "  fsod fetch --source my_photos --class NAME --shots 10",
         "  fsod finetune",
     )

@@ -85,7 +85,7 @@ def predict(
         typer.Option(
             metavar="FORMAT",
             help="Format of the detections: jsonl (one line an image or frame, written at once), coco, csv, yolo, voc, "
-            "labelme, …",
+            "labelme or labelstudio.",
             rich_help_panel=_FILES,
         ),
     ] = "jsonl",
@@ -193,6 +193,11 @@ def _speed(result: PredictResult) -> str:
 def _next(result: PredictResult, more: dict[str, Any]) -> str:
     if more:
         return f"Next: open {more['page']}"
-    if result.format in ("labelme", "yolo", "voc", "coco", "csv"):
-        return f"Next: correct the labels in {result.folder}, then: fsod fetch --source … with both sets"
+    corrections = {
+        "labelme": f"labelme {result.folder}/labelme to correct the boxes",
+        "labelstudio": f"import {result.folder}/tasks.json into Label Studio, whose labels are in label_config.xml",
+        **dict.fromkeys(("coco", "csv", "voc", "yolo"), f"put the images into {result.folder}/images and correct them"),
+    }
+    if result.format in corrections:
+        return f"Next: {corrections[result.format]}; then fsod fetch with both sets as --source"
     return f"Next: look at {result.folder}; --page makes one page of it"

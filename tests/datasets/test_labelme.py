@@ -138,7 +138,7 @@ def test_an_embedded_image_has_a_bound(tmp_path: Path, monkeypatch: pytest.Monke
 FAULTS = {
     "no JSON": ("{", "not valid JSON"),
     "nested": ("[" * 100_000, "not valid JSON"),
-    "another file": ('{"images": []}', 'not a LabelMe file: it has no list "shapes"'),
+    "no list": ('{"shapes": {}}', '"shapes" is not a list: {}'),
     "no path": (document(shape(), imagePath=3), "imagePath is not a non-empty string: 3"),
     "no points": (document(shape(points=None)), "shape 1: points is not a list of two or more pairs"),
     "one point": (document(shape(points=[[1, 2]])), "shape 1: points is not a list of two or more pairs"),
@@ -164,6 +164,17 @@ def test_two_files_of_one_image_are_a_problem(tmp_path: Path) -> None:
     """Whose labels count would be a guess."""
     home = lay_out(tmp_path / "set", {"a.json": document(shape()), "b.json": document(shape()), "a.jpg": None})
     assert [f"b.json: : a.jpg has labels already: {home / 'a.json'}"] == faults(home)
+
+
+def test_files_of_other_programs_are_left_out(tmp_path: Path) -> None:
+    """JSON without shapes beside LabelMe's is counted, so that the folder that `predict` wrote is a source."""
+    home = lay_out(
+        tmp_path / "set",
+        {"predict.json": '{"command": "predict"}', "labelme/a.json": document(shape()), "labelme/a.jpg": None},
+    )
+    split = read_split(home)
+    assert ["a.jpg"] == [image.path.name for image in split.images]
+    assert ("JSON files without shapes, left out as not LabelMe's: 1",) == split.remarks
 
 
 def test_a_set_with_splits_opens(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from helpers_documents import python_code, shell_lines
 from helpers_runs import REPOSITORY
 
 from fewshot_cli.cli.app import app
@@ -30,16 +30,6 @@ DOCUMENTS = sorted(
 
 
 TEXTS = {str(path.relative_to(REPOSITORY)): path.read_text("utf-8") for path in DOCUMENTS}
-
-
-def shell_lines(text: str) -> Iterator[list[str]]:
-    """The commands of a document, split as a shell does: those in shell blocks, and `fsod …` in code quotes."""
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    commands = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
-    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    quoted = [shlex.split(code) for code in re.findall(r"`([^`]*)`", prose) if code.startswith(("fsod ", "python "))]
-    yield from (command for command in commands + quoted if command)
 
 
 def parse(words: list[str]) -> None:
@@ -162,5 +152,11 @@ def test_nothing_is_left_to_be_filled_in() -> None:
 def test_every_example_is_listed() -> None:
     """examples/README.md links every script and every document beside it."""
     text = (EXAMPLES / "README.md").read_text("utf-8")
-    files = [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.md")]
+    files = [path for pattern in ("*.py", "*.sh", "*.md") for path in EXAMPLES.glob(pattern)]
     assert [] == [path.name for path in files if path.name != "README.md" and f"]({path.name})" not in text]
+
+
+def test_the_code_in_documents_is_that_of_the_examples() -> None:
+    """examples/predict.md shows onnx_predict.py as it is, without its docstring."""
+    code = (EXAMPLES / "onnx_predict.py").read_text("utf-8").split('"""')[2].strip()
+    assert code in python_code((EXAMPLES / "predict.md").read_text("utf-8"))

@@ -3,8 +3,9 @@
 Rectangles, polygons, circles, ellipse-like and turned rectangles and masks become the boxes around them; points and
 lines have no box and are left out. An image is looked for at its `imagePath`, seen from the JSON file and inside the
 folder; an absolute one beside the JSON file, by its base name. If there is none, the image that is embedded in the
-file is taken (kept in fsod's cache). A JSON file without shapes is a background image; an image without a JSON file is
-not labelled, and left out. Coordinates belong to the upright image, as LabelMe shows it.
+file is taken (kept in fsod's cache). A JSON file with an empty list of shapes is a background image; an image without a
+JSON file is not labelled, and left out, and so is a JSON file of another program. Coordinates belong to the upright
+image, as LabelMe shows it.
 """
 
 from __future__ import annotations
@@ -82,9 +83,12 @@ def _read_file(found: Collector, file: Path, home: Path) -> FoundImage | None:
     document, _ = read_json(file, found.problems)
     if len(found.problems.found) > known:
         return None
+    if isinstance(document, dict) and "shapes" not in document:
+        found.left_out["JSON files without shapes, left out as not LabelMe's"] += 1
+        return None
     shapes = member(document, "shapes")
     if not isinstance(shapes, list):
-        found.problem(Where(file, ""), 'not a LabelMe file: it has no list "shapes"')
+        found.problem(Where(file, ""), f'"shapes" is not a list: {shown(shapes)}')
         return None
     path, reason = _image_path(document, file, home)
     sides = [member(document, "imageWidth"), member(document, "imageHeight")]
