@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_data import draw_coco
-from helpers_runs import REPOSITORY, TINY
+from helpers_runs import REPOSITORY
 
 import fewshot_cli
 
@@ -23,7 +22,7 @@ ERRORS = [
 
 
 def test_the_list_of_public_names() -> None:
-    """Eight functions and eleven errors; another name is a decision, not an accident."""
+    """Nine functions and eleven errors; another name is a decision, not an accident."""
     assert [*ERRORS, *FUNCTIONS] == fewshot_cli.__all__
     assert {*fewshot_cli.__all__, "__version__"} == set(dir(fewshot_cli))
 
@@ -61,25 +60,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_the_package_says_that_it_is_typed() -> None:
     """PEP 561: type checkers look for this file."""
     assert (Path(fewshot_cli.__file__).parent / "py.typed").is_file()
-
-
-def test_the_six_lines_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """From images to a measured run, as printed there, with drawn images and a tiny fine-tune instead."""
-    snippet = re.search(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL)
-    assert snippet
-    draw_coco(tmp_path / "my_photos", [["cat"]] * 6)
-    tiny = {key: value for key, value in TINY.items() if key not in ("policy", "budget")}
-    code = snippet[1]
-    for old, new in (('"helmet"', '"cat"'), ("shots=10", "shots=4"), ("budget=3", "budget=3, **tiny")):
-        assert old in code
-        code = code.replace(old, new)
-    assert len(code.strip().replace("\n\n", "\n").splitlines()) <= 6
-    monkeypatch.chdir(tmp_path)
-    values: dict[str, Any] = {"tiny": tiny}
-    exec(compile(code, "README.md", "exec"), values)
-    first, *rest = capsys.readouterr().out.splitlines()
-    assert values["run"].result["ap"] == float(first)
-    assert "'AP50'" in "".join(rest)
 
 
 def test_a_run_comes_back_by_its_folder(trained: Any) -> None:
