@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Before any test adds a format or a source: the help lists those that are there when this is imported.
+import fewshot_cli.cli.fetch  # noqa: F401
+
 # One thread: tests are tiny, machines are shared, and two processes then compute the same bits.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
