@@ -139,6 +139,8 @@ def test_the_loop_through_label_studio(drawn: tuple[Split, Split]) -> None:
     run("finetune")
     run("predict", "new_photos", "--no-draw")
     run("predict", "new_photos", "--no-draw", "--format", "labelstudio", "--out", "pre_labels")
+    too_early = fsod("fetch", "--source", "pre_labels/tasks.json", "--class", "helmet", "--name", "two")
+    assert 3 == too_early.exit_code and "tasks without an annotation, left out as not labelled: 10" in too_early.stderr
     tasks = json.loads(Path("pre_labels/tasks.json").read_text("utf-8"))
     Path("new_photos/result.json").write_text(json.dumps([_accepted(*each) for each in enumerate(tasks, start=1)]))
     both = ["--source", "my_photos", "--source", "new_photos"]

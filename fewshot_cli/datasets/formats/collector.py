@@ -143,8 +143,9 @@ class Collector:
     def split(self, *, skip_invalid: bool) -> Split:
         """All that can be used; raises DatasetError for problems, unless they are to be left out."""
         usable = [image for image in self._images if image.path and image.size]
+        remarks = tuple(f"{what}: {count}" for what, count in self.left_out.items())
         if not usable:
-            self.problems.add("", "holds no usable image")
+            self.problems.add("", "; ".join(("holds no usable image", *remarks)))
         if self.problems.found and not (skip_invalid and usable):
             raise self.problems.error(CORRECT)
         names = self._classes
@@ -156,7 +157,7 @@ class Collector:
             classes=tuple(names),
             images=tuple(_record(image, labels) for image in usable),
             skipped=tuple(self.problems.found),
-            remarks=tuple(f"{what}: {count}" for what, count in self.left_out.items()),
+            remarks=remarks,
         )
 
 
