@@ -13,7 +13,7 @@ from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection.cross_validation import CrossValidation, Fold, cross_validate
-from fewshot_cli.selection.labels import unlabelled_objects
+from fewshot_cli.selection.unlabelled import unlabelled_objects
 from fewshot_cli.training.features import Features
 
 SHOWN = 3
