@@ -67,7 +67,7 @@ def open_predictor(
         FsodError: what `open_model`, `choose` and `parse_tiles` raise.
     """
     model = open_model(
-        what if what is None or isinstance(what, Run) else Path(what),
+        what,
         detector=detector,
         weights=weights,
         image_size=image_size,
