@@ -140,7 +140,7 @@ def unlabelled(image: ImageRecord, boxes: NDArray[np.float32], scores: NDArray[n
         boxes: (N, 4) xyxy, pixels.
         scores: (N,).
     """
-    alone = (_shared(boxes, image.boxes) <= APART).all(axis=1)
+    alone: NDArray[np.bool_] = (_shared(boxes, image.boxes) <= APART).all(axis=1)
     return [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] >= SURE and alone[i]]
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.evaluation.coco_metrics import evaluate
-from fewshot_cli.inference.drawing import MATCH_IOU, SCORE_THRESHOLD, as_data_url, draw_boxes
+from fewshot_cli.evaluation.thresholds import MATCH_IOU
+from fewshot_cli.inference.drawing import as_data_url, draw_boxes
+from fewshot_cli.inference.filtering import least_scores
 from fewshot_cli.report.judging import Judged, judge
 from fewshot_cli.report.mistakes import Mistake, cut_out, false_positives, missed_objects
 from fewshot_cli.report.page import write_page
@@ -77,7 +79,7 @@ def _strip(mistakes: Sequence[Mistake], chosen: str) -> dict[str, Any]:
 
 def _thresholds(classes: Sequence[str], thresholds: Mapping[str, float]) -> str:
     """The score from which on detections count, in words; by class where they differ."""
-    scores = {name: thresholds.get(name, SCORE_THRESHOLD) for name in classes}
+    scores = least_scores(classes, thresholds)
     if len(set(scores.values())) == 1:
         return f"{next(iter(scores.values())):.2f}"
     return ", ".join(f"{score:.2f} ({name})" for name, score in scores.items())

@@ -8,7 +8,7 @@ from typing import Any
 
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.errors import DivergedError
-from fewshot_cli.inference.drawing import SCORE_THRESHOLD
+from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run

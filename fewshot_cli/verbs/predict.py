@@ -22,9 +22,9 @@ from fewshot_cli.datasets.formats.writing import WRITERS, Labelled, LabelWriter,
 from fewshot_cli.errors import DataError, Problem, StorageError, UsageError, closest
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_json
 from fewshot_cli.inference.drawing import draw_prediction
-from fewshot_cli.inference.drawings import Drawings
+from fewshot_cli.inference.drawn_files import Drawings
+from fewshot_cli.inference.filtering import MOST, Filter, make_filter
 from fewshot_cli.inference.inputs import RECORD, Input, find_inputs
-from fewshot_cli.inference.keeping import MOST, Keep, choose
 from fewshot_cli.inference.opening import as_named, is_model, open_model, or_latest
 from fewshot_cli.inference.prediction import Model, Prediction
 from fewshot_cli.inference.predictor import BATCH
@@ -183,7 +183,7 @@ def predict(
         threads=workers,
         reporter=reporter,
     )
-    keep = choose(model, threshold=threshold, classes=classes, max_detections=max_detections)
+    keep = make_filter(model, threshold=threshold, classes=classes, max_detections=max_detections)
     folder = None if to_stdout else _claim(out)
     result = PredictResult(detector or os.fspath(what or ""), folder, format, keep.by_class(model.classes))
     with ExitStack() as stack:
@@ -232,7 +232,7 @@ def _steps(each: Input) -> int:
     return max(1, frame_count(each.path)) if each.is_video else 1
 
 
-def _finish(item: Item, keep: Keep, drawings: Drawings | None) -> Item:
+def _finish(item: Item, keep: Filter, drawings: Drawings | None) -> Item:
     """What is kept of an item, and its drawing; pixels only of a frame that is to be appended."""
     if item.prediction is None or item.pixels is None:
         return item
