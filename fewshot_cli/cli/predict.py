@@ -8,13 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_cli.cli.console import Console
-from fewshot_cli.cli.options import Config, Json, Quiet, Threads
+from fewshot_cli.cli.options import (
+    SPEED,
+    Best,
+    Config,
+    Detector,
+    Device,
+    ImageSize,
+    Json,
+    Precision,
+    Quiet,
+    Threads,
+    Weights,
+)
+from fewshot_cli.datasets.formats import FORMATS
+from fewshot_cli.datasets.formats.writing import WRITERS
 from fewshot_cli.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
     from fewshot_cli.verbs.predict import PredictResult
 
-_MODEL, _WHICH, _FILES, _SPEED = "What detects", "Which detections", "What is written", "Speed and memory"
+_WHICH, _FILES = "Which detections", "What is written"
 
 
 def predict(
@@ -27,24 +41,10 @@ def predict(
             "videos.",
         ),
     ],
-    detector: Annotated[
-        str | None,
-        typer.Option(help="Detect with this pretrained detector instead of a run.", rich_help_panel=_MODEL),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="Weights of --detector, or where a run's base weights are now.", rich_help_panel=_MODEL),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(help="With --detector: side of the square canvas, pixels.", rich_help_panel=_MODEL),
-    ] = None,
-    best: Annotated[
-        bool,
-        typer.Option(
-            "--best/--last", help="The checkpoint with the best test mAP, or the last one.", rich_help_panel=_MODEL
-        ),
-    ] = False,
+    detector: Detector = None,
+    weights: Weights = None,
+    image_size: ImageSize = None,
+    best: Best = False,
     threshold: Annotated[
         str,
         typer.Option(
@@ -84,8 +84,7 @@ def predict(
         str,
         typer.Option(
             metavar="FORMAT",
-            help="Format of the detections: jsonl (one line an image or frame, written at once), coco, csv, yolo, voc, "
-            "labelme, …",
+            help=f"Format of the detections: {', '.join(WRITERS)}. jsonl: one line an image or frame, written at once.",
             rich_help_panel=_FILES,
         ),
     ] = "jsonl",
@@ -101,20 +100,11 @@ def predict(
     ] = False,
     batch_size: Annotated[
         int,
-        typer.Option(help="Images or tiles that go through the detector together.", min=1, rich_help_panel=_SPEED),
+        typer.Option(help="Images or tiles that go through the detector together.", min=1, rich_help_panel=SPEED),
     ] = 8,
-    device: Annotated[
-        str, typer.Option(help="Device that computes: auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_SPEED)
-    ] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|fp32|bf16",
-            help="Number format of convolutions: fp32, bf16, or auto: as in training, else bf16 where it is faster.",
-            rich_help_panel=_SPEED,
-        ),
-    ] = "auto",
+    precision: Precision = "auto",
     config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -193,6 +183,6 @@ def _speed(result: PredictResult) -> str:
 def _next(result: PredictResult, more: dict[str, Any]) -> str:
     if more:
         return f"Next: open {more['page']}"
-    if result.format in ("labelme", "yolo", "voc", "coco", "csv"):
+    if result.format in FORMATS:
         return f"Next: correct the labels in {result.folder}, then: fsod fetch --source … with both sets"
     return f"Next: look at {result.folder}; --page makes one page of it"

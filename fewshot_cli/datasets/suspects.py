@@ -140,8 +140,8 @@ def unlabelled(image: ImageRecord, boxes: NDArray[np.float32], scores: NDArray[n
         boxes: (N, 4) xyxy, pixels.
         scores: (N,).
     """
-    alone: NDArray[np.bool_] = (_shared(boxes, image.boxes) <= APART).all(axis=1)
-    return [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] >= SURE and alone[i]]
+    shared = _shared(boxes, image.boxes).max(axis=1, initial=0.0)
+    return [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] >= SURE and shared[i] <= APART]
 
 
 def _shared(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:

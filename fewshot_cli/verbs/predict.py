@@ -18,8 +18,8 @@ import numpy as np
 
 from fewshot_cli import __version__
 from fewshot_cli.datasets.formats.jsonl import LineStream
-from fewshot_cli.datasets.formats.writing import WRITERS, Labelled, LabelWriter, open_writer
-from fewshot_cli.errors import DataError, Problem, StorageError, UsageError, closest
+from fewshot_cli.datasets.formats.writing import Labelled, LabelWriter, check_writer, open_writer
+from fewshot_cli.errors import DataError, Problem, StorageError, UsageError
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_json
 from fewshot_cli.inference.drawing import draw_prediction
 from fewshot_cli.inference.drawn_files import Drawings
@@ -200,8 +200,7 @@ def predict(
 
 
 def _check(format: str, to_stdout: bool, batch_size: int) -> None:
-    if format not in WRITERS:
-        raise UsageError(f"unknown format {format!r}", hint=closest(format, WRITERS))
+    check_writer(format)
     if to_stdout and format != STREAMED:
         raise UsageError(f"--out - writes {STREAMED}, not {format}", hint="Give --out DIR.")
     if batch_size < 1:
