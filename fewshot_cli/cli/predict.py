@@ -111,11 +111,7 @@ def predict(
 ) -> None:
     """Detect objects in images and videos with a run, an exported file or a pretrained detector."""
     console = Console(json=json, quiet=quiet)
-    to_stdout = out == "-"
-    if to_stdout and json:
-        raise UsageError("--out - and --json both write to stdout", hint="Give --out DIR, or drop --json.")
-    if page and (to_stdout or not draw):
-        raise UsageError("--page shows drawn images", hint="Drop --no-draw and --out -.")
+    _check_output(out == "-", json, page, draw)
     from fewshot_cli.verbs.predict import predict as run_predict
     from fewshot_cli.verbs.predict import split_run
 
@@ -143,17 +139,28 @@ def predict(
         threads=threads,
         reporter=console,
     )
-    more = {"page": _write_page(result)} if page else {}
-    if to_stdout:
-        console.say(_speed(result))
-    else:
-        console.result({**result.to_json(), **more}, lambda: _table(result), _speed(result), _next(result, more))
+    _show(console, result, {"page": _write_page(result)} if page else {})
     if result.unreadable:
         raise DatasetError(
             "files that could not be read",
             result.unreadable,
             hint=f"Detections in {_counts(result)} were written. Replace these files, or leave them out.",
         )
+
+
+def _check_output(to_stdout: bool, json: bool, page: bool, draw: bool) -> None:
+    if to_stdout and json:
+        raise UsageError("--out - and --json both write to stdout", hint="Give --out DIR, or drop --json.")
+    if page and (to_stdout or not draw):
+        raise UsageError("--page shows drawn images", hint="Drop --no-draw and --out -.")
+
+
+def _show(console: Console, result: PredictResult, more: dict[str, Any]) -> None:
+    """What was found; the speed alone if the detections went to standard output."""
+    if result.folder is None:
+        console.say(_speed(result))
+    else:
+        console.result({**result.to_json(), **more}, lambda: _table(result), _speed(result), _next(result, more))
 
 
 def _write_page(result: PredictResult) -> Path:

@@ -55,7 +55,7 @@ def validate_run(
         return {}
     if found is None:
         return {}
-    _tell(found, reporter)
+    _report(found, reporter)
     return {"cross_validation": found.to_json(), "thresholds": found.thresholds}
 
 
@@ -87,7 +87,7 @@ def left_out_shots(run: Run, shots: Split) -> tuple[Split, list[dict[str, Any]]]
     return split, [each for each in found if each["image_id"] in known and each["category_id"] in categories]
 
 
-def _tell(found: CrossValidation, reporter: Reporter) -> None:
+def _report(found: CrossValidation, reporter: Reporter) -> None:
     for name, count in found.left_aside.items():
         shots = f"{count} shot{'' if count == 1 else 's'}"
         reporter.say(f"{name}: {shots}, not cross-validated; its threshold stays {SCORE_THRESHOLD}.")

@@ -341,8 +341,9 @@ def _say_what_is_missing(request: FetchRequest, stock: Stock, draw: _Draw, repor
     if draw.test is None:
         count, classes = len(draw.train.images), "class" if len(draw.train.classes) == 1 else "classes"
         usable = "usable images" if draw.duplicates or draw.faulty or stock.problems else "images"
+        estimate = "`fsod finetune` will estimate the mAP by cross-validation on the shots. " if count > 1 else ""
         reporter.warn(
-            f"No test set: all {count} {usable} of the {classes} are shots. "
+            f"No test set: all {count} {usable} of the {classes} are shots. {estimate}"
             "Give --test-source, or fewer --shots, to measure on images that were not trained on."
         )
     elif len(draw.test.images) < request.test_images and not stock.candidates.at_hand:

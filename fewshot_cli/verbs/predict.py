@@ -42,8 +42,8 @@ STREAMED = "jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One image that was detected in.
+class PredictedImage:
+    """One image and what was found in it.
 
     path: the image; drawn: its drawing, None without; names, scores: of its detections, best first.
     """
@@ -75,7 +75,7 @@ class PredictResult:
     folder: Path | None
     format: str
     thresholds: dict[str, float]
-    images: list[Seen] = field(default_factory=list)
+    images: list[PredictedImage] = field(default_factory=list)
     frames: int = 0
     videos: dict[Path, Path | None] = field(default_factory=dict)
     detections: Counter[str] = field(default_factory=Counter)
@@ -275,7 +275,7 @@ def _count(item: Item, prediction: Prediction, drawings: Drawings | None, result
     drawn = None if drawings is None else drawings.path_of(item.input, prediction.size)
     if item.frame is None:
         scores = tuple(prediction.scores.tolist())
-        result.images.append(Seen(item.input.path, drawn, prediction.names, scores))
+        result.images.append(PredictedImage(item.input.path, drawn, prediction.names, scores))
         return
     result.frames += 1
     result.videos[item.input.path] = drawn
