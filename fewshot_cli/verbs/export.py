@@ -140,10 +140,8 @@ def export(
     path = _target(opened, out, format)
     canvases, where = _canvases(opened, reporter)
     reporter.say(f"Comparing with PyTorch on {len(canvases)} {where}.")
-    if format == "weights":
-        content, details = _as_weights(opened, canvases)
-    else:
-        content, details = _as_onnx(opened, canvases, path, nms, opset)
+    as_weights = format == "weights"
+    content, details = _as_weights(opened, canvases) if as_weights else _as_onnx(opened, canvases, path, nms, opset)
     write_atomically(path, lambda temporary: _write(temporary, content))
     compared = {"on": where, "images": len(canvases), **details.pop("compared")}
     return Export(

@@ -34,6 +34,7 @@ from fewshot_cli.inference import onnx_check
 from fewshot_cli.inference.onnx_check import check
 from fewshot_cli.inference.onnx_graph import build_graph
 from fewshot_cli.inference.onnx_model import OnnxModel
+from fewshot_cli.inference.opening import open_model
 from fewshot_cli.runs.checkpoint import restore
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.verbs.evaluate import evaluate
@@ -350,6 +351,12 @@ def test_a_checkpoint_keeps_the_thresholds_of_its_run(run: Run, tmp_path: Path) 
     assert {"square": 0.06} == export(
         run.checkpoint, tmp_path / "a.safetensors", format="weights", threads=1
     ).thresholds
+
+
+def test_a_weights_file_brings_its_thresholds_however_it_is_named(weights: Path) -> None:
+    """As the file to detect with, or as the weights of the detector."""
+    assert {"square": 0.06} == open_model(weights).thresholds
+    assert {"square": 0.06} == open_model(detector="yolox_nano", weights=str(weights)).thresholds
 
 
 def test_plain_weights_are_exported_with_their_base_classes(base_weights: Path, tmp_path: Path) -> None:
