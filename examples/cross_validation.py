@@ -24,7 +24,7 @@ from fewshot_cli.datasets.splits import images_per_class
 from fewshot_cli.datasets.store import open_dataset
 from fewshot_cli.errors import FsodError
 from fewshot_cli.evaluation.thresholds import rank
-from fewshot_cli.inference.drawing import SCORE_THRESHOLD
+from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.sources.fetch import FetchRequest, fetch

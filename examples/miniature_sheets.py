@@ -23,7 +23,8 @@ from PIL import Image
 from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.detectors.chain import Detections, Detector
 from fewshot_cli.detectors.registry import build_detector
-from fewshot_cli.inference.drawing import FOUND, PAPER, SCORE_THRESHOLD, Mark, marked, sheet
+from fewshot_cli.inference.drawing import FOUND, PAPER, Mark, marked, sheet
+from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.runs.checkpoint import restore
 from fewshot_cli.runs.config import FinetuneConfig

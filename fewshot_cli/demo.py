@@ -15,7 +15,8 @@ from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.augmentation.dataset import augment
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.files import make_folder
-from fewshot_cli.inference.drawing import SCORE_THRESHOLD, as_data_url, draw_boxes
+from fewshot_cli.inference.drawing import as_data_url, draw_boxes
+from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.progress import Reporter
 from fewshot_cli.report.page import write_page
 from fewshot_cli.runs.config import FinetuneConfig

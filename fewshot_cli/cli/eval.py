@@ -8,34 +8,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fewshot_cli.cli.console import Console
-from fewshot_cli.cli.options import Config, Json, Quiet, Threads
+from fewshot_cli.cli.options import (
+    Best,
+    Config,
+    Detector,
+    Device,
+    ImageSize,
+    Json,
+    Precision,
+    Quiet,
+    RunOrFile,
+    Threads,
+    Weights,
+)
 
 if TYPE_CHECKING:
     from fewshot_cli.verbs.evaluate import Evaluation
 
-_SPEED = "Speed and memory"
-
 
 def evaluate(
-    run: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A run's folder, a checkpoint or a weights file; default: the run finished last under ./runs."
-        ),
-    ] = None,
+    run: RunOrFile = None,
     data: Annotated[
-        Path | None, typer.Option(help="Data set (its test split) or one split; default: what the run was made from.")
+        Path | None,
+        typer.Option(help="Data set (its test split) or one split; default: that of the run; --detector needs one."),
     ] = None,
-    detector: Annotated[
-        str | None, typer.Option(help="Evaluate this pretrained detector instead of a run; needs --data.")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Weights of --detector, or where a run's base weights are now.")
-    ] = None,
-    image_size: Annotated[int | None, typer.Option(help="With --detector: side of the square canvas, pixels.")] = None,
-    best: Annotated[
-        bool, typer.Option("--best/--last", help="The checkpoint with the best test mAP, or the last one.")
-    ] = False,
+    detector: Detector = None,
+    weights: Weights = None,
+    image_size: ImageSize = None,
+    best: Best = False,
     predictions: Annotated[Path | None, typer.Option(help="Write the detections here, in COCO results format.")] = None,
     fiftyone: Annotated[
         str | None,
@@ -43,21 +43,9 @@ def evaluate(
             metavar="NAME", help="Store ground truth, predictions and their evaluation as this FiftyOne data set."
         ),
     ] = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="Device that computes: auto, cpu, cuda, cuda:N or mps (Apple; untested).", rich_help_panel=_SPEED
-        ),
-    ] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|fp32|bf16",
-            help="Number format of convolutions: fp32, bf16, or auto: as in training, else bf16 where it is faster.",
-            rich_help_panel=_SPEED,
-        ),
-    ] = "auto",
+    precision: Precision = "auto",
     config: Config = None,
     json: Json = False,
     quiet: Quiet = False,

@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_cli.cli.console import Console
-from fewshot_cli.cli.options import Config, Json, Quiet, Threads
+from fewshot_cli.cli.options import Best, Config, Detector, ImageSize, Json, Quiet, RunOrFile, Threads, Weights
 
 if TYPE_CHECKING:
     from fewshot_cli.verbs.export import Export
 
 
 def export(
-    run: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A run's folder, a checkpoint or weights file; default: the run finished last under ./runs."
-        ),
-    ] = None,
+    run: RunOrFile = None,
     out: Annotated[
         Path | None, typer.Option(help="The file; default: model.onnx or model.safetensors in the run's folder.")
     ] = None,
@@ -37,14 +32,10 @@ def export(
         typer.Option("--nms/--no-nms", help="With onnx: non-maximum suppression in the file, or all boxes and scores."),
     ] = True,
     opset: Annotated[int, typer.Option(help="With onnx: version of its operators, 17 to 20.")] = 17,
-    detector: Annotated[str | None, typer.Option(help="Export this pretrained detector instead of a run.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Weights of --detector, or where a run's base weights are now.")
-    ] = None,
-    image_size: Annotated[int | None, typer.Option(help="With --detector: side of the square canvas, pixels.")] = None,
-    best: Annotated[
-        bool, typer.Option("--best/--last", help="The checkpoint with the best test mAP, or the last one.")
-    ] = False,
+    detector: Detector = None,
+    weights: Weights = None,
+    image_size: ImageSize = None,
+    best: Best = False,
     threads: Threads = None,
     config: Config = None,
     json: Json = False,

@@ -8,6 +8,11 @@ from typing import Annotated
 import typer
 
 from fewshot_cli.cli import config_file
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.settings import fields_of
+
+SPEED = "Speed and memory"
+_DETECTOR = "Detector"
 
 
 def _use_config(context: typer.Context, value: Path | None) -> Path | None:
@@ -60,6 +65,39 @@ Threads = Annotated[
         parser=parse_threads,
         show_default="auto",
         help="Threads that compute on the CPU; auto: one for each core that is free when the command starts.",
-        rich_help_panel="Speed and memory",
+        rich_help_panel=SPEED,
+    ),
+]
+Device = Annotated[str, typer.Option(help=fields_of(FinetuneConfig)["device"].option.help, rich_help_panel=SPEED)]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|fp32|bf16",
+        help="Number format of convolutions: fp32, bf16, or auto: as in training, else bf16 where it is faster.",
+        rich_help_panel=SPEED,
+    ),
+]
+
+# What `inference.opening` opens.
+RunOrFile = Annotated[
+    Path | None,
+    typer.Argument(help="A run's folder, a checkpoint or a weights file; default: the run finished last under ./runs."),
+]
+Detector = Annotated[
+    str | None,
+    typer.Option(help="A pretrained detector, with its base classes, instead of a run.", rich_help_panel=_DETECTOR),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Weights of --detector, or where a run's base weights are now.", rich_help_panel=_DETECTOR),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(help="With --detector: side of the square canvas, pixels.", rich_help_panel=_DETECTOR),
+]
+Best = Annotated[
+    bool,
+    typer.Option(
+        "--best/--last", help="The checkpoint with the best test mAP, or the last one.", rich_help_panel=_DETECTOR
     ),
 ]

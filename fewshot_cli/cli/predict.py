@@ -8,13 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_cli.cli.console import Console
-from fewshot_cli.cli.options import Config, Json, Quiet, Threads
+from fewshot_cli.cli.options import (
+    SPEED,
+    Best,
+    Config,
+    Detector,
+    Device,
+    ImageSize,
+    Json,
+    Precision,
+    Quiet,
+    Threads,
+    Weights,
+)
+from fewshot_cli.datasets.formats import FORMATS
+from fewshot_cli.datasets.formats.writing import WRITERS
 from fewshot_cli.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
     from fewshot_cli.verbs.predict import PredictResult
 
-_MODEL, _WHICH, _FILES, _SPEED = "What detects", "Which detections", "What is written", "Speed and memory"
+_WHICH, _FILES = "Which detections", "What is written"
 
 
 def predict(
@@ -27,24 +41,10 @@ def predict(
             "videos.",
         ),
     ],
-    detector: Annotated[
-        str | None,
-        typer.Option(help="Detect with this pretrained detector instead of a run.", rich_help_panel=_MODEL),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="Weights of --detector, or where a run's base weights are now.", rich_help_panel=_MODEL),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(help="With --detector: side of the square canvas, pixels.", rich_help_panel=_MODEL),
-    ] = None,
-    best: Annotated[
-        bool,
-        typer.Option(
-            "--best/--last", help="The checkpoint with the best test mAP, or the last one.", rich_help_panel=_MODEL
-        ),
-    ] = False,
+    detector: Detector = None,
+    weights: Weights = None,
+    image_size: ImageSize = None,
+    best: Best = False,
     threshold: Annotated[
         str,
         typer.Option(
@@ -84,8 +84,7 @@ def predict(
         str,
         typer.Option(
             metavar="FORMAT",
-            help="Format of the detections: jsonl (one line an image or frame, written at once), coco, csv, yolo, voc, "
-            "labelme or labelstudio.",
+            help=f"Format of the detections: {', '.join(WRITERS)}. jsonl: one line an image or frame, written at once.",
             rich_help_panel=_FILES,
         ),
     ] = "jsonl",
@@ -101,31 +100,18 @@ def predict(
     ] = False,
     batch_size: Annotated[
         int,
-        typer.Option(help="Images or tiles that go through the detector together.", min=1, rich_help_panel=_SPEED),
+        typer.Option(help="Images or tiles that go through the detector together.", min=1, rich_help_panel=SPEED),
     ] = 8,
-    device: Annotated[
-        str, typer.Option(help="Device that computes: auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_SPEED)
-    ] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|fp32|bf16",
-            help="Number format of convolutions: fp32, bf16, or auto: as in training, else bf16 where it is faster.",
-            rich_help_panel=_SPEED,
-        ),
-    ] = "auto",
+    precision: Precision = "auto",
     config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Detect objects in images and videos with a run, an exported file or a pretrained detector."""
     console = Console(json=json, quiet=quiet)
-    to_stdout = out == "-"
-    if to_stdout and json:
-        raise UsageError("--out - and --json both write to stdout", hint="Give --out DIR, or drop --json.")
-    if page and (to_stdout or not draw):
-        raise UsageError("--page shows drawn images", hint="Drop --no-draw and --out -.")
+    _check_output(out == "-", json, page, draw)
     from fewshot_cli.verbs.predict import predict as run_predict
     from fewshot_cli.verbs.predict import split_run
 
@@ -153,17 +139,28 @@ def predict(
         threads=threads,
         reporter=console,
     )
-    more = {"page": _write_page(result)} if page else {}
-    if to_stdout:
-        console.say(_speed(result))
-    else:
-        console.result({**result.to_json(), **more}, lambda: _table(result), _speed(result), _next(result, more))
+    _show(console, result, {"page": _write_page(result)} if page else {})
     if result.unreadable:
         raise DatasetError(
             "files that could not be read",
             result.unreadable,
             hint=f"Detections in {_counts(result)} were written. Replace these files, or leave them out.",
         )
+
+
+def _check_output(to_stdout: bool, json: bool, page: bool, draw: bool) -> None:
+    if to_stdout and json:
+        raise UsageError("--out - and --json both write to stdout", hint="Give --out DIR, or drop --json.")
+    if page and (to_stdout or not draw):
+        raise UsageError("--page shows drawn images", hint="Drop --no-draw and --out -.")
+
+
+def _show(console: Console, result: PredictResult, more: dict[str, Any]) -> None:
+    """What was found; the speed alone if the detections went to standard output."""
+    if result.folder is None:
+        console.say(_speed(result))
+    else:
+        console.result({**result.to_json(), **more}, lambda: _table(result), _speed(result), _next(result, more))
 
 
 def _write_page(result: PredictResult) -> Path:

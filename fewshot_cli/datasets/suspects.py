@@ -105,8 +105,11 @@ def _repeated(one: ImageRecord, other: ImageRecord, across: bool) -> Suspect:
 
 SURE = 0.6
 """Score from which a detection is believed."""
-COVERED = 0.1
-"""Share of a detection that lies inside a box, from which that box may be meant: part of it, or a group."""
+APART = 0.1
+"""Largest share of the smaller of two boxes that they may have in common and still be of different objects."""
+
+Detected = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""(N, 4) xyxy, pixels, and (N,) scores."""
 
 
 def partly_labelled(images: Sequence[ImageRecord], detections: Sequence[Detected], detector: str) -> list[Suspect]:
@@ -117,11 +120,8 @@ def partly_labelled(images: Sequence[ImageRecord], detections: Sequence[Detected
         detections: boxes and scores in each image, of the classes that are labelled.
         detector: named in the message.
     """
-    counts = {
-        shown_name(image): count
-        for image, (boxes, scores) in zip(images, detections, strict=True)
-        if (count := int((_covered(boxes[scores >= SURE], image.boxes) < COVERED).sum()))
-    }
+    found = zip(images, detections, strict=True)
+    counts = {shown_name(image): count for image, own in found if (count := len(unlabelled(image, *own)))}
     if not counts:
         return []
     total = sum(counts.values())
@@ -132,20 +132,33 @@ def partly_labelled(images: Sequence[ImageRecord], detections: Sequence[Detected
     return [Suspect("partly labelled", message, tuple(counts))]
 
 
-Detected = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""(N, 4) xyxy, pixels, and (N,) scores."""
+def unlabelled(image: ImageRecord, boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> list[int]:
+    """The detections of at least SURE that are of no object with a box, as indices, best first.
+
+    Args:
+        image: with its boxes; those of any class and of crowds count.
+        boxes: (N, 4) xyxy, pixels.
+        scores: (N,).
+    """
+    shared = _shared(boxes, image.boxes).max(axis=1, initial=0.0)
+    return [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] >= SURE and shared[i] <= APART]
 
 
-def _covered(boxes: NDArray[np.float32], by: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, 4) and (M, 4) → (N,), the largest share of each box that lies inside one of the others."""
-    if not len(boxes) or not len(by):
-        return np.zeros(len(boxes), np.float32)
-    low = np.maximum(boxes[:, None, :2], by[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], by[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    shares: NDArray[np.float32] = (common / np.maximum(areas, 1e-6)[:, None]).max(axis=1)
+def _shared(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(N, M) area that each of N boxes has in common with each of M others, as a share of the smaller of the two."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    smaller = np.minimum(_areas(boxes)[:, None], _areas(others)[None])
+    shares: NDArray[np.float64] = np.clip(high - low, 0, None).astype(np.float64).prod(axis=2) / np.maximum(
+        smaller, 1e-9
+    )
     return shares
+
+
+def _areas(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(N,) areas of (N, 4) xyxy boxes."""
+    areas: NDArray[np.float64] = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(axis=1)
+    return areas
 
 
 def class_names(names: Sequence[str], used: Collection[str]) -> list[Suspect]:

@@ -2,7 +2,9 @@
 
 To add one:
 
-1. Write a module beside this one with a subclass of `chain.Detector`, whose docstring says what to define.
+1. Write a module beside this one with a subclass of `chain.Detector`, whose docstring says what to define: the layers,
+   the class predictors, a loss, and `candidates`, the boxes before non-maximum suppression, which is the same for all
+   detectors and for exported files.
 2. Give the module two functions: `build(name, *, image_size, weights, reporter)` returns the detector with its base
    classes (`weights` is `default`, `imagenet`, `none` or a file); `recognise(state)` returns the name of the detector
    that a state dict is of, or None. Messages about weights that do not fit use it.

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from pycocotools.cocoeval import COCOeval
 
 from fewshot_cli.evaluation.coco_metrics import match
-from fewshot_cli.inference.drawing import MATCH_IOU
+
+MATCH_IOU = 0.5
+"""A detection has found an object if they overlap at least so much, as in AP50."""
 
 
 class Quality(NamedTuple):

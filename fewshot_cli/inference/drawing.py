@@ -14,12 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from fewshot_cli.datasets.types import ImageRecord
+from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.inference.prediction import Prediction
-
-SCORE_THRESHOLD = 0.3
-"""Detections with a lower score are not drawn, and do not count as found where found and missed are counted."""
-MATCH_IOU = 0.5
-"""A detection has found an object if they overlap at least so much, as in AP50."""
 
 TRUTH, FOUND = (0, 158, 115), (213, 94, 0)
 """Green and vermilion that colour-blind readers tell apart (Okabe and Ito's palette)."""

@@ -46,7 +46,7 @@ def find_inputs(words: Sequence[str | os.PathLike[str]]) -> list[Input]:
     one of these a line, relative to its folder; lines that begin with # are comments. Hidden files and folders inside
     a folder are left out, and folders that `predict` has written. Links are followed, each folder once.
 
-    Files named one by one are taken whatever they hold: reading them tells.
+    A file that is named itself is taken whatever its suffix; that it cannot be read is found when it is opened.
 
     Raises:
         DataError: a word that names nothing, or nothing at all to detect in.

@@ -179,7 +179,7 @@ def describe(content: bytes, path: Path) -> Description:
         model = onnx.load_from_string(content)
     except Exception as error:  # protobuf has several implementations, each with its own errors
         raise CheckpointError(f"{path} is damaged or no ONNX file: {_first_line(error)}", hint=_AGAIN) from error
-    _refuse_hostile(model, path)
+    _reject_hostile(model, path)
     text = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA)
     if text is None:
         made_by = f", but of {model.producer_name}" if model.producer_name else ""
@@ -213,7 +213,7 @@ def _description(document: dict[str, Any]) -> Description:
     return found
 
 
-def _refuse_hostile(model: Any, path: Path) -> None:
+def _reject_hostile(model: Any, path: Path) -> None:
     """A file is whole in itself: it names no other file to be read, and no library's operators."""
     for part in _parts(model):
         kind = type(part).__name__

@@ -82,20 +82,22 @@ def open_model(
     named = as_named(what)
     check_options(named, detector, image_size, best, precision)
     if detector is not None:
-        from fewshot_cli.inference.torch_model import TorchModel
-
         placed = place_pretrained(detector, weights, image_size, device, precision, reporter)
-        return TorchModel(placed, {}, threads=threads)
-    found = or_latest(named, reporter)
-    if isinstance(found, Path) and found.suffix.lower() == ONNX:
-        return _open_onnx(found, weights, device, precision, threads)
+        thresholds = thresholds_of(Path(weights)) if weights else {}
+    else:
+        found = or_latest(named, reporter)
+        if isinstance(found, Path) and found.suffix.lower() == ONNX:
+            return _open_onnx(found, weights, device, precision, threads)
+        placed = place(found, best=best, weights=weights, device=device, precision=precision, reporter=reporter)
+        thresholds = thresholds_of(found)
     from fewshot_cli.inference.torch_model import TorchModel
 
-    placed = place(found, best=best, weights=weights, device=device, precision=precision, reporter=reporter)
-    return TorchModel(placed, thresholds_of(found), threads=threads)
+    return TorchModel(placed, thresholds, threads=threads)
 
 
-def check_options(what: object, detector: str | None, image_size: int | None, best: bool, precision: str) -> None:
+def check_options(
+    what: object, detector: str | None, image_size: int | None, best: bool, precision: str = "auto"
+) -> None:
     """Raise UsageError for options that do not go together, ConfigError for an unknown precision."""
     if detector is not None and (what is not None or best):
         raise UsageError("--detector names a detector without a run", hint="Give a run, or --detector, not both.")
@@ -111,11 +113,16 @@ def place_pretrained(
     name: str, weights: str | None, image_size: int | None, device: str, precision: str, reporter: Reporter
 ) -> PlacedDetector:
     """A pretrained detector with its base classes, on its device; arguments and errors as for `open_model`."""
-    from fewshot_cli.detectors.registry import build_detector
     from fewshot_cli.inference.placed import PlacedDetector
 
-    detector = build_detector(name, weights=weights or "default", image_size=image_size, reporter=reporter)
-    return PlacedDetector.place(detector, device, precision)
+    return PlacedDetector.place(build_pretrained(name, weights, image_size, reporter), device, precision)
+
+
+def build_pretrained(name: str, weights: str | None, image_size: int | None, reporter: Reporter) -> Detector:
+    """The same on the CPU."""
+    from fewshot_cli.detectors.registry import build_detector
+
+    return build_detector(name, weights=weights or "default", image_size=image_size, reporter=reporter)
 
 
 def place(
@@ -123,26 +130,33 @@ def place(
 ) -> PlacedDetector:
     """A run, a checkpoint or a weights file as a detector on its device; arguments and errors as for `open_model`."""
     from fewshot_cli.inference.placed import PlacedDetector
+
+    detector = open_detector(what, best=best, weights=weights, reporter=reporter)
+    if isinstance(what, Run) and precision == "auto":
+        precision = what.read_config().precision
+    return PlacedDetector.place(detector, device, precision)
+
+
+def open_detector(what: Run | Path, *, best: bool, weights: str | None, reporter: Reporter) -> Detector:
+    """The same on the CPU."""
     from fewshot_cli.runs.checkpoint import restore
 
     if isinstance(what, Path):
-        return PlacedDetector.place(_from_file(what, weights, reporter), device, precision)
-    checkpoint = what.best_checkpoint if best else what.checkpoint
-    detector, _ = restore(checkpoint, weights=weights, reporter=reporter)
-    return PlacedDetector.place(detector, device, what.read_config().precision if precision == "auto" else precision)
+        return _from_file(what, weights, reporter)
+    return restore(what.best_checkpoint if best else what.checkpoint, weights=weights, reporter=reporter)[0]
 
 
 def thresholds_of(what: Run | Path) -> dict[str, float]:
     """Class → score from which a detection counts: those of a run; of an exported file, those in it; of a
-    checkpoint, those of the run it lies in."""
+    checkpoint, those of the run it lies in; of other files, none."""
     from fewshot_cli.detectors.exported import read_info
 
-    if isinstance(what, Path) and (info := read_info(what)):
+    if isinstance(what, Run):
+        return what.thresholds
+    if info := read_info(what):
         return info.thresholds
-    run = Run(what.parent) if isinstance(what, Path) else what
-    if isinstance(what, Path) and what not in (run.checkpoint, run.best_checkpoint):
-        return {}
-    return run.thresholds
+    run = Run(what.parent)
+    return run.thresholds if what in (run.checkpoint, run.best_checkpoint) else {}
 
 
 def _from_file(path: Path, weights: str | None, reporter: Reporter) -> Detector:

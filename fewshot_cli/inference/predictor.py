@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from fewshot_cli.datasets.images import open_image
 from fewshot_cli.errors import DataError, UsageError
-from fewshot_cli.inference.keeping import MOST, Keep, choose
+from fewshot_cli.inference.filtering import MOST, Filter, make_filter
 from fewshot_cli.inference.opening import open_model
 from fewshot_cli.inference.prediction import Model, Prediction
 from fewshot_cli.inference.stream import detect
@@ -59,7 +59,7 @@ def open_predictor(
 
     Args:
         what, detector, weights, image_size, best, device, precision, reporter: as for `opening.open_model`.
-        threshold, classes, max_detections: as for `keeping.choose`.
+        threshold, classes, max_detections: as for `filtering.make_filter`.
         tiles: `SIZE[:OVERLAP]`, as for `tiles.parse_tiles`.
         batch_size: windows that go through the detector together.
 
@@ -67,7 +67,7 @@ def open_predictor(
         FsodError: what `open_model`, `choose` and `parse_tiles` raise.
     """
     model = open_model(
-        what if what is None or isinstance(what, Run) else Path(what),
+        what,
         detector=detector,
         weights=weights,
         image_size=image_size,
@@ -76,7 +76,7 @@ def open_predictor(
         precision=precision,
         reporter=reporter,
     )
-    keep = choose(model, threshold=threshold, classes=classes, max_detections=max_detections)
+    keep = make_filter(model, threshold=threshold, classes=classes, max_detections=max_detections)
     return Predictor(model, keep, tiles=parse_tiles(tiles) if tiles else None, batch_size=batch_size)
 
 
@@ -90,7 +90,7 @@ class Predictor:
         batch_size: windows that go through the detector together.
     """
 
-    def __init__(self, model: Model, keep: Keep, *, tiles: Tiles | None = None, batch_size: int = BATCH) -> None:
+    def __init__(self, model: Model, keep: Filter, *, tiles: Tiles | None = None, batch_size: int = BATCH) -> None:
         self.model = model
         self.keep = keep
         self.tiles = tiles

@@ -10,7 +10,8 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from fewshot_cli.datasets.types import ImageRecord, Split
-from fewshot_cli.inference.drawing import MATCH_IOU, SCORE_THRESHOLD
+from fewshot_cli.evaluation.thresholds import MATCH_IOU
+from fewshot_cli.inference.filtering import SCORE_THRESHOLD, least_scores
 
 
 class Judged(NamedTuple):
@@ -52,10 +53,8 @@ def judge(
         results: COCO's.
         thresholds: class → score from which on a detection counts; SCORE_THRESHOLD for other classes.
     """
-    lowest = {
-        number: (thresholds or {}).get(name, SCORE_THRESHOLD)
-        for number, name in zip(test.category_ids, test.classes, strict=True)
-    }
+    scores = least_scores(test.classes, thresholds or {})
+    lowest = dict(zip(test.category_ids, scores.values(), strict=True))
     of_image: dict[int, list[dict[str, Any]]] = {image.id: [] for image in test.images}
     for found in results:
         if found["score"] >= lowest.get(found["category_id"], SCORE_THRESHOLD):

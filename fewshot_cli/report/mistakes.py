@@ -11,7 +11,8 @@ from torchvision.ops import box_iou
 
 from fewshot_cli.datasets.images import open_image
 from fewshot_cli.datasets.types import Split
-from fewshot_cli.inference.drawing import FOUND, MATCH_IOU, TRUTH, Mark, marked
+from fewshot_cli.evaluation.thresholds import MATCH_IOU
+from fewshot_cli.inference.drawing import FOUND, TRUTH, Mark, marked
 from fewshot_cli.report.judging import Judged, corners, overlaps_of
 
 CONTEXT = 2.5

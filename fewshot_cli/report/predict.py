@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from fewshot_cli.inference.drawing import as_data_url
 from fewshot_cli.report.page import write_page
-from fewshot_cli.verbs.predict import PredictResult, Seen
+from fewshot_cli.verbs.predict import PredictedImage, PredictResult
 
 SHOWN = 300
 """Images of a page: more are slow to scroll on a phone."""
@@ -26,32 +26,32 @@ def write_predict_page(result: PredictResult) -> Path:
         StorageError: the disk cannot be written.
     """
     assert result.folder is not None
-    ranked = sorted(result.images, key=lambda seen: -max(seen.scores, default=0.0))
+    ranked = sorted(result.images, key=lambda image: -max(image.scores, default=0.0))
     page = result.folder / NAME
     write_page(
         page,
         "predict.html",
         result=result.to_json(),
-        shown=[_shown(seen, result.folder) for seen in ranked[:SHOWN] if seen.drawn is not None],
+        shown=[_shown(image, result.folder) for image in ranked[:SHOWN] if image.drawn is not None],
         videos=[_link(drawn, result.folder) for drawn in result.videos.values() if drawn is not None],
     )
     return page
 
 
-def _shown(seen: Seen, folder: Path) -> dict[str, Any]:
-    assert seen.drawn is not None
-    with Image.open(seen.drawn) as drawn:
+def _shown(image: PredictedImage, folder: Path) -> dict[str, Any]:
+    assert image.drawn is not None
+    with Image.open(image.drawn) as drawn:
         width, height = drawn.size
         drawn.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
         small = ImageOps.contain(drawn.convert("RGB"), (THUMBNAIL, THUMBNAIL))
-    counts = {name: seen.names.count(name) for name in dict.fromkeys(seen.names)}
+    counts = {name: image.names.count(name) for name in dict.fromkeys(image.names)}
     return {
         "thumbnail": as_data_url(small),
         "width": width,
         "height": height,
-        "best": max(seen.scores, default=None),
+        "best": max(image.scores, default=None),
         "found": ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found",
-        **_link(seen.drawn, folder),
+        **_link(image.drawn, folder),
     }
 
 

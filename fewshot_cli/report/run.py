@@ -9,12 +9,15 @@ from typing import Any
 from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.evaluation.coco_metrics import evaluate
-from fewshot_cli.inference.drawing import MATCH_IOU, SCORE_THRESHOLD, as_data_url, draw_boxes
+from fewshot_cli.evaluation.thresholds import MATCH_IOU
+from fewshot_cli.inference.drawing import as_data_url, draw_boxes
+from fewshot_cli.inference.filtering import least_scores
 from fewshot_cli.report.judging import Judged, judge
 from fewshot_cli.report.mistakes import Mistake, cut_out, false_positives, missed_objects
 from fewshot_cli.report.page import write_page
 from fewshot_cli.report.plots import drift_plot, learning_plot, precision_recall_plot
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.selection.validate_run import left_out_shots
 
 SHOWN_TESTS, SHOWN_SHOTS, SHOWN_MISTAKES = 6, 20, 12
 LARGE = 480
@@ -41,15 +44,16 @@ def write_run_report(run: Run) -> Path:
         score=_thresholds(data.train.classes, run.thresholds),
         iou=MATCH_IOU,
         **_tested(run, data.test, result),
+        mistakes=_mistakes(run, data),
     )
     return run.report_file
 
 
 def _tested(run: Run, test: Split | None, result: dict[str, Any]) -> dict[str, Any]:
-    """What the page says of the test set: metrics, curves, best and worst images, and the worst mistakes."""
+    """What the page says of the test set: metrics, curves, best and worst images."""
     plots = [learning_plot(run.read_metrics()), drift_plot(result["drift"])]
     if test is None:
-        return {"numbers": {}, "per_class": {}, "plots": plots, "best": [], "worst": [], "mistakes": {}}
+        return {"numbers": {}, "per_class": {}, "plots": plots, "best": [], "worst": []}
     results = run.read_predictions()
     metrics = evaluate(test.to_coco(), results)
     judged = sorted(judge(test, results, run.thresholds), key=lambda found: found.f1)
@@ -59,11 +63,27 @@ def _tested(run: Run, test: Split | None, result: dict[str, Any]) -> dict[str, A
         "plots": [plots[0], precision_recall_plot(metrics.curves), plots[1]],
         "best": [_shown(test, found) for found in judged[::-1][:SHOWN_TESTS]],
         "worst": [_shown(test, found) for found in judged[:SHOWN_TESTS]],
-        "mistakes": {
-            "False positives": _strip(false_positives(test, judged), "with the highest scores"),
-            "Missed objects": _strip(missed_objects(test, judged, results), "that are largest"),
-        },
     }
+
+
+def _mistakes(run: Run, data: Dataset) -> list[dict[str, Any]]:
+    """The worst mistakes on the test set; without one, on shots, by detectors that were not trained on them."""
+    if data.test is not None:
+        split, results, where = data.test, run.read_predictions(), ""
+    else:
+        split, results = left_out_shots(run, data.shots)
+        where = " in left-out shots"
+    judged = judge(split, results, run.thresholds)
+    return [
+        {
+            "title": f"False positives{where}",
+            **_strip(false_positives(split, judged), "with the highest scores"),
+        },
+        {
+            "title": f"Missed objects{where}",
+            **_strip(missed_objects(split, judged, results), "that are largest"),
+        },
+    ]
 
 
 def _strip(mistakes: Sequence[Mistake], chosen: str) -> dict[str, Any]:
@@ -77,7 +97,7 @@ def _strip(mistakes: Sequence[Mistake], chosen: str) -> dict[str, Any]:
 
 def _thresholds(classes: Sequence[str], thresholds: Mapping[str, float]) -> str:
     """The score from which on detections count, in words; by class where they differ."""
-    scores = {name: thresholds.get(name, SCORE_THRESHOLD) for name in classes}
+    scores = least_scores(classes, thresholds)
     if len(set(scores.values())) == 1:
         return f"{next(iter(scores.values())):.2f}"
     return ", ".join(f"{score:.2f} ({name})" for name, score in scores.items())

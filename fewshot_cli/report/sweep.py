@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.evaluation.coco_metrics import evaluate
 from fewshot_cli.files import write_atomically, write_json, write_text
-from fewshot_cli.inference.drawing import SCORE_THRESHOLD
+from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.report.curves import draw_curves, draw_precision_recall
 from fewshot_cli.report.judging import Judged, judge
 from fewshot_cli.report.page import write_page

@@ -139,7 +139,7 @@ def cross_validate(
         reporter: receives progress and remarks.
 
     Returns:
-        None if no class has shots in two folds, which the reporter is told.
+        None if no class has shots in two folds, which is reported.
 
     Raises:
         DivergedError: a loss, a gradient or a parameter is not finite.

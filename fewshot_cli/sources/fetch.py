@@ -341,8 +341,9 @@ def _say_what_is_missing(request: FetchRequest, stock: Stock, draw: _Draw, repor
     if draw.test is None:
         count, classes = len(draw.train.images), "class" if len(draw.train.classes) == 1 else "classes"
         usable = "usable images" if draw.duplicates or draw.faulty or stock.problems else "images"
+        estimate = "`fsod finetune` will estimate the mAP by cross-validation on the shots. " if count > 1 else ""
         reporter.warn(
-            f"No test set: all {count} {usable} of the {classes} are shots. "
+            f"No test set: all {count} {usable} of the {classes} are shots. {estimate}"
             "Give --test-source, or fewer --shots, to measure on images that were not trained on."
         )
     elif len(draw.test.images) < request.test_images and not stock.candidates.at_hand:
@@ -356,20 +357,7 @@ def _say_what_is_missing(request: FetchRequest, stock: Stock, draw: _Draw, repor
 
 
 def _write(request: FetchRequest, draw: _Draw, reporter: Reporter) -> FetchResult:
-    skipped = draw.skipped
-    detector = _detector_of(request)
-    record = {
-        **request.record(),
-        "filters": [
-            f"{stock.candidates.place.name}: {reason}: {count} images left out"
-            for stock in draw.stocks
-            for reason, count in sorted(stock.left_out.items())
-        ],
-        **({"detector": detector} if detector else {}),
-        **({"origin": draw.origin} if draw.origin else {}),
-        "duplicates_left_out": [str(path) for path in draw.duplicates],
-        "problems_left_out": [str(problem) for problem in skipped],
-    }
+    skipped, record = draw.skipped, _record(request, draw)
     facts = {path: known for stock in draw.stocks for path, known in stock.facts.items()}
     dataset = save_dataset(request.folder, draw.train, draw.test, record, facts=facts, overwrite=request.force)
     if draw.duplicates:
@@ -384,6 +372,23 @@ def _write(request: FetchRequest, draw: _Draw, reporter: Reporter) -> FetchResul
         warnings=_suspects(draw, reporter),
         background=draw.background,
     )
+
+
+def _record(request: FetchRequest, draw: _Draw) -> dict[str, Any]:
+    """What the data set records of its origin, and of what was left out."""
+    detector = _detector_of(request)
+    return {
+        **request.record(),
+        "filters": [
+            f"{stock.candidates.place.name}: {reason}: {count} images left out"
+            for stock in draw.stocks
+            for reason, count in sorted(stock.left_out.items())
+        ],
+        **({"detector": detector} if detector else {}),
+        **({"origin": draw.origin} if draw.origin else {}),
+        "duplicates_left_out": [str(path) for path in draw.duplicates],
+        "problems_left_out": [str(problem) for problem in draw.skipped],
+    }
 
 
 def _suspects(draw: _Draw, reporter: Reporter) -> tuple[Suspect, ...]:

@@ -13,7 +13,8 @@ from fewshot_cli.datasets.types import Split
 from fewshot_cli.detectors.chain import ClassInit, Detections, Detector
 from fewshot_cli.detectors.predictors import NO_CLASS
 from fewshot_cli.errors import ModelError, closest
-from fewshot_cli.inference.drawing import MATCH_IOU, SCORE_THRESHOLD
+from fewshot_cli.evaluation.thresholds import MATCH_IOU
+from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.progress import Reporter
 

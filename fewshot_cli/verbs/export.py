@@ -8,11 +8,18 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fewshot_cli.detectors.exported import read_info
 from fewshot_cli.errors import CheckpointError, DataError, ModelError, UsageError, closest
 from fewshot_cli.files import write_atomically
+from fewshot_cli.inference.opening import (
+    as_named,
+    build_pretrained,
+    check_options,
+    open_detector,
+    or_latest,
+    thresholds_of,
+)
 from fewshot_cli.progress import Reporter, SilentReporter
-from fewshot_cli.runs.folder import Run, latest_run, load_run
+from fewshot_cli.runs.folder import Run
 from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
@@ -64,7 +71,11 @@ class Export:
 
 
 class _Opened(NamedTuple):
-    """A detector, and what is known of it; `target` is where its file goes, without the suffix."""
+    """A detector, on the CPU, and what is known of it.
+
+    name: the run's folder, the file or the detector's name; target: where the exported file goes, without the suffix;
+    data: the data set that it was trained on, if that is known; sources: the files that it was read from.
+    """
 
     detector: Detector
     thresholds: dict[str, float]
@@ -97,7 +108,7 @@ def export(
     that computes the same to the last bit.
 
     Args:
-        run: a run or its folder, a checkpoint, or a file of `format="weights"`; default: the run finished last.
+        run: a run or its folder, a checkpoint or a weights file; default: the run finished last.
         out: the file; default: `model.onnx` or `model.safetensors` in the run's folder.
         format: `onnx`, or `weights`: a safetensors file of base and trained weights merged, for `--weights`.
         nms: with onnx: whether non-maximum suppression is in the file.
@@ -118,19 +129,19 @@ def export(
         StorageError: the disk cannot be written.
     """
     reporter = reporter or SilentReporter()
-    _check(run, format, nms, detector, image_size, best)
+    _check_format(format, nms)
+    named = as_named(run)
+    check_options(named, detector, image_size, best)
     use_threads(choose_threads(threads, reporter))
     if detector is not None:
         opened = _pretrained(detector, weights, image_size, reporter)
     else:
-        opened = _trained(run, best, weights, reporter)
+        opened = _trained(or_latest(named, reporter), best, weights, reporter)
     path = _target(opened, out, format)
     canvases, where = _canvases(opened, reporter)
     reporter.say(f"Comparing with PyTorch on {len(canvases)} {where}.")
-    if format == "weights":
-        content, details = _as_weights(opened, canvases)
-    else:
-        content, details = _as_onnx(opened, canvases, path, nms, opset)
+    as_weights = format == "weights"
+    content, details = _as_weights(opened, canvases) if as_weights else _as_onnx(opened, canvases, path, nms, opset)
     write_atomically(path, lambda temporary: _write(temporary, content))
     compared = {"on": where, "images": len(canvases), **details.pop("compared")}
     return Export(
@@ -147,63 +158,26 @@ def export(
     )
 
 
-def _check(run: object, format: str, nms: bool, detector: str | None, image_size: int | None, best: bool) -> None:
+def _check_format(format: str, nms: bool) -> None:
     if format not in SUFFIXES:
         raise UsageError(f"unknown format {format!r}", hint=closest(format, SUFFIXES))
     if format == "weights" and not nms:
         raise UsageError("--no-nms goes with --format onnx", hint="A weights file holds no suppression.")
-    if detector is not None and (run is not None or best):
-        raise UsageError("--detector exports a detector without a run", hint="Give a run, or --detector, not both.")
-    if detector is None and image_size is not None:
-        raise UsageError("--image-size goes with --detector", hint="A run is exported at the size it was trained at.")
 
 
 def _pretrained(name: str, weights: str | None, image_size: int | None, reporter: Reporter) -> _Opened:
-    from fewshot_cli.detectors.registry import build_detector
-
-    source = weights or "default"
-    detector = build_detector(name, weights=source, image_size=image_size, reporter=reporter)
-    info = read_info(source)
-    return _Opened(detector, info.thresholds if info else {}, name, Path(name), None, (Path(source),))
+    detector, source = build_pretrained(name, weights, image_size, reporter), Path(weights or "")
+    return _Opened(detector, thresholds_of(source), name, Path(name), None, (source,))
 
 
-def _trained(run: Run | str | PathLike[str] | None, best: bool, weights: str | None, reporter: Reporter) -> _Opened:
-    from fewshot_cli.runs.checkpoint import restore
-
-    if run is not None and not isinstance(run, Run) and Path(run).is_file():
-        return _file(Path(run), best, weights, reporter)
-    found = _find(run, reporter)
-    detector, info = restore(found.best_checkpoint if best else found.checkpoint, weights=weights, reporter=reporter)
-    sources = (found.checkpoint, found.best_checkpoint, Path(weights or info.weights))
-    data = found.read_config().data_folder
-    return _Opened(detector, found.thresholds, str(found.folder), found.folder / "model", data, sources)
-
-
-def _find(run: Run | str | PathLike[str] | None, reporter: Reporter) -> Run:
-    if isinstance(run, Run):
-        return run
-    if run is not None:
-        return load_run(run)
-    found = latest_run()
-    reporter.say(f"Run: {found.folder}, the one finished last.")
-    return found
-
-
-def _file(path: Path, best: bool, weights: str | None, reporter: Reporter) -> _Opened:
-    """A checkpoint, or a weights file of `fsod export`."""
-    from fewshot_cli.detectors.registry import build_detector
-    from fewshot_cli.runs.checkpoint import restore
-
-    if best:
-        raise UsageError(f"--best goes with a run, and {path} is a file", hint="Give the run's folder.")
-    info = read_info(path)
-    if info is None:
-        detector, _ = restore(path, weights=weights, reporter=reporter)
-        return _Opened(detector, {}, str(path), path.with_suffix(""), None, (path, Path(weights or "")))
-    if weights is not None:
-        raise UsageError("--weights goes with a run or --detector", hint=f"{path} holds all its weights.")
-    detector = build_detector(info.detector, weights=path, reporter=reporter)
-    return _Opened(detector, info.thresholds, str(path), path.with_suffix(""), None, (path,))
+def _trained(what: Run | Path, best: bool, weights: str | None, reporter: Reporter) -> _Opened:
+    """A run, a checkpoint or a weights file."""
+    detector, thresholds = open_detector(what, best=best, weights=weights, reporter=reporter), thresholds_of(what)
+    if isinstance(what, Path):
+        return _Opened(detector, thresholds, str(what), what.with_suffix(""), None, (what, Path(weights or "")))
+    config = what.read_config()
+    sources = (what.checkpoint, what.best_checkpoint, Path(weights or config.weights))
+    return _Opened(detector, thresholds, str(what.folder), what.folder / "model", config.data_folder, sources)
 
 
 def _target(opened: _Opened, out: str | PathLike[str] | None, format: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,13 +16,13 @@ from fewshot_cli.sources.fetch import check as check_request
 from fewshot_cli.sources.fetch import fetch as fetch_request
 
 if TYPE_CHECKING:
-    from fewshot_cli.datasets.suspects import Suspect
+    from fewshot_cli.datasets.suspects import Detected, Suspect
     from fewshot_cli.datasets.types import Split
 
 __all__ = ["CheckResult", "FetchRequest", "FetchResult", "check", "fetch"]
 
-LOOKS = "yolox_nano"
-"""The pretrained detector that looks for objects without a box."""
+LABEL_CHECKER = "yolox_nano"
+"""The pretrained detector whose detections are compared with the boxes."""
 
 
 def fetch(
@@ -91,7 +91,7 @@ def fetch(
     result = fetch_request(request, reporter)
     if result.reused:
         return result
-    found = unlabelled_objects(result.dataset.train, reporter)
+    found = check_labels(result.dataset.train, reporter)
     return replace(result, warnings=(*result.warnings, *found))
 
 
@@ -99,7 +99,7 @@ def check(request: FetchRequest, reporter: Reporter | None = None) -> CheckResul
     """Draw as `fetch` does and report what looks wrong, without writing; raises what `fetch` raises."""
     reporter = reporter or SilentReporter()
     result = check_request(request, reporter)
-    found = unlabelled_objects(result.train, reporter)
+    found = check_labels(result.train, reporter)
     return replace(result, warnings=(*result.warnings, *found))
 
 
@@ -120,36 +120,40 @@ def request_of(
     )
 
 
-def unlabelled_objects(shots: Split, reporter: Reporter) -> list[Suspect]:
-    """Shots in which the pretrained detector is sure of an object of a class that it knows, and nobody boxed it.
+def check_labels(shots: Split, reporter: Reporter) -> list[Suspect]:
+    """Shots in which the pretrained detector is sure of an object of a class that it knows, and that has no box.
 
-    It looks only if its weights were downloaded earlier, and one of the classes is COCO's.
+    Only if its weights were downloaded earlier, and one of the classes is COCO's.
     """
-    known = {match_class(name, COCO_NAMES) for name in shots.classes if has_class(name, COCO_NAMES)}
-    if not known:
-        return []
     from fewshot_cli.download import cache_folder
 
-    weights = cache_folder() / "weights" / f"{LOOKS}.pth"
-    if not weights.is_file():
+    known = {match_class(name, COCO_NAMES) for name in shots.classes if has_class(name, COCO_NAMES)}
+    weights = cache_folder() / "weights" / f"{LABEL_CHECKER}.pth"
+    if not known or not weights.is_file():
         return []
-    import numpy as np
-
     from fewshot_cli.datasets.suspects import partly_labelled
-    from fewshot_cli.detectors.registry import build_detector
     from fewshot_cli.errors import FsodError
-    from fewshot_cli.inference.placed import PlacedDetector
 
-    labels = [label for label, name in enumerate(COCO_NAMES) if name in known]
     try:
-        placed = PlacedDetector.place(build_detector(LOOKS, weights=weights))
-        found = placed.detect([image.path for image in shots.images], reporter, "Looking for objects without a box")
+        detections = _detect(shots, known, weights, reporter)
     except FsodError as error:  # a check never stops a fetch
-        reporter.warn(f"{LOOKS} cannot look for objects without a box: {error.message}")
+        reporter.warn(f"{LABEL_CHECKER} cannot look for objects without a box: {error.message}")
         return []
-    kept = [(each, np.isin(each.labels.cpu().numpy(), labels)) for each in found]
-    detections = [(each.boxes.cpu().numpy()[own], each.scores.cpu().numpy()[own]) for each, own in kept]
-    suspects = partly_labelled(shots.images, detections, LOOKS)
+    suspects = partly_labelled(shots.images, detections, LABEL_CHECKER)
     for suspect in suspects:
         reporter.warn(suspect.message)
     return suspects
+
+
+def _detect(shots: Split, classes: Collection[str], weights: Path, reporter: Reporter) -> list[Detected]:
+    """The detections of some of COCO's classes in each shot."""
+    import numpy as np
+
+    from fewshot_cli.detectors.registry import build_detector
+    from fewshot_cli.inference.placed import PlacedDetector
+
+    labels = [label for label, name in enumerate(COCO_NAMES) if name in classes]
+    placed = PlacedDetector.place(build_detector(LABEL_CHECKER, weights=weights))
+    found = placed.detect([image.path for image in shots.images], reporter, "Looking for objects without a box")
+    kept = [(each, np.isin(each.labels.cpu().numpy(), labels)) for each in found]
+    return [(each.boxes.cpu().numpy()[own], each.scores.cpu().numpy()[own]) for each, own in kept]

@@ -157,7 +157,7 @@ def _start(run: Run, config: FinetuneConfig, reporter: Reporter) -> Run:
 
 
 def _continue(run: Run, config: FinetuneConfig, reporter: Reporter, features: FeatureStore | None) -> Run:
-    from fewshot_cli.selection.of_run import validate_run
+    from fewshot_cli.selection.validate_run import validate_run
     from fewshot_cli.training.finetune import finetune as train
 
     if config.threads:

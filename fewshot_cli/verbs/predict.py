@@ -18,13 +18,13 @@ import numpy as np
 
 from fewshot_cli import __version__
 from fewshot_cli.datasets.formats.jsonl import LineStream
-from fewshot_cli.datasets.formats.writing import WRITERS, Labelled, LabelWriter, open_writer
-from fewshot_cli.errors import DataError, Problem, StorageError, UsageError, closest
+from fewshot_cli.datasets.formats.writing import Labelled, LabelWriter, check_writer, open_writer
+from fewshot_cli.errors import DataError, Problem, StorageError, UsageError
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_json
 from fewshot_cli.inference.drawing import draw_prediction
-from fewshot_cli.inference.drawings import Drawings
+from fewshot_cli.inference.drawn_files import Drawings
+from fewshot_cli.inference.filtering import MOST, Filter, make_filter
 from fewshot_cli.inference.inputs import RECORD, Input, find_inputs
-from fewshot_cli.inference.keeping import MOST, Keep, choose
 from fewshot_cli.inference.opening import as_named, is_model, open_model, or_latest
 from fewshot_cli.inference.prediction import Model, Prediction
 from fewshot_cli.inference.predictor import BATCH
@@ -42,8 +42,8 @@ STREAMED = "jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One image that was detected in.
+class PredictedImage:
+    """One image and what was found in it.
 
     path: the image; drawn: its drawing, None without; names, scores: of its detections, best first.
     """
@@ -75,7 +75,7 @@ class PredictResult:
     folder: Path | None
     format: str
     thresholds: dict[str, float]
-    images: list[Seen] = field(default_factory=list)
+    images: list[PredictedImage] = field(default_factory=list)
     frames: int = 0
     videos: dict[Path, Path | None] = field(default_factory=dict)
     detections: Counter[str] = field(default_factory=Counter)
@@ -183,7 +183,7 @@ def predict(
         threads=workers,
         reporter=reporter,
     )
-    keep = choose(model, threshold=threshold, classes=classes, max_detections=max_detections)
+    keep = make_filter(model, threshold=threshold, classes=classes, max_detections=max_detections)
     folder = None if to_stdout else _claim(out)
     result = PredictResult(detector or os.fspath(what or ""), folder, format, keep.by_class(model.classes))
     with ExitStack() as stack:
@@ -200,8 +200,7 @@ def predict(
 
 
 def _check(format: str, to_stdout: bool, batch_size: int) -> None:
-    if format not in WRITERS:
-        raise UsageError(f"unknown format {format!r}", hint=closest(format, WRITERS))
+    check_writer(format)
     if to_stdout and format != STREAMED:
         raise UsageError(f"--out - writes {STREAMED}, not {format}", hint="Give --out DIR.")
     if batch_size < 1:
@@ -232,7 +231,7 @@ def _steps(each: Input) -> int:
     return max(1, frame_count(each.path)) if each.is_video else 1
 
 
-def _finish(item: Item, keep: Keep, drawings: Drawings | None) -> Item:
+def _finish(item: Item, keep: Filter, drawings: Drawings | None) -> Item:
     """What is kept of an item, and its drawing; pixels only of a frame that is to be appended."""
     if item.prediction is None or item.pixels is None:
         return item
@@ -276,7 +275,7 @@ def _count(item: Item, prediction: Prediction, drawings: Drawings | None, result
     drawn = None if drawings is None else drawings.path_of(item.input, prediction.size)
     if item.frame is None:
         scores = tuple(prediction.scores.tolist())
-        result.images.append(Seen(item.input.path, drawn, prediction.names, scores))
+        result.images.append(PredictedImage(item.input.path, drawn, prediction.names, scores))
         return
     result.frames += 1
     result.videos[item.input.path] = drawn

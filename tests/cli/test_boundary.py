@@ -27,7 +27,7 @@ from fewshot_cli.cli.app import BoundaryGroup, Terminated, app
 from fewshot_cli.cli.options import Json, Quiet
 
 REPOSITORY = Path(__file__).parents[2]
-COMMANDS = ["fetch", "augment", "finetune", "eval", "export", "inspect-layers", "sweep", "demo"]
+COMMANDS = ["fetch", "augment", "finetune", "eval", "predict", "export", "inspect-layers", "sweep", "demo"]
 
 
 class OutOfMemoryError(RuntimeError):
@@ -182,8 +182,8 @@ def test_options_of_finetune_stand_in_panels() -> None:
         "What trains",
         "Schedule and optimizer",
         "Speed and memory",
-        "Augmentation",
         "Output",
+        "Augmentation",
     ]
 
     assert panels == sorted(panels, key=lambda panel: shown.index(f"─ {panel} ─"))

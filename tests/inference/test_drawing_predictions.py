@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fewshot_cli.inference.drawing import LEGIBLE, PALETTE, draw_prediction
-from fewshot_cli.inference.drawings import Drawings
+from fewshot_cli.inference.drawn_files import Drawings
 from fewshot_cli.inference.inputs import Input
 from fewshot_cli.inference.prediction import Prediction
 

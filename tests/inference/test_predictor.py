@@ -154,7 +154,7 @@ def test_nothing_of_predict_imports_torch_before_a_torch_model_is_opened() -> No
 import json, sys
 import numpy as np
 import fewshot_cli.verbs.predict, fewshot_cli.cli.predict
-from fewshot_cli.inference.drawings import Drawings
+from fewshot_cli.inference.drawn_files import Drawings
 from fewshot_cli.inference.prediction import Prediction
 from fewshot_cli.inference.stream import detect_all
 from fewshot_cli.inference.tiles import suppress

@@ -229,7 +229,10 @@ def test_ten_images_are_ten_shots_and_no_test_set(ten: Path) -> None:
     result = fetch(request(ten, classes=("helmet",), shots=10), listener)
     assert (10, None) == (len(result.dataset.train.images), result.dataset.test)
     assert ["dataset.json", "train"] == visible(result.path)
-    assert listener.said[0].startswith("No test set: all 10 images of the class are shots. ")
+    assert listener.said[0].startswith(
+        "No test set: all 10 images of the class are shots. "
+        "`fsod finetune` will estimate the mAP by cross-validation on the shots. Give --test-source"
+    )
     assert (None, ["train"]) == (result.to_json()["test"], list(result.dataset.record["splits"]))
     again = fetch(request(ten, classes=("helmet",), shots=10))
     assert (True, None) == (again.reused, again.dataset.test)

@@ -19,7 +19,7 @@ from fewshot_cli.errors import DataError, DatasetError, UsageError
 from fewshot_cli.files import sha256_of
 from fewshot_cli.sources.fetch import FetchRequest, check, fetch
 from fewshot_cli.sources.registry import parse_source
-from fewshot_cli.verbs.fetch import LOOKS, unlabelled_objects
+from fewshot_cli.verbs.fetch import LABEL_CHECKER, check_labels
 from fewshot_cli.verbs.fetch import fetch as fetch_by_name
 
 
@@ -287,10 +287,10 @@ def test_objects_without_a_box_are_looked_for_only_by_what_is_at_hand(pool: Path
         def warn(self, text: str) -> None:
             self.said.append(text)
 
-    assert [] == unlabelled_objects(shots, Listener())  # type: ignore[arg-type]
+    assert [] == check_labels(shots, Listener())  # type: ignore[arg-type]
     (cache / "weights").mkdir(parents=True)
-    (cache / "weights" / f"{LOOKS}.pth").write_bytes(b"spoiled")
-    assert [] == unlabelled_objects(shots, Listener())  # type: ignore[arg-type]
+    (cache / "weights" / f"{LABEL_CHECKER}.pth").write_bytes(b"spoiled")
+    assert [] == check_labels(shots, Listener())  # type: ignore[arg-type]
     assert ["yolox_nano cannot look for objects without a box"] == [text.split(":")[0] for text in Listener.said]
 
 
@@ -299,7 +299,7 @@ def test_real_objects_without_a_box_are_found(real: Path, cache: Path, tmp_path:
     from fewshot_cli.progress import SilentReporter
 
     (cache / "weights").mkdir(parents=True)
-    shutil.copy(real / "weights" / "yolox_nano_coco.pth", cache / "weights" / f"{LOOKS}.pth")
+    shutil.copy(real / "weights" / "yolox_nano_coco.pth", cache / "weights" / f"{LABEL_CHECKER}.pth")
     source = real / "data" / "coco_val128" / "test"
     document = json.loads((source / "annotations.json").read_text())
     (person,) = (each["id"] for each in document["categories"] if each["name"] == "person")
@@ -313,7 +313,7 @@ def test_real_objects_without_a_box_are_found(real: Path, cache: Path, tmp_path:
     (tmp_path / "set" / "images").symlink_to(source / "images")
     request = asked(tmp_path, tmp_path / "set", classes=("person",), shots=10)
     shots = check(request).train
-    (suspect,) = unlabelled_objects(shots, SilentReporter())
+    (suspect,) = check_labels(shots, SilentReporter())
     assert set(suspect.images) <= {image.path.name for image in shots.images}
     assert 2 <= len(suspect.images) <= 10
 

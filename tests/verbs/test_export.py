@@ -34,6 +34,7 @@ from fewshot_cli.inference import onnx_check
 from fewshot_cli.inference.onnx_check import check
 from fewshot_cli.inference.onnx_graph import build_graph
 from fewshot_cli.inference.onnx_model import OnnxModel
+from fewshot_cli.inference.opening import open_model
 from fewshot_cli.runs.checkpoint import restore
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.verbs.evaluate import evaluate
@@ -325,7 +326,7 @@ def test_a_changed_weights_file_is_refused(change: dict[str, Any], message: str,
         ({"format": "weights", "nms": False}, UsageError, "--no-nms goes with --format onnx"),
         ({"opset": 11}, ConfigError, "opset 11 cannot be written"),
         ({"image_size": 64}, UsageError, "--image-size goes with --detector"),
-        ({"detector": "yolox_nano"}, UsageError, "--detector exports a detector without a run"),
+        ({"detector": "yolox_nano"}, UsageError, "--detector names a detector without a run"),
         ({"out": "model.pt"}, UsageError, "--out model.pt does not end in .onnx"),
     ],
 )
@@ -345,10 +346,26 @@ def test_what_is_exported_is_not_overwritten(run: Run, weights: Path) -> None:
         export(weights, format="weights", threads=1)
 
 
-def test_a_file_that_is_neither_is_told(base_weights: Path) -> None:
-    """Plain weights have no run: the error says what would be right."""
-    with pytest.raises(CheckpointError, match="truncated or damaged|not a checkpoint"):
-        export(base_weights, threads=1)
+def test_a_checkpoint_keeps_the_thresholds_of_its_run(run: Run, tmp_path: Path) -> None:
+    """Named by its file instead of its folder, it is the same detector."""
+    assert {"square": 0.06} == export(
+        run.checkpoint, tmp_path / "a.safetensors", format="weights", threads=1
+    ).thresholds
+
+
+def test_a_weights_file_brings_its_thresholds_however_it_is_named(weights: Path) -> None:
+    """As the file to detect with, or as the weights of the detector."""
+    assert {"square": 0.06} == open_model(weights).thresholds
+    assert {"square": 0.06} == open_model(detector="yolox_nano", weights=str(weights)).thresholds
+
+
+def test_plain_weights_are_exported_with_their_base_classes(base_weights: Path, tmp_path: Path) -> None:
+    """What `predict` opens can be exported; a file that holds nothing of the kind is an error."""
+    written = export(base_weights, tmp_path / "base.safetensors", format="weights", threads=1)
+    assert ("yolox_nano", 80, {}) == (written.detector, len(written.classes), written.thresholds)
+    (tmp_path / "photo.pth").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="photo.pth"):
+        export(tmp_path / "photo.pth", threads=1)
 
 
 def test_the_command_prints_what_was_written(run: Run, tmp_path: Path) -> None:

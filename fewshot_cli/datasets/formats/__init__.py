@@ -9,6 +9,7 @@ To add a format:
    `read(path, *, decode_images, skip_invalid) -> Split`: reads and checks one split, all problems at once;
    `split_paths(path) -> dict[str, Path]`, only if splits may lie elsewhere than in folders called train/, test/, ….
 2. Add `"NAME": "fewshot_cli.datasets.formats.NAME"` to `FORMATS`.
+3. If it is to be written too, see `formats/writing.py`.
 
 Then `fsod fetch --source DIR` (or `NAME:DIR`), `open_dataset` and every command with `--data` take it. Formats are
 tried in the order of `FORMATS`; a module is imported when it is used.
@@ -39,6 +40,7 @@ FORMATS: dict[str, str] = {
 TRAIN_NAMES = ("train", "pool")
 TEST_NAMES = ("test", "valid", "val")
 """What folders call their splits, first match first."""
+SPLIT_NAMES = (*TRAIN_NAMES, *TEST_NAMES)
 
 
 class Format(Protocol):
@@ -125,7 +127,7 @@ def split_paths(path: Path | str, format: Format | None = None) -> dict[str, Pat
     own = getattr(format, "split_paths", None)
     if own:
         return dict(own(path))
-    return {name: path / name for name in (*TRAIN_NAMES, *TEST_NAMES) if format.recognise(path / name)}
+    return {name: path / name for name in SPLIT_NAMES if format.recognise(path / name)}
 
 
 def train_and_test(path: Path | str, format: Format | None = None) -> SplitPaths:

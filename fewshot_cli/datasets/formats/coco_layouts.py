@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES
+from fewshot_cli.datasets.formats import SPLIT_NAMES
 from fewshot_cli.datasets.formats.documents import start_of
 from fewshot_cli.errors import DataError
 
@@ -64,7 +64,7 @@ def split_paths(path: Path) -> dict[str, Path]:
 
     A torchvision folder with `instances_train2017.json` and `instances_val2017.json` has train and val.
     """
-    splits = {name: path / name for name in (*TRAIN_NAMES, *TEST_NAMES) if has_layout(path / name)}
+    splits = {name: path / name for name in SPLIT_NAMES if has_layout(path / name)}
     if splits:
         return splits
     several = _layouts_at(path)

@@ -12,7 +12,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES
+from fewshot_cli.datasets.formats import SPLIT_NAMES
 from fewshot_cli.datasets.formats.collector import CORRECT, Collector, FoundImage, Where
 from fewshot_cli.datasets.formats.documents import read_text, start_of
 from fewshot_cli.datasets.formats.image_files import find_image
@@ -40,7 +40,7 @@ def recognise(path: Path) -> bool:
 
 def split_paths(path: Path) -> dict[str, Path]:
     """Files train.csv, test.csv, … or folders of these names."""
-    places = {name: (path / f"{name}.csv", path / name) for name in (*TRAIN_NAMES, *TEST_NAMES)}
+    places = {name: (path / f"{name}.csv", path / name) for name in SPLIT_NAMES}
     found = {name: next((place for place in each if recognise(place)), None) for name, each in places.items()}
     return {name: place for name, place in found.items() if place}
 
@@ -69,7 +69,7 @@ def _find(path: Path) -> Path | None:
     """The file itself or, in a folder without files for splits, the only CSV file of boxes."""
     if path.is_dir():
         files = [file for file in sorted(path.glob("*.csv")) if _columns(start_of(file))]
-        return files[0] if len(files) == 1 and files[0].stem not in (*TRAIN_NAMES, *TEST_NAMES) else None
+        return files[0] if len(files) == 1 and files[0].stem not in SPLIT_NAMES else None
     return path if path.suffix.lower() == ".csv" and _columns(start_of(path)) else None
 
 

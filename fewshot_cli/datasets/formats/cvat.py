@@ -12,7 +12,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES
 from fewshot_cli.datasets.formats.boxes import Corners, ellipse_hull, hull, turned
 from fewshot_cli.datasets.formats.collector import CORRECT, Collector, FoundImage, Where
 from fewshot_cli.datasets.formats.documents import read_xml, start_of
@@ -24,7 +23,7 @@ from fewshot_cli.errors import DataError
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-__all__ = ["EXPECTED", "read", "recognise", "split_paths"]
+__all__ = ["EXPECTED", "read", "recognise"]
 
 EXPECTED = "an .xml file of CVAT for images 1.1 (annotations.xml), images in images/ or beside it."
 
@@ -32,11 +31,6 @@ EXPECTED = "an .xml file of CVAT for images 1.1 (annotations.xml), images in ima
 def recognise(path: Path) -> bool:
     """Whether `path` is a file of CVAT, or a folder with annotations.xml (labels.xml, as FiftyOne writes it)."""
     return _find(path) is not None
-
-
-def split_paths(path: Path) -> dict[str, Path]:
-    """The folders train/, test/, …."""
-    return {name: path / name for name in (*TRAIN_NAMES, *TEST_NAMES) if recognise(path / name)}
 
 
 def read(path: Path, *, decode_images: bool = True, skip_invalid: bool = False) -> Split:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES
+from fewshot_cli.datasets.formats import SPLIT_NAMES
 from fewshot_cli.datasets.formats.boxes import Corners, Point, hull
 from fewshot_cli.datasets.formats.collector import Collector, FoundImage, Where
 from fewshot_cli.datasets.formats.documents import read_json, start_of
@@ -47,7 +47,7 @@ def recognise(path: Path) -> bool:
 
 def split_paths(path: Path) -> dict[str, Path]:
     """The folders train/, test/, …."""
-    return {name: path / name for name in (*TRAIN_NAMES, *TEST_NAMES) if _holds_labelme(path / name)}
+    return {name: path / name for name in SPLIT_NAMES if _holds_labelme(path / name)}
 
 
 def read(path: Path, *, decode_images: bool = True, skip_invalid: bool = False) -> Split:

@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import quoteattr
 
-from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES
 from fewshot_cli.datasets.formats.boxes import Corners, ellipse_hull, hull, turned
 from fewshot_cli.datasets.formats.collector import CORRECT, Collector, FoundImage, Where
 from fewshot_cli.datasets.formats.documents import read_json, start_of
@@ -27,7 +26,7 @@ from fewshot_cli.datasets.types import Split
 from fewshot_cli.errors import DataError
 from fewshot_cli.files import write_json, write_text
 
-__all__ = ["EXPECTED", "open_writer", "read", "recognise", "split_paths"]
+__all__ = ["EXPECTED", "open_writer", "read", "recognise"]
 
 EXPECTED = (
     'a .json file of Label Studio (export "JSON": a list of tasks), or a folder with it (result.json) and images.'
@@ -37,11 +36,6 @@ EXPECTED = (
 def recognise(path: Path) -> bool:
     """Whether `path` is a JSON file that holds a list, or a folder with one (result.json, or the only one)."""
     return _find(path) is not None
-
-
-def split_paths(path: Path) -> dict[str, Path]:
-    """The folders train/, test/, …."""
-    return {name: path / name for name in (*TRAIN_NAMES, *TEST_NAMES) if recognise(path / name)}
 
 
 def read(path: Path, *, decode_images: bool = True, skip_invalid: bool = False) -> Split:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES
+from fewshot_cli.datasets.formats import SPLIT_NAMES
 from fewshot_cli.datasets.formats.collector import Collector, FoundImage, Where
 from fewshot_cli.datasets.formats.documents import read_text, read_xml, start_of
 from fewshot_cli.datasets.formats.image_files import SUFFIXES, find_first, list_images
@@ -61,11 +61,10 @@ def recognise(path: Path) -> bool:
 
 def split_paths(path: Path) -> dict[str, Path]:
     """The lists in ImageSets/Main, else the folders train/, test/, …."""
-    names = (*TRAIN_NAMES, *TEST_NAMES)
-    lists = {name: path / _SETS / f"{name}.txt" for name in names if (path / _SETS / f"{name}.txt").is_file()}
+    lists = {name: path / _SETS / f"{name}.txt" for name in SPLIT_NAMES if (path / _SETS / f"{name}.txt").is_file()}
     if lists and _label_folder(path):
         return lists
-    return {name: path / name for name in names if (path / name).is_dir() and _label_folder(path / name)}
+    return {name: path / name for name in SPLIT_NAMES if (path / name).is_dir() and _label_folder(path / name)}
 
 
 def read(path: Path, *, decode_images: bool = True, skip_invalid: bool = False) -> Split:

@@ -1,6 +1,11 @@
-"""Labels and detections written in the formats that people's tools read.
+"""Labels and detections written in the formats that people's tools read: one line in `WRITERS` each.
 
-A format that can be written has, in its module, `open_writer(folder, classes) -> LabelWriter`; `WRITERS` lists them.
+To make a format one that can be written:
+
+1. Give its module `open_writer(folder, classes) -> LabelWriter` (see `open_writer` and `LabelWriter` below).
+2. Add `"NAME": "fewshot_cli.datasets.formats.NAME"` to `WRITERS`.
+
+Then `fsod predict --format NAME` writes it. What is written in a format of `FORMATS` is read again by `--source`.
 """
 
 from __future__ import annotations
@@ -9,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, cast
 
 from fewshot_cli.errors import UsageError, closest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 WRITERS: dict[str, str] = {
     "jsonl": "fewshot_cli.datasets.formats.jsonl",
@@ -62,6 +68,12 @@ class LabelWriter(Protocol):
         """Write what belongs to all images together; raises StorageError."""
 
 
+def check_writer(format: str) -> None:
+    """Raise UsageError for a name that is not in WRITERS."""
+    if format not in WRITERS:
+        raise UsageError(f"unknown format {format!r}", hint=closest(format, WRITERS))
+
+
 def open_writer(format: str, folder: Path, classes: Sequence[str]) -> LabelWriter:
     """A writer of a format.
 
@@ -73,6 +85,5 @@ def open_writer(format: str, folder: Path, classes: Sequence[str]) -> LabelWrite
     Raises:
         UsageError: an unknown format.
     """
-    if format not in WRITERS:
-        raise UsageError(f"unknown format {format!r}", hint=closest(format, WRITERS))
+    check_writer(format)
     return cast(LabelWriter, import_module(WRITERS[format]).open_writer(folder, tuple(classes)))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES
+from fewshot_cli.datasets.formats import SPLIT_NAMES
 from fewshot_cli.datasets.formats.documents import read_text, start_of
 from fewshot_cli.datasets.formats.image_files import SUFFIXES, find_first, find_image, list_images, tails
 from fewshot_cli.datasets.formats.problems import Problems
@@ -64,11 +64,11 @@ def split_paths(path: Path) -> dict[str, Path]:
     """The splits of a data set, by name: those that data.yaml names, else folders, also those in images/."""
     file = path if _is_yaml(path) else _find_yaml(path)
     if file:
-        named = {name: file / name for name in (*TRAIN_NAMES, *TEST_NAMES) if _places(file, name)}
+        named = {name: file / name for name in SPLIT_NAMES if _places(file, name)}
         if named:
             return named
     folder = file.parent if file else path
-    candidates = {name: (folder / name, folder / "images" / name) for name in (*TRAIN_NAMES, *TEST_NAMES)}
+    candidates = {name: (folder / name, folder / "images" / name) for name in SPLIT_NAMES}
     found = {
         name: next((place for place in places if place.is_dir() and _holds_labels(place, _home(place))), None)
         for name, places in candidates.items()
@@ -139,7 +139,7 @@ def _checked_names(names: list[Any], file: Path, problems: Problems) -> list[str
 
 def _find_names(folder: Path, home: Path) -> Path | None:
     """The file of names that is closest, from the folder up to `home`; a folder called train/ is one of a set's."""
-    above = [home.parent] if home.name in (*TRAIN_NAMES, *TEST_NAMES) else []
+    above = [home.parent] if home.name in SPLIT_NAMES else []
     places = dict.fromkeys((folder, *_up_to(folder, home), *above))
     files = (place / name for place in places for name in (*YAML_FILES, *NAMES_FILES))
     return next((file for file in files if file.is_file()), None)
@@ -173,7 +173,7 @@ def _parse_yaml(text: str) -> Any:
 
 def _places(file: Path, split: str) -> tuple[Path, ...]:
     """What data.yaml says about a split and exists in its folder."""
-    if split not in (*TRAIN_NAMES, *TEST_NAMES):
+    if split not in SPLIT_NAMES:
         return ()
     document = _parse_yaml(read_text(file, Problems(file)) or "")
     if not isinstance(document, dict):

@@ -1,4 +1,4 @@
-"""The cross-validation of a run: kept in its folder fold by fold, put into words, and into its result."""
+"""The cross-validation of a run: kept in its folder fold by fold, put into words, and into its result; read again."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from fewshot_cli.datasets.splits import restrict, with_images
 from fewshot_cli.datasets.store import Dataset
+from fewshot_cli.datasets.types import Split
 from fewshot_cli.errors import DivergedError
-from fewshot_cli.inference.drawing import SCORE_THRESHOLD
+from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection.cross_validation import CrossValidation, Fold, cross_validate
-from fewshot_cli.selection.labels import unlabelled_objects
+from fewshot_cli.selection.unlabelled import unlabelled_objects
 from fewshot_cli.training.features import Features
 
 SHOWN = 3
@@ -44,7 +46,7 @@ def validate_run(
             data,
             features,
             folds=folds,
-            done=_read(run),
+            done=read_folds(run),
             keep=lambda finished: run.write_folds([asdict(fold) for fold in finished]),
             reporter=reporter,
         )
@@ -53,18 +55,39 @@ def validate_run(
         return {}
     if found is None:
         return {}
-    _tell(found, reporter)
+    _report(found, reporter)
     return {"cross_validation": found.to_json(), "thresholds": found.thresholds}
 
 
-def _read(run: Run) -> list[Fold]:
-    """Folds that a stopped run finished; none if the file holds something else."""
+def read_folds(run: Run) -> list[Fold]:
+    """The folds that a run finished; none if the file holds something else."""
     with suppress(KeyError, TypeError):
         return [Fold(tuple(fold["images"]), fold["results"], fold["seconds"]) for fold in run.read_folds()]
     return []
 
 
-def _tell(found: CrossValidation, reporter: Reporter) -> None:
+def left_out_shots(run: Run, shots: Split) -> tuple[Split, list[dict[str, Any]]]:
+    """The shots with the classes that were cross-validated, and what was detected in each by the detector of its fold.
+
+    Args:
+        run: a finished one.
+        shots: the originals of its data set.
+
+    Returns:
+        the shots that a fold left out, none without a cross-validation, and the detections in COCO's results format.
+    """
+    validated = (run.read_result().get("cross_validation") or {}).get("per_class", {})
+    classes = [name for name in shots.classes if name in validated]
+    folds = read_folds(run) if classes else []
+    ids = {number for fold in folds for number in fold.images}
+    split = restrict(shots, classes) if classes else shots
+    split = with_images(split, [image for image in split.images if image.id in ids])
+    known, categories = {image.id for image in split.images}, set(split.category_ids)
+    found = [result for fold in folds for result in fold.results]
+    return split, [each for each in found if each["image_id"] in known and each["category_id"] in categories]
+
+
+def _report(found: CrossValidation, reporter: Reporter) -> None:
     for name, count in found.left_aside.items():
         shots = f"{count} shot{'' if count == 1 else 's'}"
         reporter.say(f"{name}: {shots}, not cross-validated; its threshold stays {SCORE_THRESHOLD}.")

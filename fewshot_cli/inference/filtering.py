@@ -12,14 +12,14 @@ from fewshot_cli.datasets.classes import match_classes
 from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.inference.prediction import Model, Prediction
 
-UNMEASURED = 0.3
-"""Score from which a detection of a class without a measured threshold counts."""
+SCORE_THRESHOLD = 0.3
+"""From this score on a detection counts, where no threshold was measured."""
 MOST = 100
 """Detections kept of an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
+class Filter:
     """What is kept of a prediction.
 
     Attributes:
@@ -42,13 +42,14 @@ class Keep:
         return prediction.take(chosen[np.argsort(-prediction.scores[chosen], kind="stable")][: self.most])
 
 
-def choose(
+def make_filter(
     model: Model, *, threshold: float | str = "auto", classes: Sequence[str] = (), max_detections: int = MOST
-) -> Keep:
+) -> Filter:
     """What to keep of a model's predictions.
 
     Args:
-        threshold: least score, 0 … 1, of all classes; `auto`: that stored with the model for a class, else UNMEASURED.
+        threshold: least score, 0 … 1, of all classes; `auto`: those stored with the model, for other
+            classes SCORE_THRESHOLD.
         classes: only these, as people type them; none: all.
         max_detections: of an image, at least 1.
 
@@ -57,19 +58,21 @@ def choose(
     """
     if max_detections < 1:
         raise UsageError(f"at most {max_detections} detections are none", hint="Give at least 1.")
-    least = thresholds(model.classes, model.thresholds, threshold)
+    least = least_scores(model.classes, model.thresholds, threshold)
     try:
         wanted = set(match_classes(classes, model.classes)) if classes else set(model.classes)
     except DataError as error:
         raise UsageError(error.message, hint=error.hint) from error
     scores = [least[name] if name in wanted else np.inf for name in model.classes]
-    return Keep(thresholds=np.array(scores, dtype=np.float64), most=max_detections)
+    return Filter(thresholds=np.array(scores, dtype=np.float64), most=max_detections)
 
 
-def thresholds(classes: Sequence[str], stored: Mapping[str, float], threshold: float | str) -> dict[str, float]:
+def least_scores(
+    classes: Sequence[str], stored: Mapping[str, float], threshold: float | str = "auto"
+) -> dict[str, float]:
     """The least score of each class; raises UsageError for what is neither `auto` nor from 0 to 1."""
     if threshold == "auto":
-        return {name: float(stored.get(name, UNMEASURED)) for name in classes}
+        return {name: float(stored.get(name, SCORE_THRESHOLD)) for name in classes}
     try:
         score = float(threshold)
     except ValueError:

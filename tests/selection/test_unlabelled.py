@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fewshot_cli.datasets.types import ImageRecord, Split
-from fewshot_cli.selection.labels import unlabelled_objects
+from fewshot_cli.selection.unlabelled import unlabelled_objects
 
 LABELLED = ImageRecord(
     id=7,
