@@ -21,7 +21,6 @@ from fewshot_cli.cli.options import (
     Threads,
     Weights,
 )
-from fewshot_cli.datasets.formats import FORMATS
 from fewshot_cli.datasets.formats.writing import WRITERS
 from fewshot_cli.errors import DatasetError, UsageError
 
