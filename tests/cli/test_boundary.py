@@ -46,7 +46,9 @@ def throw_away_app() -> typer.Typer:
     def wait() -> None:
         console.note_on_interrupt("Resume with: fsod wait --resume")
         print("ready", flush=True)
-        time.sleep(30)
+        # A signal just before a sleep does not end it.
+        for _ in range(300):
+            time.sleep(0.1)
 
     @misbehaving.command()
     def chatter() -> None:
