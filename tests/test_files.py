@@ -195,3 +195,10 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     """The second call gets a number; a file in the way counts as taken."""
     (tmp_path / "out-2").touch()
     assert ["out", "out-3", "out-4"] == [claim_folder(tmp_path, "out").name for _ in range(3)]
+
+
+def test_a_name_that_is_not_utf_8_comes_back_from_json(tmp_path: Path) -> None:
+    """A byte of another encoding in a file's name is kept."""
+    name = os.fsdecode(b"caf\xe9.jpg")
+    write_json(tmp_path / "a.json", {"image": name})
+    assert {"image": name} == json.loads((tmp_path / "a.json").read_text("utf-8"))

@@ -26,7 +26,7 @@ from typer.core import TyperGroup
 import fewshot_cli
 from fewshot_cli.cli import console
 from fewshot_cli.cli.commands import COMMANDS, Commands
-from fewshot_cli.errors import ConfigError, DatasetError, FsodError, StorageError, UsageError
+from fewshot_cli.errors import ConfigError, DataError, DatasetError, FsodError, StorageError, UsageError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
@@ -130,6 +130,14 @@ def _report_bug(error: Exception) -> int:
     return 1
 
 
+def _report_thread(failed: threading.ExceptHookArgs) -> None:
+    """A thread of another library failed, such as one that writes to a full disk: one line, no traceback."""
+    if os.environ.get("FSOD_TRACEBACK") and failed.exc_value is not None:
+        traceback.print_exception(failed.exc_value)
+    name = failed.thread.name if failed.thread is not None else "a thread"
+    console.print_error("warning", f"{name} failed: {failed.exc_type.__name__}: {failed.exc_value}")
+
+
 def _place(error: Exception) -> str:
     """The innermost line of this package that the error passed through, or of any, if it passed none."""
     home = Path(fewshot_cli.__file__).parent
@@ -164,6 +172,8 @@ def as_fsod_error(error: Exception) -> FsodError | None:
             f"{error.filename or 'the disk'}: {error.strerror}",
             hint="Free some space or choose another folder; files written earlier are intact.",
         )
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return DataError(f"{str(error.filename)[:80]}…: {error.strerror}", hint="Check the path.")
     return None
 
 
@@ -299,4 +309,5 @@ def main() -> None:
         # A console that lacks a character shows a stand-in for it instead of failing.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    threading.excepthook = _report_thread
     app(prog_name="fsod")

@@ -201,9 +201,15 @@ def _render(renderable: object) -> None:
         print(renderable)
         return
     from rich.console import Console as RichConsole
+    from rich.table import Table
 
     width = None if _is_terminal(sys.stdout) else PIPED_WIDTH
-    RichConsole(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False).print(renderable)
+    console = RichConsole(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+    if isinstance(renderable, Table) and isinstance(renderable.title, str):
+        # A table breaks its title at its own width, in the middle of a path.
+        console.print(renderable.title, style="italic", soft_wrap=True)
+        renderable.title = None
+    console.print(renderable)
 
 
 class _Bar:

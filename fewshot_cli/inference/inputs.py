@@ -13,6 +13,10 @@ from fewshot_cli.errors import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 LIST_SUFFIX = ".txt"
+LARGEST_LIST = 100_000_000
+"""Bytes of a list; one of a million paths has less."""
+LONGEST_PATH = 4096
+"""Characters of a line that can be a path."""
 RECORD = "predict.json"
 """The file by which a folder of detections is known: images drawn there are no inputs of the next call."""
 _HINT = f"Images end in {', '.join(IMAGE_SUFFIXES)}; videos in {', '.join(VIDEO_SUFFIXES)}."
@@ -53,14 +57,24 @@ def find_inputs(words: Sequence[str | os.PathLike[str]]) -> list[Input]:
     """
     found: dict[Path, _Found] = {}
     for word in words:
-        for each in _expand(os.fspath(word)):
+        for each in _looked_up(os.fspath(word)):
             found.setdefault(_absolute(each.path), each)
     if not found:
         raise DataError("no image and no video is named", hint=_HINT)
     return _named(list(found.values()))
 
 
+def _looked_up(word: str) -> Iterator[_Found]:
+    """What a word names; errors of the file system, such as a name that is too long, become a DataError."""
+    try:
+        yield from _expand(word)
+    except OSError as error:
+        raise DataError(f"{word[:80]}: cannot be looked up: {error.strerror}", hint="Check the name.") from error
+
+
 def _expand(word: str) -> Iterator[_Found]:
+    if not word:
+        raise DataError("an input is empty", hint="Give a path; . is the current folder.")
     path = Path(word).expanduser()
     if path.is_dir():
         yield from _in_folder(path)
@@ -114,20 +128,28 @@ def _matching(pattern: str) -> Iterator[_Found]:
 
 
 def _in_list(file: Path) -> Iterator[_Found]:
-    try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{file}: cannot be read as a list of paths: {error}", hint="One path a line, UTF-8."
-        ) from error
-    for line in map(str.strip, lines):
-        if not line or line.startswith("#"):
-            continue
+    for line in _paths(file):
         path = file.parent / Path(line).expanduser()
         # One that is gone is reported with the unreadable ones: a long list must not fail for it.
         is_other_list = path.suffix.lower() == LIST_SUFFIX
         known = not is_other_list and (path.is_dir() or glob.has_magic(line))
         yield from _expand(str(path)) if known else [_Found(path, path.parent)]
+
+
+def _paths(file: Path) -> list[str]:
+    """The lines of a list that are no comment."""
+    try:
+        if file.stat().st_size > LARGEST_LIST:
+            raise ValueError(f"it has more than {LARGEST_LIST // 1_000_000} million bytes")
+        lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
+        for number, line in enumerate(lines, start=1):
+            if "\0" in line or len(line) > LONGEST_PATH:
+                raise ValueError(f"line {number} is no path")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{file}: cannot be read as a list of paths: {error}", hint="One path a line, UTF-8."
+        ) from error
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _is_known(path: Path) -> bool:

@@ -68,8 +68,17 @@ class Run:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Class → score from which a detection counts, of the best F1 on left-out shots; empty if not measured."""
-        return dict(self.read_result().get("thresholds") or {}) if self.finished else {}
+        """Class → score from which a detection counts, of the best F1 on left-out shots; empty if not measured.
+
+        Raises DataError if result.json is damaged.
+        """
+        if not self.finished:
+            return {}
+        stored = self.read_result().get("thresholds") or {}
+        try:
+            return {str(name): float(score) for name, score in stored.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise self._damaged("its thresholds are no scores by class") from error
 
     @property
     def finished(self) -> bool:
@@ -120,8 +129,17 @@ class Run:
         self.state_file.unlink(missing_ok=True)
 
     def read_result(self) -> dict[str, Any]:
-        result: dict[str, Any] = json.loads(self.result_file.read_text("utf-8"))
+        """The content of result.json; raises DataError if it cannot be read."""
+        try:
+            result = json.loads(self.result_file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise self._damaged(str(error)) from error
+        if not isinstance(result, dict):
+            raise self._damaged("it is no JSON object")
         return result
+
+    def _damaged(self, reason: str) -> DataError:
+        return DataError(f"{self.result_file} is damaged: {reason}", hint="Copy it again, or train again.")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """One record a measurement, in order."""

@@ -257,7 +257,10 @@ def _as_weights(opened: _Opened, canvases: Sequence[Canvas]) -> tuple[bytes, dic
         again = build_detector(detector.name, weights="none", image_size=detector.image_size)
         fill(again, detector.network.state_dict(), info, what=detector.name)
     except CheckpointError as error:
-        raise ModelError(f"{detector.name} does not fit into one weights file", hint="Use --format onnx.") from error
+        raise ModelError(
+            f"a weights file holds one network of {detector.name} alone, and no base classes beside it",
+            hint="Use --format onnx.",
+        ) from error
     batch = batch_of(canvases[:2])
     with torch.no_grad():
         pairs = zip(detector.run(batch, 0), again.run(batch, 0), strict=True)

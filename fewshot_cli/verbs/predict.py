@@ -203,6 +203,8 @@ def _check(format: str, to_stdout: bool, batch_size: int) -> None:
     check_writer(format)
     if to_stdout and format != STREAMED:
         raise UsageError(f"--out - writes {STREAMED}, not {format}", hint="Give --out DIR.")
+    if to_stdout and sys.stdout is None:  # started with it closed
+        raise UsageError("--out - writes to standard output, which is closed", hint="Give --out DIR.")
     if batch_size < 1:
         raise UsageError(f"a batch of {batch_size} images is not possible", hint="Give at least 1.")
 

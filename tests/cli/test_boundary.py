@@ -46,7 +46,9 @@ def throw_away_app() -> typer.Typer:
     def wait() -> None:
         console.note_on_interrupt("Resume with: fsod wait --resume")
         print("ready", flush=True)
-        time.sleep(30)
+        # A signal just before a sleep does not end it.
+        for _ in range(300):
+            time.sleep(0.1)
 
     @misbehaving.command()
     def chatter() -> None:
@@ -491,3 +493,26 @@ def _read_terminal(descriptor: int) -> bytes:
 
 if __name__ == "__main__":
     throw_away_app()(prog_name="fsod")
+
+
+def test_a_path_that_is_too_long_is_a_data_error() -> None:
+    """Wherever a path is given."""
+    for command in (["eval"], ["predict"], ["export"], ["fetch", "--class", "cat", "--source"]):
+        result = CliRunner().invoke(app, [*command, 300 * "a"])
+        assert 3 == result.exit_code, result.output
+        assert "File name too long" in result.stderr
+
+
+def test_a_librarys_failing_thread_has_one_line() -> None:
+    """No traceback of a thread, such as TensorBoard's on a full disk."""
+    code = (
+        "import threading, typer\n"
+        "from fewshot_cli.cli import app as module\n"
+        "def fail(): raise OSError(28, 'No space left on device')\n"
+        "def app(**_):\n"
+        "    thread = threading.Thread(target=fail, name='writer'); thread.start(); thread.join()\n"
+        "module.app = app\n"
+        "module.main()\n"
+    )
+    _, stderr = process("-c", code).communicate(timeout=60)
+    assert "warning: writer failed: OSError: [Errno 28] No space left on device\n" == stderr

@@ -83,3 +83,14 @@ def test_what_is_no_file_of_boxes_is_a_problem(content: bytes, tmp_path: Path) -
     """Text, nothing, another encoding, NUL, a field longer than CSV allows."""
     (tmp_path / "boxes.csv").write_bytes(content)
     assert 1 == len(faults(tmp_path / "boxes.csv", format="csv"))
+
+
+def test_rows_of_another_length_do_not_hide_other_faults(tmp_path: Path) -> None:
+    """All problems come at once; with skip_invalid the rows that are right stay."""
+    rows = "a.jpg,5,4,15,20,dog\na.jpg,5\n/etc/passwd,5,4,15,20,dog\na.jpg,nan,4,15,20,dog\n"
+    lay_out(tmp_path, {"boxes.csv": f"{HEADER}{rows}", "a.jpg": None})
+    found = faults(tmp_path)
+    assert 3 == len(found)
+    for reason in ("line 3: has 2 columns", "line 4: '/etc/passwd' leads out", "line 5: box 'nan,4,15,20' holds"):
+        assert any(reason in each for each in found)
+    assert [[5, 4, 15, 20]] == read_split(tmp_path, skip_invalid=True).images[0].boxes.tolist()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from fewshot_cli.datasets.formats import format_name, labelme, read_split
 from fewshot_cli.datasets.store import open_dataset
+from fewshot_cli.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -191,3 +192,15 @@ def test_a_set_with_splits_opens(tmp_path: Path) -> None:
         len(split.images)
         for split in (open_dataset(tmp_path / "set").train, open_dataset(tmp_path / "set").require_test())
     )
+
+
+def test_an_absolute_path_reads_nothing_outside_the_folder(tmp_path: Path) -> None:
+    """An image that is there, elsewhere, is not taken."""
+    draw_image(tmp_path / "elsewhere" / "secret.jpg", 1)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    shape = {"label": "cat", "points": [[1, 1], [9, 9]], "shape_type": "rectangle"}
+    for path in (str(tmp_path / "elsewhere" / "secret.jpg"), "../elsewhere/secret.jpg"):
+        (folder / "a.json").write_text(json.dumps({"shapes": [shape], "imagePath": path}))
+        with pytest.raises(DataError, match="is neither there nor beside the file, and none is embedded"):
+            read_split(folder, format="labelme")

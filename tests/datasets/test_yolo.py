@@ -210,3 +210,9 @@ def test_sizes_are_those_of_the_upright_image(tmp_path: Path) -> None:
     draw_image(tmp_path / "images" / "a.jpg", 1, orientation=6)
     image = read_split(tmp_path).images[0]
     assert (SIZE[::-1], [[11.25, 16, 18.75, 24]]) == ((image.width, image.height), image.boxes.round(4).tolist())
+
+
+def test_labels_without_a_known_class_say_so(tmp_path: Path) -> None:
+    """A damaged data.yaml names no class."""
+    lay_out(tmp_path, {"images/a.jpg": None, "labels/a.txt": ROW, "data.yaml": "names: 5\n"})
+    assert any("is beyond the classes: none is known" in found for found in faults(tmp_path))

@@ -99,12 +99,31 @@ def test_what_predict_has_drawn_is_no_input() -> None:
         ("empty/*", "empty/* matches no image"),
         ("empty/list.txt", "no image and no video is named"),
         ("bytes.txt", "cannot be read as a list"),
+        ("zeros.txt", "cannot be read as a list of paths: line 2 is no path"),
+        ("line.txt", "cannot be read as a list of paths: line 1 is no path"),
+        ("name.txt", "name.txt: cannot be looked up: File name too long"),
+        (300 * "a" + ".jpg", "cannot be looked up: File name too long"),
+        ("", "an input is empty"),
     ],
 )
 def test_what_names_nothing_is_told(word: str, message: str) -> None:
     """A data error with what would be right."""
     touch("empty/list.txt")
     Path("bytes.txt").write_bytes(b"\xff\xfe\x00")
+    Path("zeros.txt").write_text("a.jpg\nb\0.jpg\n")
+    Path("line.txt").write_text(5000 * "a/")
+    Path("name.txt").write_text(300 * "a" + ".jpg\n")
     with pytest.raises(DataError) as caught:
         find_inputs([word])
     assert message in caught.value.message and caught.value.hint
+
+
+def test_a_list_is_no_device_and_not_endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of many gigabytes is not read; a link to a device is not read as a list."""
+    monkeypatch.setattr("fewshot_cli.inference.inputs.LARGEST_LIST", 1_000_000)
+    with Path("large.txt").open("wb") as file:
+        file.truncate(1_000_001)
+    with pytest.raises(DataError, match="large.txt: cannot be read as a list of paths: it has more than 1 million"):
+        find_inputs(["large.txt"])
+    Path("device.txt").symlink_to("/dev/zero")
+    assert ["device.txt"] == names("device.txt")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fewshot_cli.errors import DataError
+from fewshot_cli.errors import DataError, StorageError
 from fewshot_cli.inference.video import USUAL_RATE, VideoFile, frame_count, frame_rate, read_frames
 
 
@@ -96,3 +98,20 @@ def test_an_unknown_codec_is_told(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"MJPG", b"ZZZZ"))
     with pytest.raises(DataError, match="no frame can be decoded|not readable as a video"):
         next(read_frames(path))
+
+
+def test_a_full_disk_leaves_no_part_of_a_video(tmp_path: Path) -> None:
+    """A disk of 100 kB: an error that names the video, and neither it nor a temporary file."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(tmp_path)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        video = VideoFile(tmp_path / "drawn" / "clip.mp4", 25)
+        for number in range(20):
+            noise = np.random.default_rng(number).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+            video.add(noise)
+        with pytest.raises(StorageError, match="clip.mp4: what was written cannot be read: is the disk full"):
+            video.close()
+        assert [] == [path for path in tmp_path.rglob("*") if path.is_file()]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,10 +18,11 @@ import cv2
 import numpy as np
 import pytest
 from helpers_data import draw_image
-from helpers_runs import fsod, start_fsod
+from helpers_runs import REPOSITORY, fsod, start_fsod
 from PIL import Image
 
 from fewshot_cli import predict
+from fewshot_cli.datasets.formats.writing import WRITERS
 from fewshot_cli.errors import DataError, StorageError
 from fewshot_cli.runs.folder import Run
 
@@ -274,6 +277,34 @@ def test_bad_input_is_told(words: list[str], code: int, message: str, hint: str,
     assert code == result.exit_code, result.output
     assert message in error and hint in advice and "Traceback" not in result.output
     assert not Path("predictions").exists()
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_a_name_that_is_not_utf_8_is_written_in_every_format(format: str, trained: Run) -> None:
+    """Labels, drawing, page and record, in which a byte of another encoding is escaped."""
+    draw_image(Path(os.fsdecode(b"photos/caf\xe9.png")), 0, (64, 64))
+    document = answer(trained.folder, "photos", "--format", format, "--page")
+    assert (1, []) == (document["images"], document["unreadable"])
+    assert Path("predictions/index.html").is_file()
+    assert Path(os.fsdecode(b"predictions/drawn/caf\xe9.png")).is_file()
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "message"),
+    [("> /dev/full", 3, "cannot write standard output: the disk is full"), (">&-", 2, "which is closed")],
+)
+def test_lines_that_cannot_be_written_to_stdout_end_it(
+    redirected: str, code: int, message: str, trained: Run, photos: Path
+) -> None:
+    """`--out -` into a file on a full disk, and without a standard output."""
+    words = ("predict", trained.folder, photos, "--out", "-", "--threads", 1)
+    command = shlex.join([sys.executable, "-m", "fewshot_cli", *map(str, words)])
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {redirected}"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert code == done.returncode, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
 
 
 # --- interrupted ---

@@ -52,7 +52,7 @@ def read(path: Path, *, decode_images: bool = True, skip_invalid: bool = False) 
         raise DataError(f"{path} holds no CSV file of boxes", hint=f"Expected {EXPECTED}")
     found = Collector(file, decode=decode_images)
     rows = _rows(file, found)
-    if found.problems.found:
+    if rows is None:
         raise found.problems.error(CORRECT)
     roots = [folder for folder in (file.parent / "images", file.parent) if folder.is_dir()]
     images: dict[str, FoundImage] = {}
@@ -96,14 +96,17 @@ def _is_header(row: Sequence[str]) -> bool:
     return set(COLUMNS) <= set(_names(row))
 
 
-def _rows(file: Path, found: Collector) -> list[tuple[int, dict[str, str]]]:
-    """(line, column → text) of all rows but empty ones; another number of columns is a problem."""
+def _rows(file: Path, found: Collector) -> list[tuple[int, dict[str, str]]] | None:
+    """(line, column → text) of all rows but empty ones; another number of columns is a problem.
+
+    None, and a problem, if the file is no CSV file of boxes.
+    """
     text = read_text(file, found.problems)
     names = _columns(text) if text else None
     if text is None or names is None:
         if text is not None:
             found.problem(Where(file, ""), f"the first row is not the header {','.join(COLUMNS)}")
-        return []
+        return None
     reader = csv.reader(io.StringIO(text), strict=True)
     rows = []
     try:
@@ -111,6 +114,7 @@ def _rows(file: Path, found: Collector) -> list[tuple[int, dict[str, str]]]:
             rows.append((reader.line_num, row))
     except csv.Error as error:
         found.problem(Where(file, f"line {reader.line_num}"), f"not valid CSV: {error}")
+        return None
     usable = []
     for line, row in rows[1:] if rows and _is_header(rows[0][1]) else rows:
         if len(row) == len(names):
@@ -148,7 +152,7 @@ class _Writer:
         rows += _written(image)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
-        _append(self._file, text.getvalue().encode())
+        _append(self._file, text.getvalue().encode(errors="backslashreplace"))
 
     def close(self) -> None:
         """Nothing is left to write."""

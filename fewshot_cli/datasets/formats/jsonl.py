@@ -76,9 +76,10 @@ class LineStream:
         self._stream = stream
 
     def add(self, image: Labelled) -> None:
-        """Write a line and flush it."""
-        self._stream.write(line_of(image) + "\n")
-        self._stream.flush()
+        """Write a line and flush it; raises StorageError if the stream goes to a file on a full disk."""
+        with storage_errors(Path("standard output")):
+            self._stream.write(line_of(image) + "\n")
+            self._stream.flush()
 
     def close(self) -> None:
         """The stream stays open."""

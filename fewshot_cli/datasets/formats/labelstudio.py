@@ -248,7 +248,10 @@ def _task(image: Labelled) -> dict[str, Any]:
     prediction: dict[str, Any] = {"model_version": "fsod", "result": _regions(image, scores)}
     if scores:
         prediction["score"] = sum(scores) / len(scores)
-    return {"data": {"image": f"/data/local-files/?d={quote(image.name)}"}, "predictions": [prediction]}
+    return {
+        "data": {"image": f"/data/local-files/?d={quote(image.name, errors='surrogateescape')}"},
+        "predictions": [prediction],
+    }
 
 
 def _regions(image: Labelled, scores: Sequence[float]) -> list[dict[str, Any]]:

@@ -102,7 +102,8 @@ def _read_row(found: Collector, image: FoundImage, where: Where, words: list[str
         found.problem(where, f"the class is not a whole number from 0: {shown(words[0])}")
         return
     if label >= len(classes):
-        found.problem(where, f"class {label} is beyond the {len(classes)} classes, 0 to {len(classes) - 1}")
+        valid = f"the {len(classes)} classes, 0 to {len(classes) - 1}" if classes else "the classes: none is known"
+        found.problem(where, f"class {label} is beyond {valid}")
         return
     shares = [number(word) for word in words[1:]]
     polygon = len(shares) >= 6 and len(shares) % 2 == 0
