@@ -1,4 +1,4 @@
-"""`index.html` of a folder of detections: the drawn images, the surest first."""
+"""`index.html` of a folder of detections: the drawn images, highest score first."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Unlabelled(NamedTuple):
 
 
 def unlabelled_objects(split: Split, results: Sequence[dict[str, Any]]) -> list[Unlabelled]:
-    """The surest detection without a box of each image that has one, surest first.
+    """The detection of the highest score without a box, of each image that has one; highest score first.
 
     Args:
         split: images with their boxes.
