@@ -97,10 +97,7 @@ def test_an_image_outside_is_not_read(tmp_path: Path) -> None:
     draw_image(tmp_path / "secret.jpg", 1)
     for path in ("../secret.jpg", str(tmp_path / "secret.jpg")):
         home = lay_out(tmp_path / "set", {"a.json": document(shape(), imagePath=path)})
-        assert (
-            f"a.json: : the image '{path}' is neither there nor beside the file, and none is embedded"
-            == faults(home)[0]
-        )
+        assert "is neither there nor beside the file, and none is embedded" in faults(home)[0]
 
 
 def test_an_embedded_image_is_taken_where_there_is_no_file(cache: Path, tmp_path: Path) -> None:

@@ -132,7 +132,14 @@ def test_retinanet_step_time() -> None:
     assert ["last 1", "symmetric 3", "all"] == [row[0] for row in rows]
 
 
+def test_predict_speed(helmets: Path) -> None:
+    """A row for the plain loop and for predict without and with drawing."""
+    small = ["--detector", "retinanet_mini", "--images", "3", "--repeats", "1"]
+    rows = table(run_example("predict_speed.py", helmets, *small))
+    assert ["plain loop", "fsod predict --no-draw", "fsod predict"] == [row[0] for row in rows]
+
+
 def test_every_example_has_a_test() -> None:
-    """A script NAME.py under examples/ has a test_NAME in a file beside this one."""
-    tests = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_examples_*.py"))
+    """A script NAME.py under examples/ has a test_NAME."""
+    tests = "".join(path.read_text("utf-8") for path in Path(__file__).parents[1].rglob("test_*.py"))
     assert [] == [path.stem for path in EXAMPLES.glob("*.py") if f"def test_{path.stem}(" not in tests]

@@ -398,7 +398,7 @@ def test_without_the_extra_the_command_says_how_to_get_it(
 # --- examples ---
 
 
-def test_the_python_example_detects_the_same(written: Export, shapes: Path) -> None:
+def test_onnx_predict(written: Export, shapes: Path) -> None:
     """Ten lines without fsod print what OnnxModel detects above 0.3, or above the stored threshold."""
     path = sorted((shapes / "test" / "images").glob("*.png"))[0]
     model = OnnxModel(written.path, threads=1)
