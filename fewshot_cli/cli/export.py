@@ -63,8 +63,9 @@ def export(
 
 def _lines(written: Export, nms: bool) -> list[str]:
     classes = ", ".join(written.classes[:5]) + (", …" if len(written.classes) > 5 else "")
+    count = f"{len(written.classes)} class{'' if len(written.classes) == 1 else 'es'}"
     lines = [
-        f"{written.path}: {written.detector}, {len(written.classes)} class(es) ({classes}), {written.image_size} px, "
+        f"{written.path}: {written.detector}, {count} ({classes}), {written.image_size} px, "
         f"{written.size / 1e6:.1f} MB",
     ]
     if written.format == "weights":

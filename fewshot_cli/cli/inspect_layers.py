@@ -75,9 +75,8 @@ def _list_detectors(console: Console) -> None:
 def _table(report: dict[str, Any]) -> object:
     from fewshot_cli.report.tables import chain_table
 
-    return chain_table(
-        f"{report['detector']}, {report['image_size']} px, {report['classes']} class(es)", report["layers"]
-    )
+    classes = f"{report['classes']} class{'' if report['classes'] == 1 else 'es'}"
+    return chain_table(f"{report['detector']}, {report['image_size']} px, {classes}", report["layers"])
 
 
 def _totals(report: dict[str, Any]) -> str:

@@ -106,9 +106,10 @@ def _validation_rows(found: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def estimate_text(found: Mapping[str, Any]) -> str:
-    """The cross-validated mAP with its interval, and that it is an estimate."""
+    """The cross-validated mAP, the mean over folds with its interval, and that of all left-out shots together."""
     interval = "" if found["ap_interval"] is None else f" ± {number(found['ap_interval'])}"
-    return f"mAP {number(found['ap'])}{interval} by cross-validation on the shots ({found['folds']} folds)"
+    mean = f"mAP {number(found['ap'])}{interval} by cross-validation on the shots (mean of {found['folds']} folds)"
+    return f"{mean}\n{number(found['pooled_ap'])} on all left-out shots together"
 
 
 def threshold_text(threshold: float | None) -> str:

@@ -373,7 +373,7 @@ def test_the_command_prints_what_was_written(run: Run, tmp_path: Path) -> None:
     done = fsod("export", run.folder, "--threads", "1", "--out", tmp_path / "a.onnx")
     assert 0 == done.exit_code, done.output
     for words in (
-        "a.onnx: yolox_nano, 2 class(es) (square, disc), 64 px",
+        "a.onnx: yolox_nano, 2 classes (square, disc), 64 px",
         "opset 17",
         "on 4 shots",
         "Next: fsod predict",

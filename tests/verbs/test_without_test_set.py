@@ -32,7 +32,8 @@ def test_ten_images_become_ten_shots_and_a_finished_run(ten: Path) -> None:
     assert 0 == done.exit_code, done.stderr
     assert "no test set" in done.stderr
     assert "not measured" in done.stdout
-    assert "by cross-validation on the shots (5 folds)" in done.stdout
+    assert "by cross-validation on the shots (mean of 5 folds)" in done.stdout
+    assert "on all left-out shots together" in done.stdout
     assert f"Next: fsod predict {Path('runs') / 'cat-yolox_nano-symmetric3-seed0'} IMAGES" in done.stdout + done.stderr
 
 
