@@ -83,6 +83,7 @@ def test_weights_of_the_large_one_do_not_fit(tmp_path: Path) -> None:
         build_detector("retinanet_mini", weights=tmp_path / "large.pth")
 
 
+@pytest.mark.slow
 def test_a_few_steps_teach_a_novel_class(tmp_path: Path) -> None:
     """From ten images of a class that it never saw, in a few steps, detections appear that were not there before."""
     request = FetchRequest(source="miniature", classes=("flower",), shots=10, test_images=10, root=tmp_path / "data")

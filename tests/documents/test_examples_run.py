@@ -85,6 +85,7 @@ def test_cross_validation(tmp_path: Path) -> None:
     assert printed == run_example(*call) and before == run.stat().st_mtime_ns
 
 
+@pytest.mark.slow
 def test_miniature_sheets(tmp_path: Path) -> None:
     """The sheets without and with a fine-tune are written as JPEG files, the README's at most 150 KB."""
     sheets = ["classes", "scenes", "before_after"]
@@ -94,6 +95,7 @@ def test_miniature_sheets(tmp_path: Path) -> None:
     assert (EXAMPLES / "images" / "before_after.jpg").stat().st_size <= 150_000
 
 
+@pytest.mark.slow
 def test_one_finetune(helmets: Path) -> None:
     """One row for each of the two commands."""
     small = ["--iterations", "1", "--copies", "1", "--image-size", "64", "--detector", "yolox_nano"]
@@ -126,12 +128,14 @@ def test_pretrain_retinanet_mini(tmp_path: Path) -> None:
     assert 28 == len(measured["per_class"])
 
 
+@pytest.mark.slow
 def test_retinanet_step_time() -> None:
     """A row for each setup; on 64 pixels instead of 640."""
     rows = table(run_example("retinanet_step_time.py", "--size", "64", "--batch", "1", "--repeats", "1"))
     assert ["last 1", "symmetric 3", "all"] == [row[0] for row in rows]
 
 
+@pytest.mark.slow
 def test_predict_speed(helmets: Path) -> None:
     """A row for the plain loop and for predict without and with drawing."""
     small = ["--detector", "retinanet_mini", "--images", "3", "--repeats", "1"]

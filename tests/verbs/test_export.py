@@ -414,6 +414,7 @@ def test_onnx_predict(written: Export, shapes: Path) -> None:
     assert all(7 == len(line) for line in printed)
 
 
+@pytest.mark.slow
 def test_the_shell_example_counts(run: Run, shapes: Path, tmp_path: Path) -> None:
     """It exports the run, and prints each class with a number."""
     images = sorted((shapes / "test" / "images").glob("*.png"))
