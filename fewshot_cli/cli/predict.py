@@ -53,7 +53,7 @@ def predict(
         ),
     ] = "auto",
     max_detections: Annotated[
-        int, typer.Option(help="Most detections of an image.", min=1, rich_help_panel=_WHICH)
+        int, typer.Option(help="Largest number of detections kept for an image.", min=1, rich_help_panel=_WHICH)
     ] = 100,
     classes: Annotated[
         list[str] | None,

@@ -99,12 +99,12 @@ def _repeated(one: ImageRecord, other: ImageRecord, across: bool) -> Suspect:
     names = (shown_name(one), shown_name(other))
     same = sha256_of(one.path) == sha256_of(other.path)
     what = "are the same file" if same else "look the same"
-    where = "; the first is a shot, the second is tested on, which flatters the result" if across else ""
+    where = "; the first is a shot, the second a test image, so the test mAP is too high" if across else ""
     return Suspect("repeated images", f"{names[0]} and {names[1]} {what}{where}", names)
 
 
 SURE = 0.6
-"""Score from which a detection is believed."""
+"""Score from which a detection without a box is reported."""
 APART = 0.1
 """Largest share of the smaller of two boxes that they may have in common and still be of different objects."""
 
@@ -113,7 +113,7 @@ Detected = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def partly_labelled(images: Sequence[ImageRecord], detections: Sequence[Detected], detector: str) -> list[Suspect]:
-    """At most one suspect: images in which a detector is sure of an object that nobody boxed.
+    """At most one suspect: images in which a detector finds an object of at least SURE that has no box.
 
     Args:
         images: with their boxes.
@@ -126,8 +126,8 @@ def partly_labelled(images: Sequence[ImageRecord], detections: Sequence[Detected
         return []
     total = sum(counts.values())
     message = (
-        f"{detector} is sure of {total} object{'s' if total > 1 else ''} without a box, "
-        f"which training would take for background: {listed(tuple(counts))}"
+        f"{detector} detects {total} object{'s' if total > 1 else ''} with a score of at least {SURE} where no box is; "
+        f"training would treat {'them' if total > 1 else 'it'} as background: {listed(tuple(counts))}"
     )
     return [Suspect("partly labelled", message, tuple(counts))]
 

@@ -53,19 +53,21 @@ def open_predictor(
     batch_size: int = BATCH,
     device: str = "auto",
     precision: str = "auto",
+    threads: int | None = None,
     reporter: Reporter | None = None,
 ) -> Predictor:
     """A predictor of a run, a file or a pretrained detector.
 
     Args:
-        what, detector, weights, image_size, best, device, precision, reporter: as for `opening.open_model`.
+        what, detector, weights, image_size, best, device, precision, threads, reporter: as for `opening.open_model`.
         threshold, classes, max_detections: as for `filtering.make_filter`.
         tiles: `SIZE[:OVERLAP]`, as for `tiles.parse_tiles`.
         batch_size: windows that go through the detector together.
 
     Raises:
-        FsodError: what `open_model`, `choose` and `parse_tiles` raise.
+        FsodError: what `open_model`, `make_filter` and `parse_tiles` raise.
     """
+    cut = parse_tiles(tiles) if tiles else None
     model = open_model(
         what,
         detector=detector,
@@ -74,10 +76,11 @@ def open_predictor(
         best=best,
         device=device,
         precision=precision,
+        threads=threads,
         reporter=reporter,
     )
     keep = make_filter(model, threshold=threshold, classes=classes, max_detections=max_detections)
-    return Predictor(model, keep, tiles=parse_tiles(tiles) if tiles else None, batch_size=batch_size)
+    return Predictor(model, keep, tiles=cut, batch_size=batch_size)
 
 
 class Predictor:

@@ -148,7 +148,7 @@ def cross_validate(
     divided = _divide(data.shots, folds, config.seed, reporter)
     classes = divided_classes(data.shots, divided)
     if not classes:
-        reporter.say("Not cross-validated: that takes a class with two shots.")
+        reporter.say("Not cross-validated: no class has two shots to divide.")
         return None
     finished = _run(config, data, features, divided, done, keep, reporter)
     return measure(data.shots, classes, finished)

@@ -121,7 +121,7 @@ def request_of(
 
 
 def check_labels(shots: Split, reporter: Reporter) -> list[Suspect]:
-    """Shots in which the pretrained detector is sure of an object of a class that it knows, and that has no box.
+    """Shots in which the pretrained detector finds, with a high score, an object of a class it knows that has no box.
 
     Only if its weights were downloaded earlier, and one of the classes is COCO's.
     """

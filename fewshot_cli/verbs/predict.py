@@ -23,13 +23,12 @@ from fewshot_cli.errors import DataError, Problem, StorageError, UsageError
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_json
 from fewshot_cli.inference.drawing import draw_prediction
 from fewshot_cli.inference.drawn_files import Drawings
-from fewshot_cli.inference.filtering import MOST, Filter, make_filter
+from fewshot_cli.inference.filtering import MOST, Filter
 from fewshot_cli.inference.inputs import RECORD, Input, find_inputs
-from fewshot_cli.inference.opening import as_named, is_model, open_model, or_latest
+from fewshot_cli.inference.opening import as_named, is_model, or_latest
 from fewshot_cli.inference.prediction import Model, Prediction
-from fewshot_cli.inference.predictor import BATCH
+from fewshot_cli.inference.predictor import BATCH, open_predictor
 from fewshot_cli.inference.stream import Item, detect_all
-from fewshot_cli.inference.tiles import parse_tiles
 from fewshot_cli.inference.video import frame_count
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.folder import Run
@@ -167,23 +166,26 @@ def predict(
     reporter = reporter or SilentReporter()
     to_stdout = out is not None and str(out) == STDOUT
     _check(format, to_stdout, batch_size)
-    cut = parse_tiles(tiles) if tiles else None
     found = find_inputs([inputs] if isinstance(inputs, str | PathLike) else inputs)
     workers = choose_threads(threads, reporter, usable_cores())
     named = as_named(run)
     what = named if detector is not None else or_latest(named, reporter)
-    model = open_model(
+    predictor = open_predictor(
         what,
         detector=detector,
         weights=weights,
         image_size=image_size,
         best=best,
+        threshold=threshold,
+        classes=classes,
+        max_detections=max_detections,
+        tiles=tiles,
         device=device,
         precision=precision,
         threads=workers,
         reporter=reporter,
     )
-    keep = make_filter(model, threshold=threshold, classes=classes, max_detections=max_detections)
+    model, keep = predictor.model, predictor.keep
     folder = None if to_stdout else _claim(out)
     result = PredictResult(detector or os.fspath(what or ""), folder, format, keep.by_class(model.classes))
     with ExitStack() as stack:
@@ -191,7 +193,7 @@ def predict(
         stack.callback(writer.close)
         drawings = stack.enter_context(closing(Drawings(folder))) if draw and folder is not None else None
         finish = partial(_finish, keep=keep, drawings=drawings)
-        items = detect_all(found, model, finish, tiles=cut, batch_size=batch_size, threads=workers)
+        items = detect_all(found, model, finish, tiles=predictor.tiles, batch_size=batch_size, threads=workers)
         task = stack.enter_context(reporter.progress("Detecting", sum(map(_steps, found))))
         _collect(stack.enter_context(closing(items)), writer, drawings, result, task)
     if folder is not None:

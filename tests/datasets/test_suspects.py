@@ -71,7 +71,7 @@ def test_images_that_repeat_are_paired(tmp_path: Path) -> None:
     assert [("a.jpg and copy.jpg are the same file", ("a.jpg", "copy.jpg"))] == pairs([first, again, *others], [])
     ((message, names),) = pairs([first], [*others, smaller])
     assert ("a.jpg", "smaller.jpg") == names
-    assert "look the same; the first is a shot, the second is tested on" in message
+    assert "look the same; the first is a shot, the second a test image" in message
     turned = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -139,7 +139,7 @@ def test_objects_that_nobody_boxed(tmp_path: Path) -> None:
     ]
     (suspect,) = partly_labelled(images, detections, "yolox_nano")
     assert ("partly labelled", ("a.jpg",)) == (suspect.check, suspect.images)
-    assert suspect.message.startswith("yolox_nano is sure of 1 object without a box")
+    assert suspect.message.startswith("yolox_nano detects 1 object with a score of at least 0.6 where no box is")
     assert [] == partly_labelled(images[1:], detections[1:], "yolox_nano")
 
 

@@ -299,7 +299,7 @@ def test_a_single_shot_is_not_cross_validated(six: Path, tmp_path: Path) -> None
     data = only(six / "train", [1], tmp_path / "data" / "train").parent
     reporter = Listening()
     run = run_at(tmp_path / "run", config_of(data, iterations=1), reporter=reporter)
-    assert "Not cross-validated: that takes a class with two shots." in reporter.said
+    assert "Not cross-validated: no class has two shots to divide." in reporter.said
     assert (None, {}) == (run.result["cross_validation"], run.thresholds)
 
 
