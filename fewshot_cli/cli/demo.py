@@ -32,7 +32,7 @@ def demo(
         f"One draw of ten images: a demonstration, not a comparison. Images: {result.page}\n",
         "The same by hand:\n",
         *(f"  {line}" for line in result.commands),
-        "\nYour own images, in COCO format (the first fine-tune downloads a detector's weights):\n",
+        "\nYour own labelled images, in any known format (the first fine-tune downloads a detector's weights):\n",
         "  fsod fetch --source my_photos --class NAME --shots 10",
         "  fsod finetune",
     )
