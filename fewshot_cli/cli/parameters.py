@@ -76,6 +76,9 @@ def _as_typed(field: Field) -> tuple[Any, Any]:
     """Type and default on the command line, where words are one text and choices are checked later."""
     if field.option.words:
         return str, ",".join(field.default)
+    if str in get_args(field.type):
+        # A number or a word: which it is, is for the settings to say.
+        return (str | None if type(None) in get_args(field.type) else str), field.default
     if field.choices:
         return (str | None if type(None) in get_args(field.type) else str), field.default
     return field.type, field.default

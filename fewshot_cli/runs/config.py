@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,12 +23,24 @@ DATA, LAYERS = "Data and detector", "What trains"
 CHECK = "Estimate and threshold from the shots"
 SCHEDULE, SPEED, OUTPUT = "Schedule and optimizer", "Speed and memory", "Output"
 HINT = "See `fsod finetune --help`."
+AUTO = "auto"
+"""Chosen by the program, from the shots."""
 
 
 def _folds(folds: int | None) -> int | None:
     if folds == 1:
         raise ValueError("give 2 folds or more, or 0 for no cross-validation")
     return folds
+
+
+def _alpha(value: float | str) -> float | str:
+    """A share from 0 to 1, also as text; or `auto`."""
+    if value == AUTO:
+        return AUTO
+    with suppress(ValueError):
+        if 0 <= float(value) <= 1:
+            return float(value)
+    raise ValueError(f"give a number from 0 to 1, or {AUTO}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +150,17 @@ class FinetuneConfig(Variants):
             check=_folds,
         ),
     ] = None
+    average: Annotated[
+        float | str,
+        Option(
+            "Averaging with the weights before training (WiSE-FT): share of the trained ones, 0 to 1 (no averaging); "
+            "auto: 0.5 for classes that start from base classes of their own, 1 for others, or what a cross-validation "
+            "clearly favours.",
+            panel=CHECK,
+            metavar="auto|ALPHA",
+            check=_alpha,
+        ),
+    ] = AUTO
     seed: Annotated[
         int,
         Option("Random seed for augmentation, batch order and new weights.", panel=SCHEDULE, ge=0, le=LARGEST_SEED),

@@ -24,7 +24,9 @@ from fewshot_cli.evaluation.measure import ground_truth, score
 from fewshot_cli.evaluation.thresholds import Quality, rank
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.selection.alpha import choose_average
 from fewshot_cli.selection.folds import FOLDS, divided_classes, make_folds
+from fewshot_cli.training.averaging import ALPHAS, Average, Averaging
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.fit import fit_part
 from fewshot_cli.training.objectives import DetectorLosses
@@ -37,12 +39,12 @@ class Fold:
 
     Attributes:
         images: ids of the shots that it left out.
-        results: the detections in them, in COCO's results format.
+        results: α → the detections in them by the detector averaged so, in COCO's results format.
         seconds: that it took.
     """
 
     images: tuple[int, ...]
-    results: list[dict[str, Any]]
+    results: dict[float, list[dict[str, Any]]]
     seconds: float
 
 
@@ -54,6 +56,8 @@ class CrossValidation:
         shots: the originals, each of which one fold left out.
         classes: those that were validated: the ones with shots in at least two folds.
         folds: in order.
+        average: with the weights before training; everything below is that of detectors averaged so.
+        tried: α → mAP@[.50:.95], mean over left-out shots, of all values that were compared.
         fold_ap: mAP@[.50:.95] on the shots that each fold left out; None where they show no validated class.
         pooled_ap: the same on all shots at once.
         quality: by class, the threshold of the best F1 (None if no detection is right), and what it gives. The scores
@@ -63,6 +67,8 @@ class CrossValidation:
     shots: Split
     classes: tuple[str, ...]
     folds: tuple[Fold, ...]
+    average: Average
+    tried: dict[float, float]
     fold_ap: tuple[float | None, ...]
     pooled_ap: float | None
     quality: dict[str, tuple[float | None, Quality]]
@@ -81,7 +87,7 @@ class CrossValidation:
     @property
     def results(self) -> list[dict[str, Any]]:
         """Detections in all shots, each by the detector that did not see it, in COCO's results format."""
-        return [result for fold in self.folds for result in fold.results]
+        return [result for fold in self.folds for result in fold.results[self.average.alpha]]
 
     @property
     def left_aside(self) -> dict[str, int]:
@@ -100,6 +106,7 @@ class CrossValidation:
             "ap_interval": self.interval,
             "fold_ap": list(self.fold_ap),
             "pooled_ap": self.pooled_ap,
+            "averages": {f"{alpha:g}": ap for alpha, ap in self.tried.items()},
             "per_class": {
                 name: {"threshold": self.thresholds.get(name), **quality._asdict()}
                 for name, (_, quality) in self.quality.items()
@@ -117,6 +124,7 @@ def cross_validate(
     config: FinetuneConfig,
     data: Dataset,
     features: Features,
+    average: Average,
     *,
     folds: int = FOLDS,
     done: Sequence[Fold] = (),
@@ -127,12 +135,13 @@ def cross_validate(
 
         prepared = prepare(config, data, reporter)
         features = cache_features(prepared, config, data, folder=folder, store=store, reporter=reporter)
-        found = cross_validate(config, data, features)
+        found = cross_validate(config, data, features, given_average(config, prepared))
 
     Args:
         config: what is trained; `cross_validate` in it does not matter here.
         data: its test set is not looked at.
         features: of all shots and variants, for this configuration or one with the same cut, seed and variants.
+        average: if it follows from the classes alone, other values of α are compared with it: see `choose_average`.
         folds: 2 or more; as many as there are shots if these are fewer, which leaves each out alone.
         done: folds of an earlier call that was stopped; those that leave out the same shots are not trained again.
         keep: receives all finished folds after each.
@@ -150,27 +159,37 @@ def cross_validate(
     if not classes:
         reporter.say("Not cross-validated: no class has two shots to divide.")
         return None
-    finished = _run(config, data, features, divided, done, keep, reporter)
-    return measure(data.shots, classes, finished)
+    finished = _run(config, data, features, alphas_of(average), divided, done, keep, reporter)
+    return measure(data.shots, classes, finished, average)
 
 
-def measure(shots: Split, classes: Sequence[str], folds: Sequence[Fold]) -> CrossValidation:
+def alphas_of(average: Average) -> tuple[float, ...]:
+    """The values of α to measure: several where it may still change."""
+    return tuple(sorted({*ALPHAS, average.alpha})) if average.reason == "classes" else (average.alpha,)
+
+
+def measure(shots: Split, classes: Sequence[str], folds: Sequence[Fold], average: Average) -> CrossValidation:
     """What the detections in left-out shots say.
 
     Args:
         shots: the originals.
         classes: those to measure.
         folds: each shot is in one of them.
+        average: as in `cross_validate`.
     """
-    by_id = {image.id: image for image in shots.images}
-    results = [result for fold in folds for result in fold.results]
-    parts = [replace(shots, images=tuple(by_id[number] for number in fold.images)) for fold in folds]
+    scores = {alpha: _scores(shots, classes, folds, alpha) for alpha in alphas_of(average)}
+    average = choose_average(average, scores) if average.reason == "classes" else average
+    found = [fold.results[average.alpha] for fold in folds]
+    results = [result for part in found for result in part]
+    parts = [only(shots, fold.images) for fold in folds]
     rankings = rank(ground_truth(shots, classes), results)
     return CrossValidation(
         shots=shots,
         classes=tuple(classes),
         folds=tuple(folds),
-        fold_ap=tuple(_ap(part, classes, fold.results) for part, fold in zip(parts, folds, strict=True)),
+        average=average,
+        tried={alpha: statistics.mean(values) for alpha, values in scores.items()},
+        fold_ap=tuple(_ap(part, classes, own) for part, own in zip(parts, found, strict=True)),
         pooled_ap=_ap(shots, classes, results),
         quality={name: rankings[name].best() for name in classes},
     )
@@ -190,20 +209,21 @@ def _run(
     config: FinetuneConfig,
     data: Dataset,
     features: Features,
+    alphas: Sequence[float],
     divided: list[list[int]],
     done: Sequence[Fold],
     keep: Callable[[Sequence[Fold]], None],
     reporter: Reporter,
 ) -> list[Fold]:
     """Train and measure every fold that is not done."""
-    earlier = {fold.images: fold for fold in done}
+    earlier = {fold.images: fold for fold in done if set(alphas) <= fold.results.keys()}
     finished: list[Fold] = []
     with reporter.progress("Cross-validation", len(divided) * config.iterations) as task:
         for number, left_out in enumerate(divided, start=1):
             task.update(f"fold {number} of {len(divided)}")
             fold = earlier.get(_ids(data.shots, left_out))
             if fold is None:
-                fold = _train_fold(config, data, features, left_out, task)
+                fold = _train_fold(config, data, features, alphas, left_out, task)
                 keep([*finished, fold])
             else:
                 task.advance(config.iterations)
@@ -211,13 +231,21 @@ def _run(
     return finished
 
 
-def _train_fold(config: FinetuneConfig, data: Dataset, features: Features, left_out: Sequence[int], task: Task) -> Fold:
+def _train_fold(
+    config: FinetuneConfig,
+    data: Dataset,
+    features: Features,
+    alphas: Sequence[float],
+    left_out: Sequence[int],
+    task: Task,
+) -> Fold:
     """Train on all shots but those with these numbers, and detect in them."""
     started = time.perf_counter()
     kept = [number for number, shot in enumerate(data.shot_of) if shot not in left_out]
     rest = replace(data.train, images=tuple(data.train.images[number] for number in kept))
     prepared = prepare(config, replace(data, train=rest, test=None), SilentReporter())
     cut, copies = prepared.plan.cut, features.copies
+    averaging = Averaging(prepared.detector, 1.0)
     fit_part(
         prepared,
         features,
@@ -226,14 +254,33 @@ def _train_fold(config: FinetuneConfig, data: Dataset, features: Features, left_
         config,
         after_step=lambda done, losses: task.advance(),
     )
-    found = detect_cached(prepared.placed, cut, features.train, [number * copies for number in left_out])
-    images = tuple(data.shots.images[number] for number in left_out)
-    _, results = score(found, replace(data.shots, images=images), prepared.detector.classes)
+    part = replace(data.shots, images=tuple(data.shots.images[number] for number in left_out))
+    results = {}
+    for alpha in alphas:
+        with averaging.applied(alpha):
+            found = detect_cached(prepared.placed, cut, features.train, [number * copies for number in left_out])
+        _, results[alpha] = score(found, part, prepared.detector.classes)
     return Fold(_ids(data.shots, left_out), results, time.perf_counter() - started)
 
 
 def _ids(shots: Split, numbers: Sequence[int]) -> tuple[int, ...]:
     return tuple(shots.images[number].id for number in numbers)
+
+
+def only(shots: Split, ids: Sequence[int]) -> Split:
+    """The shots with these ids, in that order."""
+    by_id = {image.id: image for image in shots.images}
+    return replace(shots, images=tuple(by_id[number] for number in ids))
+
+
+def _scores(shots: Split, classes: Sequence[str], folds: Sequence[Fold], alpha: float) -> list[float]:
+    """mAP of each left-out shot that shows one of the classes."""
+    aps = []
+    for fold in folds:
+        for number in fold.images:
+            own = [result for result in fold.results[alpha] if result["image_id"] == number]
+            aps.append(_ap(only(shots, [number]), classes, own))
+    return [ap for ap in aps if ap is not None]
 
 
 def _ap(part: Split, classes: Sequence[str], results: list[dict[str, Any]]) -> float | None:

@@ -16,35 +16,47 @@ from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection.cross_validation import CrossValidation, Fold, cross_validate
 from fewshot_cli.selection.unlabelled import unlabelled_objects
+from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import Features
+from fewshot_cli.training.finetune import Validated
+from fewshot_cli.training.prepare import Prepared
 
 SHOWN = 3
 """Shots that look partly labelled, of which one warning each is shown."""
 
 
 def validate_run(
-    run: Run, folds: int, reporter: Reporter, config: FinetuneConfig, data: Dataset, features: Features
-) -> dict[str, Any]:
+    run: Run,
+    folds: int,
+    reporter: Reporter,
+    config: FinetuneConfig,
+    data: Dataset,
+    prepared: Prepared,
+    features: Features,
+) -> Validated:
     """Cross-validate what a run does, with remarks and warnings; finished folds in its folder are used again.
 
-    A fold that diverges costs the estimate, not the run: the detector that is trained on all shots is there already.
+    A fold that diverges costs the estimate, not the run.
 
     Args:
         run: where finished folds are kept.
         folds: as in `cross_validate`.
-        config, data, features: of the run.
+        config, data, prepared, features: of the run.
 
     Returns:
-        `cross_validation` and `thresholds` of result.json; nothing if the shots do not allow it.
+        how to average, with `cross_validation` and `thresholds` of result.json; without them if the shots do not allow
+        it.
 
     Raises:
         StorageError: the disk cannot be written.
     """
+    average = given_average(config, prepared)
     try:
         found = cross_validate(
             config,
             data,
             features,
+            average,
             folds=folds,
             done=read_folds(run),
             keep=lambda finished: run.write_folds([asdict(fold) for fold in finished]),
@@ -52,18 +64,23 @@ def validate_run(
         )
     except DivergedError as error:
         reporter.warn(f"Not cross-validated, because a fold diverged: {error.message}")
-        return {}
+        return Validated(average, {})
     if found is None:
-        return {}
+        return Validated(average, {})
     _report(found, reporter)
-    return {"cross_validation": found.to_json(), "thresholds": found.thresholds}
+    return Validated(found.average, {"cross_validation": found.to_json(), "thresholds": found.thresholds})
 
 
 def read_folds(run: Run) -> list[Fold]:
     """The folds that a run finished; none if the file holds something else."""
-    with suppress(KeyError, TypeError):
-        return [Fold(tuple(fold["images"]), fold["results"], fold["seconds"]) for fold in run.read_folds()]
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
+        return [_read_fold(fold) for fold in run.read_folds()]
     return []
+
+
+def _read_fold(fold: dict[str, Any]) -> Fold:
+    results = {float(alpha): found for alpha, found in fold["results"].items()}
+    return Fold(tuple(fold["images"]), results, fold["seconds"])
 
 
 def left_out_shots(run: Run, shots: Split) -> tuple[Split, list[dict[str, Any]]]:
@@ -76,14 +93,15 @@ def left_out_shots(run: Run, shots: Split) -> tuple[Split, list[dict[str, Any]]]
     Returns:
         the shots that a fold left out, none without a cross-validation, and the detections in COCO's results format.
     """
-    validated = (run.read_result().get("cross_validation") or {}).get("per_class", {})
+    result = run.read_result()
+    validated = (result.get("cross_validation") or {}).get("per_class", {})
     classes = [name for name in shots.classes if name in validated]
     folds = read_folds(run) if classes else []
     ids = {number for fold in folds for number in fold.images}
     split = restrict(shots, classes) if classes else shots
     split = with_images(split, [image for image in split.images if image.id in ids])
     known, categories = {image.id for image in split.images}, set(split.category_ids)
-    found = [result for fold in folds for result in fold.results]
+    found = [each for fold in folds for each in fold.results[result["average"]["alpha"]]]
     return split, [each for each in found if each["image_id"] in known and each["category_id"] in categories]
 
 

@@ -160,6 +160,8 @@ def finetune_config(config: SweepConfig, cell: Cell, *, data: str, device: str =
     """
     return FinetuneConfig.from_json(
         {
+            # A sweep compares what trains, so nothing else moves the detectors.
+            "average": 1.0,
             **config.options,
             "data": data,
             "device": device,

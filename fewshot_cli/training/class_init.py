@@ -97,6 +97,11 @@ def _strongest(images: list[Tensor]) -> ClassInit:
     return tuple(row for strength, row in zip(*map(Tensor.tolist, strongest), strict=True) if strength > 0)
 
 
+def is_matched(init: ClassInit, base_classes: Sequence[str]) -> bool:
+    """Whether a class starts from base classes of its own, rather than from all of them or from random weights."""
+    return 0 < len(init) < sum(name not in NO_CLASS for name in base_classes)
+
+
 def describe_init(init: ClassInit, base_classes: Sequence[str]) -> str:
     """The same in words, after `starts from`."""
     if not init:

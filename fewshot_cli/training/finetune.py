@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.detectors.device import choose_device, forget_peak_memory
@@ -15,15 +15,32 @@ from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.tracking import tracking
+from fewshot_cli.training.averaging import Average, Averaging, given_average
 from fewshot_cli.training.features import Features, FeatureStore, cache_features
 from fewshot_cli.training.fit import fit
 from fewshot_cli.training.objectives import DetectorLosses
-from fewshot_cli.training.prepare import prepare
+from fewshot_cli.training.prepare import Prepared, prepare
 from fewshot_cli.training.record import Before, record
 from fewshot_cli.training.samples import sample_images
 
-Validate = Callable[[FinetuneConfig, Dataset, Features], dict[str, Any]]
-"""The configuration, the data and its cached features → further keys of result.json."""
+
+class Validated(NamedTuple):
+    """What the shots say of a fine-tune before it begins.
+
+    average: with the weights before training; facts: further keys of result.json.
+    """
+
+    average: Average
+    facts: dict[str, Any]
+
+
+Validate = Callable[[FinetuneConfig, Dataset, Prepared, Features], Validated]
+"""The configuration, the data, the detector and its cached features → what the shots say."""
+
+
+def not_validated(config: FinetuneConfig, data: Dataset, prepared: Prepared, features: Features) -> Validated:
+    """Nothing is measured: α is the given one, or that of the classes."""
+    return Validated(given_average(config, prepared), {})
 
 
 def finetune(
@@ -32,7 +49,7 @@ def finetune(
     reporter: Reporter | None = None,
     *,
     features: FeatureStore | None = None,
-    validate: Validate | None = None,
+    validate: Validate = not_validated,
 ) -> dict[str, Any]:
     """Fine-tune, measure and record; continues from the run's saved state if it has one.
 
@@ -40,7 +57,7 @@ def finetune(
         config: what to do.
         run: where it is recorded.
         features: shared with fine-tunes before and after this one.
-        validate: called when training is over and its state is saved, before the run counts as finished.
+        validate: called before the training, e.g. for a cross-validation.
 
     Returns:
         the content of the run's result.json.
@@ -60,6 +77,11 @@ def finetune(
             cached = cache_features(
                 prepared, config, data, folder=run.folder, store=features or FeatureStore(), reporter=reporter
             )
+        with clock.measures("cross_validation"):
+            average, facts = validate(config, data, prepared, cached)
+        averaging = Averaging(prepared.detector, average.alpha)
+        if averaging.alpha < 1 and config.policy != "none":
+            reporter.say(f"Averaging: {average.describe()}.")
         with clock.measures("training" if config.policy != "none" else None):
             objective = DetectorLosses(prepared.detector, prepared.plan.cut)
             progress = fit(
@@ -67,17 +89,21 @@ def finetune(
                 cached,
                 objective,
                 config,
+                averaging=averaging,
                 test=data.test,
                 run=run,
                 trackers=trackers,
-                keep_state=validate is not None,
                 reporter=reporter,
             )
-        with clock.measures("cross_validation" if validate else None):
-            validated = validate(config, data, cached) if validate else {}
-        result = record(run, config, data, prepared, cached, progress, before, validated, clock.seconds())
+        averaging.apply()
+        facts = {"average": average.to_json(), **facts}
+        result = record(run, config, data, prepared, cached, progress, before, facts, clock.seconds())
         trackers.show(partial(sample_images, prepared, cached, data), progress.iteration)
     return result
+
+
+SHORTEST = 0.005
+"""Seconds; steps that take less are not worth a word."""
 
 
 class Clock:
@@ -92,8 +118,9 @@ class Clock:
         """Count what happens meanwhile as a step of that name; None: only in the total."""
         started = time.perf_counter()
         yield
-        if step:
-            self._steps[step] = time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        if step and seconds >= SHORTEST:
+            self._steps[step] = seconds
 
     def seconds(self) -> dict[str, float]:
         """Of each step, and `total`: since the clock was made."""

@@ -17,6 +17,7 @@ from fewshot_cli.runs.checkpoint import load_tensors, save_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.tracking import Trackers
+from fewshot_cli.training.averaging import Averaging
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import Objective
@@ -56,25 +57,28 @@ def fit(
     objective: Objective,
     config: FinetuneConfig,
     *,
+    averaging: Averaging,
     test: Split | None,
     run: Run,
     trackers: Trackers,
-    keep_state: bool = False,
     reporter: Reporter,
 ) -> Progress:
     """Train what is left of the iterations; measure on the test set and save the state on the way.
 
+    What is measured and kept as the best is the averaged detector; what trains on, and at the end is in `prepared`, is
+    not averaged.
+
     Args:
+        averaging: with the weights before training.
         test: the test set; None: nothing is measured.
         run: where metrics, the best checkpoint and the state are written; its saved state is continued.
         trackers: get the losses and the rate of every step, and what is measured.
-        keep_state: save the state after the last iteration too, because more is to come before the run is finished.
 
     Raises:
         DivergedError: a loss, a gradient or a parameter is not finite.
         CheckpointError, StorageError: the saved state is damaged, or the disk cannot be written.
     """
-    watch = _Watch(prepared, features, config, test, run, trackers, keep_state)
+    watch = _Watch(prepared, features, config, averaging, test, run, trackers)
     if not trained_parameters(prepared.detector):
         watch.measure(0, {})
         return watch.progress
@@ -177,14 +181,13 @@ class _Watch:
         prepared: Prepared,
         features: Features,
         config: FinetuneConfig,
+        averaging: Averaging,
         test: Split | None,
         run: Run,
         trackers: Trackers,
-        keep_state: bool,
     ) -> None:
-        self.trackers = trackers
+        self.averaging, self.trackers = averaging, trackers
         self.prepared, self.features, self.config, self.test, self.run = prepared, features, config, test, run
-        self.keep_state = keep_state
         self.progress = Progress()
 
     def resume(self, optimizer: torch.optim.Optimizer, reporter: Reporter) -> None:
@@ -196,9 +199,6 @@ class _Watch:
         optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(state["iteration"], state["records"])
         reporter.say(f"Continuing after iteration {state['iteration']}.")
-        if self.test is not None and state["iteration"] == self.config.iterations:
-            # The detections of the last measurement are no part of the state.
-            self._measure_test(self.test)
 
     def after_step(self, done: int, losses: dict[str, float], optimizer: torch.optim.Optimizer, task: Task) -> None:
         self.progress.iteration = done
@@ -207,7 +207,7 @@ class _Watch:
         every = self.config.eval_every
         if last or (every and done % every == 0):
             self.measure(done, losses)
-        if self.keep_state if last else done % (every or SAVE_EVERY) == 0:
+        if not last and done % (every or SAVE_EVERY) == 0:
             self._save_state(optimizer)
         measured = f", test mAP {self.progress.records[-1]['ap']:.3f}" if self.progress.best else ""
         task.update(f"loss {losses['loss']:.3f}{measured}")
@@ -216,16 +216,11 @@ class _Watch:
     def measure(self, done: int, losses: dict[str, float]) -> None:
         """Record the losses and, where there is a test set, its metrics; keep the checkpoint if it is the best yet."""
         _check_parameters(self.prepared, done)
-        before = self.progress.best
         record: dict[str, Any] = {"iteration": done, "ap": None}
         record["losses"] = {name: round(value, 6) for name, value in losses.items()}
         if self.test is not None:
-            metrics = self._measure_test(self.test)
-            record |= {"ap": metrics.ap, **metrics.to_json()}
-            measured = {f"test/{name}": value for name, value in metrics.numbers.items() if value is not None}
-            self.trackers.log(measured, done)
-            if before is None or metrics.ap > before["ap"]:
-                self._save_best(done)
+            with self.averaging.applied():
+                record |= self._measure_on(self.test, done)
         self.progress.records.append(record)
         self.run.write_metrics(self.progress.records)
 
@@ -234,7 +229,15 @@ class _Watch:
         values = {f"train/{name}": value for name, value in losses.items()}
         self.trackers.log({**values, "train/learning_rate": rate}, done)
 
-    def _measure_test(self, test: Split) -> Metrics:
+    def _measure_on(self, test: Split, done: int) -> dict[str, Any]:
+        """Measure, and save the checkpoint if it is the best yet; returns what to record."""
+        before, metrics = self.progress.best, self._metrics_on(test)
+        self.trackers.log({f"test/{name}": of for name, of in metrics.numbers.items() if of is not None}, done)
+        if before is None or metrics.ap > before["ap"]:
+            self._save_best(done)
+        return {"ap": metrics.ap, **metrics.to_json()}
+
+    def _metrics_on(self, test: Split) -> Metrics:
         assert self.features.test is not None  # cached for every data set with a test set
         placed, items = self.prepared.placed, range(len(self.features.test))
         found = detect_cached(placed, self.prepared.plan.cut, self.features.test, items)

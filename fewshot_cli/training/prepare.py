@@ -18,7 +18,7 @@ from fewshot_cli.policies import Selection
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
-from fewshot_cli.training.class_init import choose_inits, describe_init, similar_classes
+from fewshot_cli.training.class_init import choose_inits, describe_init, is_matched, similar_classes
 from fewshot_cli.training.plan import (
     Plan,
     freeze,
@@ -37,6 +37,7 @@ class Prepared:
         placed: the detector with the data set's classes, on its device, frozen but for what trains.
         plan: what trains, and where the chain is cut.
         known_classes: classes of the data set that the pretrained detector knows by name.
+        matched_classes: classes that start from base classes of their own, matched by name or on their objects.
         copies: variants of each training image, the image itself included.
         second_head: the base's, if its classes are kept; training does not need it.
         small_object_lr: share of the learning rate for the part of the head that is for small objects.
@@ -47,6 +48,7 @@ class Prepared:
     placed: PlacedDetector
     plan: Plan
     known_classes: tuple[str, ...]
+    matched_classes: tuple[str, ...]
     copies: int
     second_head: SecondHead | None
     small_object_lr: float
@@ -80,7 +82,7 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
     base = tensor_fingerprints(detector.network)
     base_fingerprint = state_fingerprint(detector.network)
     beside = _kept_head(detector, config, data, selection) if config.keep_base_classes else None
-    known = _give_classes(detector, config, data, reporter)
+    known, matched = _give_classes(detector, config, data, reporter)
     share = config.small_object_lr or small_object_share(detector, data.shots)
     plan = freeze(detector, selection)
     kept = tensors_to_keep(detector, base, tensor_fingerprints(detector.network))
@@ -88,6 +90,7 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
         placed=PlacedDetector.place(detector, config.device, config.precision),
         plan=plan,
         known_classes=known,
+        matched_classes=matched,
         copies=_copies(config, data),
         second_head=beside,
         small_object_lr=share,
@@ -120,8 +123,10 @@ def _kept_head(detector: Detector, config: FinetuneConfig, data: Dataset, select
     return second_head(detector, data.train.classes, planned_parameters(detector, plan))
 
 
-def _give_classes(detector: Detector, config: FinetuneConfig, data: Dataset, reporter: Reporter) -> tuple[str, ...]:
-    """Replace the detector's classes by the data set's; returns those that it knew by name."""
+def _give_classes(
+    detector: Detector, config: FinetuneConfig, data: Dataset, reporter: Reporter
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Replace the detector's classes by the data set's; returns those that it knew by name, and those it matched."""
     classes = data.train.classes
     known = detector.classes if detector.pretrained else ()
     inits = choose_inits(classes, known, config.init_class, lambda: similar_classes(detector, data.shots, reporter))
@@ -130,7 +135,11 @@ def _give_classes(detector: Detector, config: FinetuneConfig, data: Dataset, rep
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(config.seed)
         detector.replace_classes(classes, inits)
-    return tuple(name for name in classes if class_key(name) in map(class_key, known))
+    same_name = tuple(name for name in classes if class_key(name) in map(class_key, known))
+    matched = (
+        name for name, bases in zip(classes, inits, strict=True) if name in same_name or is_matched(bases, known)
+    )
+    return same_name, tuple(matched)
 
 
 def _describe(

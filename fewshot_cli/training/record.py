@@ -38,13 +38,13 @@ def record(
     features: Features,
     progress: Progress,
     before: Before,
-    validated: dict[str, Any],
+    facts: dict[str, Any],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Write what a finished fine-tune leaves behind; returns the content of result.json.
 
     Args:
-        validated: what cross-validation found; nothing: it was not asked for.
+        facts: how the detector was averaged, and what was chosen and estimated from the shots.
         seconds: of the steps by name, and in `total`.
 
     Raises:
@@ -67,7 +67,7 @@ def record(
         "train_ap": train_metrics.ap,
         "cross_validation": None,
         "thresholds": {},
-        **validated,
+        **facts,
         "frozen": {"tensors": len(before.frozen), "changed": 0},
         "drift": before.drift.of(prepared.detector),
         "peak_memory_mb": round(peak_memory(prepared.placed.device) / 1e6),

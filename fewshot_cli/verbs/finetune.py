@@ -159,12 +159,13 @@ def _start(run: Run, config: FinetuneConfig, reporter: Reporter) -> Run:
 def _continue(run: Run, config: FinetuneConfig, reporter: Reporter, features: FeatureStore | None) -> Run:
     from fewshot_cli.selection.validate_run import validate_run
     from fewshot_cli.training.finetune import finetune as train
+    from fewshot_cli.training.finetune import not_validated
 
     if config.threads:
         use_threads(config.threads)
     reporter.on_interrupt(f"Continue with: fsod finetune --resume {run.folder}")
     folds = _folds(config)
-    validate = partial(validate_run, run, folds, reporter) if folds else None
+    validate = partial(validate_run, run, folds, reporter) if folds else not_validated
     train(config, run, reporter, features=features, validate=validate)
     return run
 

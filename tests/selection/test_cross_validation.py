@@ -23,6 +23,7 @@ from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection import cross_validation as module
 from fewshot_cli.selection.cross_validation import CrossValidation, cross_validate
+from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import FeatureStore, cache_features
 from fewshot_cli.training.prepare import prepare
 from fewshot_cli.training.variants import Prefix
@@ -60,13 +61,13 @@ def found_in(
     dataset, quiet = open_dataset(data), SilentReporter()
     prepared = prepare(config, dataset, quiet)
     cached = cache_features(prepared, config, dataset, folder=folder, store=store or FeatureStore(), reporter=quiet)
-    return cross_validate(config, dataset, cached, **options)
+    return cross_validate(config, dataset, cached, given_average(config, prepared), **options)
 
 
 @pytest.fixture(scope="module")
 def found(six: Path, tmp_path_factory: pytest.TempPathFactory) -> CrossValidation:
     """Three folds of detectors that learn something."""
-    result = found_in(six, tmp_path_factory.mktemp("cache"), config_of(six, LEARNING), folds=3)
+    result = found_in(six, tmp_path_factory.mktemp("cache"), config_of(six, LEARNING, average=1.0), folds=3)
     assert result is not None
     return result
 
@@ -89,20 +90,20 @@ def test_a_fold_is_a_fine_tune_on_the_other_shots(found: CrossValidation, six: P
     fold = found.folds[0]
     others = [image.id for image in found.shots.images if image.id not in fold.images]
     only(six / "train", others, tmp_path / "others" / "train")
-    run = fine_tune(tmp_path / "run", config_of(tmp_path / "others", LEARNING))
+    run = fine_tune(tmp_path / "run", config_of(tmp_path / "others", LEARNING, average=1.0))
     detector, _ = restore(run.checkpoint)
     left_out = [image.path for image in found.shots.images if image.id in fold.images]
     expected = PlacedDetector(detector, torch.device("cpu")).detect(left_out)
-    assert sorted(fold.images) == sorted({result["image_id"] for result in fold.results})
+    assert sorted(fold.images) == sorted({result["image_id"] for result in fold.results[1.0]})
     by_hand = sorted((float(value) for one in expected for value in one.scores), reverse=True)
-    kept = sorted((result["score"] for result in fold.results), reverse=True)
+    kept = sorted((result["score"] for result in fold.results[1.0]), reverse=True)
     assert by_hand[:20] == pytest.approx(kept[:20], abs=1e-3) and by_hand[0] > 0.1
 
 
 def test_every_shot_is_left_out_once(found: CrossValidation) -> None:
     """The folds hold all shots, and each fold's detections are in its own."""
     assert sorted(image.id for image in found.shots.images) == sorted(i for fold in found.folds for i in fold.images)
-    assert all({result["image_id"] for result in fold.results} <= set(fold.images) for fold in found.folds)
+    assert all({result["image_id"] for result in fold.results[1.0]} <= set(fold.images) for fold in found.folds)
 
 
 def test_the_estimate_is_the_mean_over_folds(found: CrossValidation, six: Path, tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_the_estimate_is_the_mean_over_folds(found: CrossValidation, six: Path, 
     aps = []
     for number, fold in enumerate(found.folds):
         truth = only(six / "train", fold.images, tmp_path / str(number)) / "annotations.json"
-        (tmp_path / f"{number}.json").write_text(json.dumps(fold.results))
+        (tmp_path / f"{number}.json").write_text(json.dumps(fold.results[1.0]))
         aps.append(score(truth, tmp_path / f"{number}.json"))
     mean = sum(aps) / 3
     deviation = (sum((ap - mean) ** 2 for ap in aps) / 2) ** 0.5
@@ -213,7 +214,7 @@ class Stop(Exception):
 def test_a_run_killed_between_folds_goes_on_there(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the training nor the finished fold is repeated, and the result is that of the unbroken run."""
+    """No finished fold is trained again, and the result is that of the unbroken run."""
     config = config_of(shapes, {**CROSS, "cross_validate": 4})
     unbroken = run_at(tmp_path / "unbroken", config)
     write = Run.write_folds
@@ -227,7 +228,7 @@ def test_a_run_killed_between_folds_goes_on_there(
         patch.setattr(Run, "write_folds", write_and_stop)
         run_at(tmp_path / "stopped", config)
     stopped = Run(tmp_path / "stopped")
-    assert not stopped.finished and config.iterations == (stopped.read_state() or {})["iteration"]
+    assert not stopped.finished and 3 == len(stopped.read_folds())
     trained: list[int] = []
     train = module.fit_part
     monkeypatch.setattr(module, "fit_part", lambda *a, **k: trained.append(1) or train(*a, **k))

@@ -1,0 +1,28 @@
+"""The share of the trained weights, chosen on left-out shots where these are clear.
+
+Ten shots say little of α: the best value on them is mostly chance. So α stays what the classes suggest
+(`averaging.class_alpha`), unless another value is better on the left-out shots by more than one standard error.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from fewshot_cli.training.averaging import Average
+
+
+def choose_average(start: Average, scores: Mapping[float, Sequence[float]]) -> Average:
+    """The value with the highest mean, if it beats that of `start` by more than a standard error; else `start`.
+
+    Args:
+        start: what the classes suggest.
+        scores: α → a score of each left-out shot, in the same order; holds `start.alpha`.
+    """
+    mean = {alpha: statistics.mean(values) for alpha, values in scores.items()}
+    # Of equal means the one closest to where the choice starts.
+    best = max(mean, key=lambda alpha: (mean[alpha], -abs(alpha - start.alpha)))
+    gains = [one - other for one, other in zip(scores[best], scores[start.alpha], strict=True)]
+    if len(gains) < 2 or statistics.mean(gains) <= statistics.stdev(gains) / len(gains) ** 0.5:
+        return start
+    return Average(best, "cross-validation")

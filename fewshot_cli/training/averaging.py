@@ -1,0 +1,106 @@
+"""Averaging with the pretrained weights: between the detector before training and after it.
+
+θ = (1 − α)·θ_base + α·θ_tuned for every parameter that trained (Wortsman et al., Robust Fine-Tuning of Zero-Shot
+Models, CVPR 2022: WiSE-FT). α = 1 is the fine-tuned detector itself, α = 0 the detector as it was before training, with
+the initial weights of its new classes. It costs one interpolation, for any detector and policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from fewshot_cli.detectors.chain import Detector
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.training.plan import trained_parameters
+from fewshot_cli.training.prepare import Prepared
+
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+"""Values that are compared where α is to be chosen."""
+MATCHED_ALPHA, NEW_ALPHA = 0.5, 1.0
+"""α for a class that starts from base classes of its own, and for one that does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """How a detector is averaged with its weights before training.
+
+    Attributes:
+        alpha: the share of the trained weights, 0 … 1.
+        reason: what it follows from: `option`, `classes` (see `class_alpha`) or `cross-validation`.
+    """
+
+    alpha: float
+    reason: Literal["option", "classes", "cross-validation"]
+
+    def describe(self) -> str:
+        """In words: the shares and why."""
+        return (
+            f"{self.alpha:.4g} of the trained weights, {1 - self.alpha:.4g} of those before ({_REASONS[self.reason]})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+_REASONS = {
+    "option": "as given",
+    "classes": "because of what the classes start from",
+    "cross-validation": "because of the cross-validation",
+}
+
+
+def given_average(config: FinetuneConfig, prepared: Prepared) -> Average:
+    """What the configuration says, or the classes where it says `auto`."""
+    if isinstance(config.average, float):
+        return Average(config.average, "option")
+    if config.policy == "none":
+        return Average(1.0, "classes")
+    return Average(class_alpha(len(prepared.matched_classes), len(prepared.detector.classes)), "classes")
+
+
+def class_alpha(matched: int, classes: int) -> float:
+    """α before anything is measured: the mean over the classes of MATCHED_ALPHA and NEW_ALPHA.
+
+    Args:
+        matched: how many of the classes start from base classes of their own (`Prepared.matched_classes`).
+        classes: how many there are, at least one.
+    """
+    return (matched * MATCHED_ALPHA + (classes - matched) * NEW_ALPHA) / classes
+
+
+class Averaging:
+    """The trained parameters of a detector between what they were when this was made and what they are now.
+
+    Args:
+        detector: not trained yet, frozen but for what will train.
+        alpha: 0 … 1, the share of what training makes of it.
+    """
+
+    def __init__(self, detector: Detector, alpha: float) -> None:
+        self.alpha = alpha
+        self._trained = trained_parameters(detector)
+        self._base = {name: parameter.detach().clone() for name, parameter in self._trained.items()}
+
+    @torch.no_grad()
+    def apply(self, alpha: float | None = None) -> None:
+        """Move the parameters for good to `alpha`, by default the one given at first."""
+        share = self.alpha if alpha is None else alpha
+        for name, parameter in self._trained.items():
+            parameter.copy_(torch.lerp(self._base[name], parameter, share))
+
+    @contextmanager
+    def applied(self, alpha: float | None = None) -> Iterator[None]:
+        """The averaged detector, as long as the context lasts; then the parameters are what they were before."""
+        tuned = {name: parameter.detach().clone() for name, parameter in self._trained.items()}
+        self.apply(alpha)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self._trained.items():
+                    parameter.copy_(tuned[name])
