@@ -7,6 +7,7 @@ runs/NAME/
   checkpoint-best.safetensors   the same at the best test mAP seen, if there is a test set
   predictions.json              on the test set, if there is one, in COCO's results format
   folds.json                    detections in the shots that each fold of a cross-validation left out
+  search.json                   only with policy auto: the score of each candidate on each left-out shot
   result.json                   the summary that `--json` prints
   report.html                   the same to look at, with curves and images (`fsod finetune` writes it)
   trackers.json                 only with `--tracker`: under which id each tracker knows the run
@@ -50,6 +51,7 @@ class Run:
         self.best_checkpoint = folder / "checkpoint-best.safetensors"
         self.predictions_file = folder / "predictions.json"
         self.folds_file = folder / "folds.json"
+        self.search_file = folder / "search.json"
         self.result_file = folder / RESULT
         self.report_file = folder / "report.html"
         self.state_file = folder / "state.pt"
@@ -157,14 +159,19 @@ class Run:
 
     def read_folds(self) -> list[dict[str, Any]]:
         """What each finished fold of a cross-validation left; empty if there is none, or it cannot be read."""
-        try:
-            folds = json.loads(self.folds_file.read_text("utf-8"))
-        except (OSError, ValueError):
-            return []
+        folds = _read_or_none(self.folds_file)
         return folds if isinstance(folds, list) else []
 
     def write_folds(self, folds: list[dict[str, Any]]) -> None:
         write_text(self.folds_file, json.dumps(folds) + "\n")
+
+    def read_search(self) -> dict[str, Any]:
+        """Candidate → scores of a search so far; empty if there is none, or it cannot be read."""
+        scores = _read_or_none(self.search_file)
+        return scores if isinstance(scores, dict) else {}
+
+    def write_search(self, scores: dict[str, Any]) -> None:
+        write_text(self.search_file, json.dumps(scores) + "\n")
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Save what an interrupted run needs to be continued; raises StorageError."""
@@ -198,6 +205,14 @@ class Run:
             raise CheckpointError(
                 f"{self.state_file} is damaged", hint="Delete that file: the run then starts from its beginning."
             ) from error
+
+
+def _read_or_none(path: Path) -> Any:
+    """A JSON document; None if there is none, or it is damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def new_run(root: Path, name: str | None, stem: str) -> Run:

@@ -10,42 +10,23 @@ the cut are those that were cached for the whole fine-tune.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from fewshot_cli.datasets.splits import images_per_class
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.datasets.types import Split
-from fewshot_cli.evaluation.coco_metrics import evaluate
 from fewshot_cli.evaluation.interval import half_interval
-from fewshot_cli.evaluation.measure import ground_truth, score
+from fewshot_cli.evaluation.measure import ground_truth
 from fewshot_cli.evaluation.thresholds import Quality, rank
-from fewshot_cli.progress import Reporter, SilentReporter, Task
+from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.selection.alpha import choose_average
 from fewshot_cli.selection.folds import FOLDS, divided_classes, make_folds
-from fewshot_cli.training.averaging import ALPHAS, Average, Averaging
-from fewshot_cli.training.features import Features, detect_cached
-from fewshot_cli.training.fit import fit_part
-from fewshot_cli.training.objectives import DetectorLosses
-from fewshot_cli.training.prepare import prepare
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """What one fold left.
-
-    Attributes:
-        images: ids of the shots that it left out.
-        results: α → the detections in them by the detector averaged so, in COCO's results format.
-        seconds: that it took.
-    """
-
-    images: tuple[int, ...]
-    results: dict[float, list[dict[str, Any]]]
-    seconds: float
+from fewshot_cli.selection.left_out import Fold, ids_of, mean_ap, only, shot_scores, train_fold
+from fewshot_cli.training.averaging import ALPHAS, Average
+from fewshot_cli.training.features import Features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +158,7 @@ def measure(shots: Split, classes: Sequence[str], folds: Sequence[Fold], average
         folds: each shot is in one of them.
         average: as in `cross_validate`.
     """
-    scores = {alpha: _scores(shots, classes, folds, alpha) for alpha in alphas_of(average)}
+    scores = {alpha: shot_scores(shots, classes, folds, alpha) for alpha in alphas_of(average)}
     average = choose_average(average, scores) if average.reason == "classes" else average
     found = [fold.results[average.alpha] for fold in folds]
     results = [result for part in found for result in part]
@@ -189,8 +170,8 @@ def measure(shots: Split, classes: Sequence[str], folds: Sequence[Fold], average
         folds=tuple(folds),
         average=average,
         tried={alpha: statistics.mean(values) for alpha, values in scores.items()},
-        fold_ap=tuple(_ap(part, classes, own) for part, own in zip(parts, found, strict=True)),
-        pooled_ap=_ap(shots, classes, results),
+        fold_ap=tuple(mean_ap(part, classes, own) for part, own in zip(parts, found, strict=True)),
+        pooled_ap=mean_ap(shots, classes, results),
         quality={name: rankings[name].best() for name in classes},
     )
 
@@ -221,70 +202,14 @@ def _run(
     with reporter.progress("Cross-validation", len(divided) * config.iterations) as task:
         for number, left_out in enumerate(divided, start=1):
             task.update(f"fold {number} of {len(divided)}")
-            fold = earlier.get(_ids(data.shots, left_out))
+            fold = earlier.get(ids_of(data.shots, left_out))
             if fold is None:
-                fold = _train_fold(config, data, features, alphas, left_out, task)
+                fold = train_fold(config, data, features, alphas, left_out, task)
                 keep([*finished, fold])
             else:
                 task.advance(config.iterations)
             finished.append(fold)
     return finished
-
-
-def _train_fold(
-    config: FinetuneConfig,
-    data: Dataset,
-    features: Features,
-    alphas: Sequence[float],
-    left_out: Sequence[int],
-    task: Task,
-) -> Fold:
-    """Train on all shots but those with these numbers, and detect in them."""
-    started = time.perf_counter()
-    kept = [number for number, shot in enumerate(data.shot_of) if shot not in left_out]
-    rest = replace(data.train, images=tuple(data.train.images[number] for number in kept))
-    prepared = prepare(config, replace(data, train=rest, test=None), SilentReporter())
-    cut, copies = prepared.plan.cut, features.copies
-    averaging = Averaging(prepared.detector, 1.0)
-    fit_part(
-        prepared,
-        features,
-        [number * copies + copy for number in kept for copy in range(copies)],
-        DetectorLosses(prepared.detector, cut),
-        config,
-        after_step=lambda done, losses: task.advance(),
-    )
-    part = replace(data.shots, images=tuple(data.shots.images[number] for number in left_out))
-    results = {}
-    for alpha in alphas:
-        with averaging.applied(alpha):
-            found = detect_cached(prepared.placed, cut, features.train, [number * copies for number in left_out])
-        _, results[alpha] = score(found, part, prepared.detector.classes)
-    return Fold(_ids(data.shots, left_out), results, time.perf_counter() - started)
-
-
-def _ids(shots: Split, numbers: Sequence[int]) -> tuple[int, ...]:
-    return tuple(shots.images[number].id for number in numbers)
-
-
-def only(shots: Split, ids: Sequence[int]) -> Split:
-    """The shots with these ids, in that order."""
-    by_id = {image.id: image for image in shots.images}
-    return replace(shots, images=tuple(by_id[number] for number in ids))
-
-
-def _scores(shots: Split, classes: Sequence[str], folds: Sequence[Fold], alpha: float) -> list[float]:
-    """mAP of each left-out shot that shows one of the classes."""
-    aps = []
-    for fold in folds:
-        for number in fold.images:
-            own = [result for result in fold.results[alpha] if result["image_id"] == number]
-            aps.append(_ap(only(shots, [number]), classes, own))
-    return [ap for ap in aps if ap is not None]
-
-
-def _ap(part: Split, classes: Sequence[str], results: list[dict[str, Any]]) -> float | None:
-    return evaluate(ground_truth(part, classes), results).numbers["AP"]
 
 
 def _rounded(threshold: float) -> float:

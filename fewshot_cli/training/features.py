@@ -53,11 +53,13 @@ class Features:
     """Cached activations of the training variants and, where there is a test set, of the test images.
 
     train: item i is copy i mod `copies` of image i div `copies`; copy 0 is the image itself.
+    cut: index of the layer whose input they are.
     """
 
     train: FeatureCache[Example]
     test: FeatureCache[Example] | None
     copies: int
+    cut: int
 
     def batch(self, items: Sequence[int], device: torch.device) -> tuple[Activations, list[Target]]:
         """Activations and targets of some training variants, on the device."""
@@ -79,12 +81,14 @@ def cache_features(
     folder: Path,
     store: FeatureStore,
     reporter: Reporter,
+    cut: int | None = None,
 ) -> Features:
     """Run the frozen layers over every variant and every test image, as far as memory and disk allow.
 
     Args:
         folder: where the part of the cache that does not fit in memory goes.
         store: caches of fine-tunes before this one.
+        cut: index of the layer whose input is cached, an earlier one than the plan's where several plans share features.
 
     Raises:
         DataError: an image cannot be read.
@@ -98,14 +102,16 @@ def cache_features(
     )
     variants = (prepared.copies, config.augmentation, config.seed)
     memory, disk = int(config.cache_memory * GIB), int(config.cache_disk * GIB)
-    caches = _Caches(prepared, config, folder, store, reporter)
+    cut = prepared.plan.cut if cut is None else cut
+    caches = _Caches(prepared, config, cut, folder, store, reporter)
     train = caches.get("train", shots, variants, memory, disk, "Features of the variants")
     if data.test is None:
-        return Features(train, None, prepared.copies)
+        return Features(train, None, prepared.copies, cut)
     tests = Examples(prepared.detector, data.test.images)
     memory -= train.in_memory * train.bytes_per_item
     disk -= train.on_disk * train.bytes_per_item
-    return Features(train, caches.get("test", tests, (), memory, disk, "Features of the test images"), prepared.copies)
+    test = caches.get("test", tests, (), memory, disk, "Features of the test images")
+    return Features(train, test, prepared.copies, cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,7 @@ class _Caches:
 
     prepared: Prepared
     config: FinetuneConfig
+    cut: int
     folder: Path
     store: FeatureStore
     reporter: Reporter
@@ -126,7 +133,7 @@ class _Caches:
 
         def make() -> FeatureCache[Example]:
             cache = FeatureCache(
-                examples.prefix(prepared.plan.cut, placed.device, placed.bf16),
+                examples.prefix(self.cut, placed.device, placed.bf16),
                 len(examples),
                 memory=memory,
                 disk=disk,
@@ -137,7 +144,7 @@ class _Caches:
             return cache.fill(self.reporter, description)
 
         info = prepared.info
-        base = (info.detector, info.base_fingerprint, info.image_size, prepared.plan.cut)
+        base = (info.detector, info.base_fingerprint, info.image_size, self.cut)
         computed = (str(placed.device), placed.bf16, cache_type)
         images = str(self.config.data_folder.resolve())
         return self.store.get(kind, (base, computed, images, variants, memory, disk), make)

@@ -23,6 +23,30 @@ from fewshot_cli.training.prepare import Prepared, prepare
 from fewshot_cli.training.record import Before, record
 from fewshot_cli.training.samples import sample_images
 
+SHORTEST = 0.005
+"""Seconds; steps that take less are not worth a word."""
+
+
+class Clock:
+    """Seconds that the steps of a run take."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._steps: dict[str, float] = {}
+
+    @contextmanager
+    def measures(self, step: str | None) -> Iterator[None]:
+        """Count what happens meanwhile as a step of that name; None: only in the total."""
+        started = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - started
+        if step and seconds >= SHORTEST:
+            self._steps[step] = seconds
+
+    def seconds(self) -> dict[str, float]:
+        """Of each step, and `total`: since the clock was made."""
+        return {**self._steps, "total": time.perf_counter() - self._started}
+
 
 class Validated(NamedTuple):
     """What the shots say of a fine-tune before it begins.
@@ -50,6 +74,7 @@ def finetune(
     *,
     features: FeatureStore | None = None,
     validate: Validate = not_validated,
+    clock: Clock | None = None,
 ) -> dict[str, Any]:
     """Fine-tune, measure and record; continues from the run's saved state if it has one.
 
@@ -58,6 +83,7 @@ def finetune(
         run: where it is recorded.
         features: shared with fine-tunes before and after this one.
         validate: called before the training, e.g. for a cross-validation.
+        clock: what was started before.
 
     Returns:
         the content of the run's result.json.
@@ -65,7 +91,7 @@ def finetune(
     Raises:
         FsodError: any of its kinds; what was saved before stays.
     """
-    reporter, clock = reporter or SilentReporter(), Clock()
+    reporter, clock = reporter or SilentReporter(), clock or Clock()
     select_layers(config)
     forget_peak_memory(choose_device(config.device))
     data = _open(config)
@@ -83,7 +109,7 @@ def finetune(
         if averaging.alpha < 1 and config.policy != "none":
             reporter.say(f"Averaging: {average.describe()}.")
         with clock.measures("training" if config.policy != "none" else None):
-            objective = DetectorLosses(prepared.detector, prepared.plan.cut)
+            objective = DetectorLosses(prepared.detector, cached.cut)
             progress = fit(
                 prepared,
                 cached,
@@ -100,31 +126,6 @@ def finetune(
         result = record(run, config, data, prepared, cached, progress, before, facts, clock.seconds())
         trackers.show(partial(sample_images, prepared, cached, data), progress.iteration)
     return result
-
-
-SHORTEST = 0.005
-"""Seconds; steps that take less are not worth a word."""
-
-
-class Clock:
-    """Seconds that the steps of a run take."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._steps: dict[str, float] = {}
-
-    @contextmanager
-    def measures(self, step: str | None) -> Iterator[None]:
-        """Count what happens meanwhile as a step of that name; None: only in the total."""
-        started = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - started
-        if step and seconds >= SHORTEST:
-            self._steps[step] = seconds
-
-    def seconds(self) -> dict[str, float]:
-        """Of each step, and `total`: since the clock was made."""
-        return {**self._steps, "total": time.perf_counter() - self._started}
 
 
 def _open(config: FinetuneConfig) -> Dataset:

@@ -240,7 +240,7 @@ class _Watch:
     def _metrics_on(self, test: Split) -> Metrics:
         assert self.features.test is not None  # cached for every data set with a test set
         placed, items = self.prepared.placed, range(len(self.features.test))
-        found = detect_cached(placed, self.prepared.plan.cut, self.features.test, items)
+        found = detect_cached(placed, self.features.cut, self.features.test, items)
         self.progress.metrics, self.progress.results = score(found, test, placed.detector.classes)
         return self.progress.metrics
 

@@ -57,7 +57,7 @@ def record(
     state = prepared.detector.network.state_dict()
     tensors = {name: state[name] for name in prepared.kept}
     save_checkpoint(run.checkpoint, tensors, prepared.info_after(progress.iteration))
-    found = detect_cached(prepared.placed, prepared.plan.cut, features.train, features.shots)
+    found = detect_cached(prepared.placed, features.cut, features.train, features.shots)
     train_metrics, _ = score(found, data.train, prepared.detector.classes)
     if progress.metrics is not None:
         run.write_predictions(progress.results)
@@ -65,6 +65,7 @@ def record(
         **_about(run, config, data, prepared),
         **_measured(progress),
         "train_ap": train_metrics.ap,
+        "search": None,
         "cross_validation": None,
         "thresholds": {},
         **facts,

@@ -28,7 +28,7 @@ def sample_images(prepared: Prepared, features: Features, data: Dataset) -> dict
     if data.test is not None and features.test is not None:
         split, cache, items = data.test, features.test, range(len(features.test))
     images = split.images[:SAMPLES]
-    found = detect_cached(prepared.placed, prepared.plan.cut, cache, items[:SAMPLES])
+    found = detect_cached(prepared.placed, features.cut, cache, items[:SAMPLES])
     category_of = dict(zip(split.classes, split.category_ids, strict=True))
     categories = [category_of.get(name) for name in prepared.detector.classes]
     results = to_results(found, [image.id for image in images], categories)

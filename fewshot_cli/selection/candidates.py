@@ -1,0 +1,89 @@
+"""What policy `auto` compares: nothing, every policy at every budget that the head allows, the head, the detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fewshot_cli.detectors.chain import Detector
+from fewshot_cli.errors import PolicyError
+from fewshot_cli.policies import AUTO, candidates, parse_budget
+from fewshot_cli.runs.config import FinetuneConfig, select_layers
+from fewshot_cli.training.plan import parameters_per_layer, plan_chain, planned_layers
+
+BACKBONE_RATES = (1, 5)
+"""Multiples of `--backbone-lr` at which the whole detector is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One setup that policy `auto` may choose.
+
+    Attributes:
+        policy, budget: as in FinetuneConfig.
+        backbone_lr: as in FinetuneConfig.
+        layers: names of those that train, in chain order; cut: the index of the first one in the chain.
+        parameters: how many train.
+    """
+
+    policy: str
+    budget: int | None
+    backbone_lr: float
+    layers: tuple[str, ...]
+    cut: int
+    parameters: int
+
+    def __str__(self) -> str:
+        name = f"{self.policy} {self.budget}" if self.budget else self.policy
+        return f"{name}, backbone rate {self.backbone_lr:g}" if self.policy == "full" else name
+
+    @property
+    def in_head(self) -> bool:
+        """Whether its budget is spent on the head."""
+        return self.policy not in ("none", "full")
+
+    def configure(self, config: FinetuneConfig) -> FinetuneConfig:
+        """The configuration with what this candidate trains."""
+        chosen = replace(config, policy=self.policy, budget=self.budget, backbone_lr=self.backbone_lr)
+        return replace(chosen, train_neck=False, backbone_stages=0) if self.policy == "none" else chosen
+
+
+def list_candidates(config: FinetuneConfig, detector: Detector) -> list[Candidate]:
+    """Everything that a configuration with policy `auto` allows, fewest parameters first.
+
+    Args:
+        config: its budget is an upper bound, its `candidates` name the policies to compare.
+        detector: with the classes of the data set.
+
+    Raises:
+        PolicyError: nothing is left to choose from.
+    """
+    bound = parse_budget(config.budget or AUTO)
+    sizes = parameters_per_layer(detector)
+    head = [layer.name for layer in detector.layers if layer.part == "head"]
+
+    def fits(numbers: Sequence[int]) -> bool:
+        return bound.allows(len(numbers), sum(sizes[head[n - 1]] for n in numbers), sum(sizes.values()))
+
+    pairs = [("none", None), *candidates(detector.head_depth, fits)]
+    found = [_candidate(config, detector, policy, budget, config.backbone_lr) for policy, budget in pairs]
+    # The whole detector is no number of head layers.
+    if bound.layers is None:
+        whole = [_candidate(config, detector, "full", None, config.backbone_lr * times) for times in BACKBONE_RATES]
+        found += [one for one in whole if bound.allows(0, one.parameters, sum(sizes.values()))]
+    named = [one for one in found if not config.candidates or one.policy in config.candidates]
+    if len(named) < 2:
+        raise PolicyError(
+            f"policy auto has {len(named)} candidate{'' if len(named) == 1 else 's'}: nothing to choose from",
+            hint="Name more policies with --candidates, or give a larger --budget.",
+        )
+    return sorted(named, key=lambda one: one.parameters)
+
+
+def _candidate(
+    config: FinetuneConfig, detector: Detector, policy: str, budget: int | None, backbone_lr: float
+) -> Candidate:
+    bare = Candidate(policy, budget, backbone_lr, (), 0, 0)
+    plan = plan_chain(detector, select_layers(bare.configure(config)))
+    layers, sizes = planned_layers(detector, plan), parameters_per_layer(detector)
+    return replace(bare, layers=layers, cut=plan.cut, parameters=sum(sizes[name] for name in layers))

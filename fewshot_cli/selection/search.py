@@ -1,0 +1,286 @@
+"""Policy `auto`: what to train, chosen on the shots alone.
+
+1. The gradients of all head layers, from one pass over cached features, rank candidates of the same budget; the best
+   one of each budget stays (`criteria`).
+2. Those, the whole head, the whole detector at two rates of the backbone and the detector as it is are
+   cross-validated with a quarter of the iterations. After each fold, candidates that are clearly worse than the best one
+   are given up.
+3. Of the candidates within one standard error of the best, the one with the fewest parameters is chosen.
+
+A shot's score is the mAP of the detections in it by the detector that was not trained on it. Scores are compared shot by
+shot, so that hard and easy shots cancel out. Features are computed once for all candidates of the head and their folds,
+and once for those that train the backbone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fewshot_cli.datasets.store import Dataset
+from fewshot_cli.errors import DivergedError
+from fewshot_cli.progress import Reporter, SilentReporter, Task
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.selection.candidates import Candidate, list_candidates
+from fewshot_cli.selection.criteria import DEFAULT_CRITERION, rank
+from fewshot_cli.selection.folds import divided_classes, make_folds
+from fewshot_cli.selection.gradients import measure_layers
+from fewshot_cli.selection.left_out import shot_scores, train_fold
+from fewshot_cli.training.averaging import given_average
+from fewshot_cli.training.features import Features, FeatureStore, cache_features
+from fewshot_cli.training.prepare import Prepared, prepare
+
+FOLDS = 3
+SHARE = 0.25
+"""Of the iterations, for each fold."""
+FEWEST_SHOTS = 4
+"""With fewer, folds say nothing."""
+CLEAR = 2.0
+"""Standard errors of a deficit from which on a candidate is given up before all folds are done."""
+
+Scores = Mapping[str, Sequence[Sequence[float]]]
+"""Candidate → for each finished fold, the score of each shot that it left out."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """What is known of a candidate.
+
+    Attributes:
+        criterion: the mean of the ranking criterion over its layers; None where it was not ranked.
+        scores: of the left-out shots, fold by fold.
+        dropped: why it was given up: `ranked lower`, `clearly worse`, `diverged`; None if it was not.
+    """
+
+    candidate: Candidate
+    criterion: float | None = None
+    scores: list[list[float]] = field(default_factory=list)
+    dropped: str | None = None
+
+    @property
+    def flat(self) -> list[float]:
+        return [score for fold in self.scores for score in fold]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.flat)
+
+    def to_json(self) -> dict[str, Any]:
+        found = self.candidate
+        return {
+            "name": str(found),
+            "policy": found.policy,
+            "budget": found.budget,
+            "backbone_lr": found.backbone_lr,
+            "layers": list(found.layers),
+            "parameters": found.parameters,
+            "criterion": self.criterion,
+            "score": self.mean if self.scores else None,
+            "standard_error": standard_error(self.flat),
+            "shots": len(self.flat),
+            "dropped": self.dropped,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search ends with.
+
+    Attributes:
+        config: with a policy, a budget and a rate of the backbone.
+        trials: one a candidate, fewest parameters first.
+        chosen: one of them.
+        store: the features of the cut that it trains from.
+        seconds: that it took.
+    """
+
+    config: FinetuneConfig
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    store: FeatureStore
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "chosen": str(self.chosen.candidate),
+            "criterion": DEFAULT_CRITERION,
+            "folds": max(len(trial.scores) for trial in self.trials),
+            "iterations": iterations_of(self.config),
+            "candidates": [trial.to_json() for trial in self.trials],
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def search(
+    config: FinetuneConfig,
+    data: Dataset,
+    *,
+    folder: Path,
+    done: Scores,
+    keep: Callable[[Scores], None],
+    reporter: Reporter,
+) -> Found | None:
+    """Choose what to train.
+
+    Args:
+        config: with policy `auto`; its budget is an upper bound.
+        data: its test set is not looked at.
+        folder: where the part of the features that does not fit in memory goes.
+        done: what an earlier call that was stopped has kept; it is not measured again.
+        keep: receives all scores after each fold of a candidate.
+        reporter: receives progress and remarks.
+
+    Returns:
+        None if there are fewer than FEWEST_SHOTS shots, or no class has shots in two folds.
+
+    Raises:
+        PolicyError: fewer than two candidates.
+        DivergedError: of every candidate.
+    """
+    started = time.perf_counter()
+    if len(data.shots.images) < FEWEST_SHOTS:
+        return None
+    folds = make_folds(data.shots, FOLDS, config.seed)
+    if not divided_classes(data.shots, folds):
+        return None
+    shots = _Shots(config, replace(data, test=None), folder, reporter)
+    trials = [Trial(candidate) for candidate in list_candidates(config, shots.prepared.detector)]
+    _drop_lower_ranked(trials, shots)
+    _cross_validate(trials, folds, shots, done, keep)
+    chosen = choose([trial for trial in trials if not trial.dropped])
+    return Found(
+        config=chosen.candidate.configure(config),
+        trials=tuple(trials),
+        chosen=chosen,
+        store=shots.stores[shots.cut_of(chosen.candidate)],
+        seconds=time.perf_counter() - started,
+    )
+
+
+def choose(trials: Sequence[Trial]) -> Trial:
+    """Of those within one standard error of the best, the one with the fewest parameters; then the better one.
+
+    The standard error is that of the difference to the best, shot by shot.
+
+    Args:
+        trials: one or more, with scores of the same shots.
+    """
+    best = max(trials, key=lambda trial: trial.mean)
+    close = [trial for trial in trials if deficit(trial, best) <= 1.0]
+    return min(close, key=lambda trial: (trial.candidate.parameters, -trial.mean))
+
+
+def deficit(trial: Trial, best: Trial) -> float:
+    """By how many standard errors it is worse, shot by shot: 0 where both are the same."""
+    differences = [ours - theirs for ours, theirs in zip(best.flat, trial.flat, strict=True)]
+    mean, error = statistics.fmean(differences), standard_error(differences)
+    if not mean:
+        return 0.0
+    return mean / error if error else float("inf")
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Of the mean; None for fewer than two values."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def iterations_of(config: FinetuneConfig) -> int:
+    """Of each fold of a search."""
+    return max(1, round(config.iterations * SHARE))
+
+
+class _Shots:
+    """The shots as candidates see them: one detector that names the layers, and features at two cuts."""
+
+    def __init__(self, config: FinetuneConfig, data: Dataset, folder: Path, reporter: Reporter) -> None:
+        self.config, self.data, self.folder, self.reporter = config, data, folder, reporter
+        self.prepared = self._prepare("all")
+        self.alpha = given_average(config, self.prepared).alpha
+        self.stores: dict[int, FeatureStore] = {}
+        self._features: dict[int, Features] = {}
+
+    def cut_of(self, candidate: Candidate) -> int:
+        """Where its features are cached: before the head, or before all that it trains."""
+        return min(candidate.cut, self.prepared.plan.cut)
+
+    def features(self, cut: int) -> Features:
+        """Computed at the first call."""
+        if cut not in self._features:
+            store = self.stores[cut] = FeatureStore()
+            self._features[cut] = cache_features(
+                self.prepared, self.config, self.data, folder=self.folder, store=store, reporter=self.reporter, cut=cut
+            )
+        return self._features[cut]
+
+    def scores(self, candidate: Candidate, left_out: Sequence[int], task: Task) -> list[float]:
+        """Of the left-out shots, by a detector that is trained on the others."""
+        config = candidate.configure(replace(self.config, iterations=iterations_of(self.config)))
+        features = self.features(self.cut_of(candidate))
+        fold = train_fold(config, self.data, features, (self.alpha,), left_out, task)
+        return shot_scores(self.data.shots, self.data.shots.classes, [fold], self.alpha)
+
+    def _prepare(self, policy: str) -> Prepared:
+        return prepare(replace(self.config, policy=policy, budget=None), self.data, SilentReporter())
+
+
+def _drop_lower_ranked(trials: Sequence[Trial], shots: _Shots) -> None:
+    """Rank the candidates of the head; of those with the same budget, only the first stays."""
+    ranked = [trial for trial in trials if trial.candidate.in_head]
+    by_budget: dict[int | None, list[Trial]] = {}
+    for trial in ranked:
+        by_budget.setdefault(trial.candidate.budget, []).append(trial)
+    if all(len(rivals) == 1 for rivals in by_budget.values()):
+        return
+    measured = measure_layers(shots.prepared, shots.features(shots.prepared.plan.cut), reporter=shots.reporter)
+    for trial in ranked:
+        names = [name for name in trial.candidate.layers if name in measured.layers]
+        trial.criterion = rank(measured, DEFAULT_CRITERION, names)
+    for rivals in by_budget.values():
+        first = max(rivals, key=lambda trial: trial.criterion or 0.0)
+        for trial in rivals:
+            trial.dropped = None if trial is first else "ranked lower"
+
+
+def _cross_validate(
+    trials: Sequence[Trial],
+    folds: Sequence[Sequence[int]],
+    shots: _Shots,
+    done: Scores,
+    keep: Callable[[Scores], None],
+) -> None:
+    """Score every candidate on one fold after the other; give up those that are clearly worse."""
+    alive = [trial for trial in trials if not trial.dropped]
+    steps = sum(iterations_of(shots.config) for trial in alive if trial.candidate.layers) * len(folds)
+    with shots.reporter.progress("Search", steps) as task:
+        for number, left_out in enumerate(folds):
+            for trial in alive:
+                task.update(f"{trial.candidate}, fold {number + 1} of {len(folds)}")
+                known = done.get(str(trial.candidate), ())
+                _score(trial, known[number] if number < len(known) else None, left_out, shots, task)
+                keep({str(each.candidate): each.scores for each in trials if each.scores})
+            alive = _without_clearly_worse([trial for trial in alive if not trial.dropped])
+
+
+def _score(trial: Trial, known: Sequence[float] | None, left_out: Sequence[int], shots: _Shots, task: Task) -> None:
+    """Add the scores of one fold: those that are known, or measured now."""
+    if known is not None:
+        trial.scores.append(list(known))
+        return
+    try:
+        trial.scores.append(shots.scores(trial.candidate, left_out, task))
+    except DivergedError:
+        trial.dropped = "diverged"
+
+
+def _without_clearly_worse(trials: Sequence[Trial]) -> list[Trial]:
+    if not trials:
+        raise DivergedError("every candidate of policy auto diverged", hint="Lower --lr.")
+    best = max(trials, key=lambda trial: trial.mean)
+    for trial in trials:
+        if deficit(trial, best) > CLEAR:
+            trial.dropped = "clearly worse"
+    return [trial for trial in trials if not trial.dropped]
