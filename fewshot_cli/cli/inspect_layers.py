@@ -105,7 +105,9 @@ def _show_measured(
 ) -> None:
     """The chain with a column for each criterion."""
     if target is not None and Path(target, "config.json").is_file():
-        raise UsageError(f"{target} is a run: --data goes with a detector", hint="Name the detector that it started from.")
+        raise UsageError(
+            f"{target} is a run: --data goes with a detector", hint="Name the detector that it started from."
+        )
     if classes is not None:
         raise UsageError("--classes does not go with --data, which has classes of its own", hint="Drop --classes.")
     _check_budget(options["policy"], options["budget"])
