@@ -8,24 +8,49 @@ from typing import Annotated, Any
 import typer
 
 from fewshot_cli.cli.console import Console
-from fewshot_cli.cli.options import Config, Json, Quiet
+from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.cli.parameters import takes
 from fewshot_cli.errors import UsageError
 from fewshot_cli.policies import default_budget
 from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
+
+_EVERY = "all"
+_MEASURED = ("weights", "init_class", "copies", "seed", "device")
+"""Options of what is measured with --data; None where they are not given."""
+_PANEL = "Criteria"
 
 
 @takes(
     FinetuneConfig,
-    only=("policy", "budget", "train_neck", "backbone_stages", "image_size", "keep_base_classes"),
-    optional=("policy",),
+    only=("policy", "budget", "train_neck", "backbone_stages", "image_size", "keep_base_classes", *_MEASURED),
+    optional=("policy", *_MEASURED),
 )
 def inspect_layers(
     target: Annotated[
         str | None,
         typer.Argument(metavar="DETECTOR|RUN", help="A detector, or the folder of a run; none: list detectors."),
     ] = None,
-    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 1,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Number of classes; default: 1, or those of --data.", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure how promising each layer is to train, by its gradients on the shots of this data set.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    criterion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join([*CRITERIA, _EVERY]),
+            help="What is measured with --data: "
+            f"{'; '.join(f'{name}: {each.summary}' for name, each in CRITERIA.items())}. Default: {DEFAULT_CRITERION}.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    threads: Threads = None,
     config: Config = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -33,6 +58,14 @@ def inspect_layers(
 ) -> None:
     """Show a detector layer by layer, what would train, and where features would be cached."""
     console = Console(json=json, quiet=quiet)
+    measured = {name: options.pop(name) for name in _MEASURED} | {"threads": threads}
+    given = {name: value for name, value in measured.items() if value is not None}
+    if data is not None:
+        _show_measured(console, target, data, criterion, classes, {**options, **given})
+        return
+    if criterion is not None or given:
+        name = "criterion" if criterion is not None else next(iter(given)).replace("_", "-")
+        raise UsageError(f"--{name} goes with --data", hint="E.g. --data data/raccoon --criterion rgn.")
     if target is None:
         _list_detectors(console)
         return
@@ -47,8 +80,7 @@ def inspect_layers(
         report = inspect_run(Path(target), keep_base_classes=options["keep_base_classes"])
     else:
         depth = get_spec(target).head_depth
-        if policy is None and budget is not None:
-            raise UsageError("--budget goes with --policy", hint="E.g. --policy symmetric --budget 3.")
+        _check_budget(policy, budget)
         policy = policy or "none"
         budget = default_budget(policy, depth) if budget is None else budget
         neck, stages = options["train_neck"], options["backbone_stages"]
@@ -56,11 +88,42 @@ def inspect_layers(
         report = inspect_selection(
             target,
             selection,
-            classes=numbered(classes),
+            classes=numbered(classes or 1),
             image_size=options["image_size"],
             keep_base_classes=options["keep_base_classes"],
         )
     console.result(report, lambda: _table(report), _totals(report))
+
+
+def _show_measured(
+    console: Console,
+    target: str | None,
+    data: Path,
+    criterion: str | None,
+    classes: int | None,
+    options: dict[str, Any],
+) -> None:
+    """The chain with a column for each criterion."""
+    if target is not None and Path(target, "config.json").is_file():
+        raise UsageError(
+            f"{target} is a run: --data goes with a detector", hint="Name the detector that it started from."
+        )
+    if classes is not None:
+        raise UsageError("--classes does not go with --data, which has classes of its own", hint="Drop --classes.")
+    _check_budget(options["policy"], options["budget"])
+    from fewshot_cli.verbs.criteria import inspect_data
+
+    names = list(CRITERIA) if criterion == _EVERY else [criterion or DEFAULT_CRITERION]
+    options["policy"] = options["policy"] or "none"
+    report = inspect_data(data, target, names, reporter=console, **options)
+    meanings = [f"{name}: {CRITERIA[name].summary}" for name in names]
+    measured = f"Measured on {report['gradients']} variants of the shots of {report['data']}, before training."
+    console.result(report, lambda: _table(report), "\n".join([*meanings, measured]), _totals(report))
+
+
+def _check_budget(policy: str | None, budget: object) -> None:
+    if policy is None and budget is not None:
+        raise UsageError("--budget goes with --policy", hint="E.g. --policy symmetric --budget 3.")
 
 
 def _list_detectors(console: Console) -> None:
@@ -73,10 +136,11 @@ def _list_detectors(console: Console) -> None:
 
 
 def _table(report: dict[str, Any]) -> object:
-    from fewshot_cli.report.tables import chain_table
+    from fewshot_cli.report.tables import chain_table, criteria_table
 
     classes = f"{report['classes']} class{'' if report['classes'] == 1 else 'es'}"
-    return chain_table(f"{report['detector']}, {report['image_size']} px, {classes}", report["layers"])
+    table = criteria_table if "data" in report else chain_table
+    return table(f"{report['detector']}, {report['image_size']} px, {classes}", report["layers"])
 
 
 def _totals(report: dict[str, Any]) -> str:

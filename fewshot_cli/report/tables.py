@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -139,11 +140,36 @@ def chain_table(detector: str, layers: Sequence[Mapping[str, Any]]) -> Table:
         if layer["cut_before"]:
             table.add_section()
             table.add_row("", "", Text("features are cached here", style="dim"))
-        state = Text("trained", style="bold green") if layer["trained"] else Text("frozen")
-        state.append(", runs twice" if layer["runs_twice"] else "")
-        modules = "\n".join(layer["modules"])
-        table.add_row(layer["part"], layer["name"], modules, f"{layer['parameters']:,}", f"{layer['share']:.1%}", state)
+        modules, share = "\n".join(layer["modules"]), f"{layer['share']:.1%}"
+        table.add_row(layer["part"], layer["name"], modules, f"{layer['parameters']:,}", share, _state(layer))
     return table
+
+
+def criteria_table(detector: str, layers: Sequence[Mapping[str, Any]]) -> Table:
+    """A detector's chain with a column for each of its `criteria`, in 80 characters; a line where features are cached.
+
+    Values have three significant digits; a dash where there is no number.
+    """
+    table = Table("layer", box=box.SIMPLE_HEAD, title=detector, title_justify="left", collapse_padding=True)
+    table.add_column("parameters", justify="right")
+    for name in layers[0]["criteria"]:
+        table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
+    table.add_column("state")
+    for layer in layers:
+        if layer["cut_before"]:
+            table.add_section()
+        values = [_three_digits(value) for value in layer["criteria"].values()]
+        table.add_row(layer["name"], f"{layer['parameters']:,}", *values, _state(layer))
+    return table
+
+
+def _state(layer: Mapping[str, Any]) -> Text:
+    state = Text("trained", style="bold green") if layer["trained"] else Text("frozen")
+    return state.append(", runs twice" if layer["runs_twice"] else "")
+
+
+def _three_digits(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3g}"
 
 
 def predict_table(result: Mapping[str, Any]) -> Table:

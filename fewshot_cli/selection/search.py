@@ -3,13 +3,13 @@
 1. The gradients of all head layers, from one pass over cached features, rank candidates of the same budget; the best
    one of each budget stays (`criteria`).
 2. Those, the whole head, the whole detector at two rates of the backbone and the detector as it is are
-   cross-validated with a quarter of the iterations. After each fold, candidates that are clearly worse than the best one
-   are given up.
+   cross-validated with a quarter of the iterations. After each fold, candidates that are clearly worse than the best
+   one are given up.
 3. Of the candidates within one standard error of the best, the one with the fewest parameters is chosen.
 
-A shot's score is the mAP of the detections in it by the detector that was not trained on it. Scores are compared shot by
-shot, so that hard and easy shots cancel out. Features are computed once for all candidates of the head and their folds,
-and once for those that train the backbone.
+A shot's score is the mAP of the detections in it by the detector that was not trained on it. Scores are compared shot
+by shot, so that hard and easy shots cancel out. Features are computed once for all candidates of the head and their
+folds, and once for those that train the backbone.
 """
 
 from __future__ import annotations

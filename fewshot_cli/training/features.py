@@ -88,7 +88,7 @@ def cache_features(
     Args:
         folder: where the part of the cache that does not fit in memory goes.
         store: caches of fine-tunes before this one.
-        cut: index of the layer whose input is cached, an earlier one than the plan's where several plans share features.
+        cut: index of the layer whose input is cached; default: the plan's. An earlier one serves several plans.
 
     Raises:
         DataError: an image cannot be read.

@@ -19,7 +19,7 @@ from fewshot_cli.training.averaging import Average, Averaging, given_average
 from fewshot_cli.training.features import Features, FeatureStore, cache_features
 from fewshot_cli.training.fit import fit
 from fewshot_cli.training.objectives import DetectorLosses
-from fewshot_cli.training.prepare import Prepared, prepare
+from fewshot_cli.training.prepare import Prepared, announce, prepare
 from fewshot_cli.training.record import Before, record
 from fewshot_cli.training.samples import sample_images
 
@@ -94,9 +94,10 @@ def finetune(
     reporter, clock = reporter or SilentReporter(), clock or Clock()
     select_layers(config)
     forget_peak_memory(choose_device(config.device))
-    data = _open(config)
+    data = open_shots(config)
 
     prepared = prepare(config, data, reporter)
+    announce(prepared, config, data, reporter)
     before = Before(prepared.detector)
     with tracking(config.tracker, run.folder, config.to_json(), reporter) as trackers:
         with clock.measures("features"):
@@ -128,7 +129,8 @@ def finetune(
     return result
 
 
-def _open(config: FinetuneConfig) -> Dataset:
+def open_shots(config: FinetuneConfig) -> Dataset:
+    """The data set of a configuration; raises DataError if no training image has a box."""
     data = open_dataset(config.data_folder)
     if not any(len(image.boxes) for image in data.train.images):
         raise DataError(f"{config.data}: no training image has a box", hint="Fetch again, or check the annotations.")

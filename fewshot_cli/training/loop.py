@@ -89,7 +89,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         activations, targets = batches(order[iteration])
-        with _drawing(options.seed, iteration), torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+        with drawing(options.seed, iteration), torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
             losses = objective.losses(activations, targets)
         loss = torch.stack(list(losses.values())).sum()
         _check_finite("loss", loss, iteration, losses)
@@ -102,8 +102,8 @@ def train(
 
 
 @contextmanager
-def _drawing(seed: int, iteration: int) -> Iterator[None]:
-    """Torch's default generator seeded by the iteration; afterwards it is as before."""
+def drawing(seed: int, iteration: int) -> Iterator[None]:
+    """Seed torch's default generator by the iteration, for losses that draw; afterwards it is as before."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed((seed * 1_000_003 + iteration) % 2**63)
         yield

@@ -86,7 +86,7 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
     share = config.small_object_lr or small_object_share(detector, data.shots)
     plan = freeze(detector, selection)
     kept = tensors_to_keep(detector, base, tensor_fingerprints(detector.network))
-    prepared = Prepared(
+    return Prepared(
         placed=PlacedDetector.place(detector, config.device, config.precision),
         plan=plan,
         known_classes=known,
@@ -97,8 +97,6 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
         kept=tuple(kept),
         info=_describe(config, detector, selection, plan, base_fingerprint),
     )
-    _announce(prepared, config, data, reporter)
-    return prepared
 
 
 def parameter_counts(detector: Detector) -> tuple[int, int]:
@@ -161,8 +159,8 @@ def _describe(
     )
 
 
-def _announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporter: Reporter) -> None:
-    """Say what is about to happen, before it takes time."""
+def announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporter: Reporter) -> None:
+    """Say what is about to be trained on what, before it takes time."""
     shots, boxes = data.train.images, sum(len(image.boxes) for image in data.train.images)
     tests = f"test: {len(data.test.images)} images" if data.test else "no test set, so no test mAP will be measured"
     reporter.say(f"Shots: {len(shots)} images with {boxes} boxes; {tests}.")

@@ -8,13 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_runs import fsod
+from helpers_runs import TINY, config_of, fsod
+from rich.console import Console
 
+from fewshot_cli.datasets.store import open_dataset
 from fewshot_cli.detectors.chain import batch_of
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.policies import POLICIES, select
+from fewshot_cli.progress import SilentReporter
+from fewshot_cli.report.tables import criteria_table
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.selection.gradients import measure_layers
+from fewshot_cli.training.features import FeatureStore, cache_features
 from fewshot_cli.training.plan import freeze, trained_parameters
+from fewshot_cli.training.prepare import prepare
 
 CASES = [
     ("yolox_nano", "symmetric", 3, 64, 1),
@@ -132,3 +139,81 @@ def test_contradictions_are_usage_errors(trained: Run) -> None:
     fixed = fsod("inspect-layers", trained.folder, "--policy", "all")
     assert (2, 2) == (without.exit_code, fixed.exit_code)
     assert "--budget goes with --policy" in without.stderr and "its policy and budget are fixed" in fixed.stderr
+
+
+# --- criteria, measured on a data set ---
+
+SMALL = ["--weights", "none", "--image-size", 64, "--copies", 2, "--device", "cpu"]
+
+
+def test_criteria_are_those_of_the_library(shapes: Path) -> None:
+    """--criterion all: each layer has every criterion, as `measure_layers` gives them for a whole fine-tune."""
+    config, quiet = config_of(shapes, TINY, policy="full", budget=None), SilentReporter()
+    data = open_dataset(shapes)
+    prepared = prepare(config, data, quiet)
+    store = FeatureStore()
+    found = measure_layers(prepared, cache_features(prepared, config, data, folder=shapes, store=store, reporter=quiet))
+
+    report = report_of("yolox_nano", "--data", shapes, "--criterion", "all", *SMALL)
+    assert found.values == {row["name"]: row["criteria"] for row in report["layers"]}
+    assert (8, 2, 64, str(shapes)) == (report["gradients"], report["classes"], report["image_size"], report["data"])
+
+
+def test_with_data_the_rest_of_the_report_stays(shapes: Path) -> None:
+    """The policy marks what would train, as without --data; rgn is the criterion; it needs no name of a detector."""
+    policy = ["--policy", "symmetric", "--budget", 3]
+    measured = report_of("yolox_nano", "--data", shapes, *policy, *SMALL)
+    assert ["rgn"] == list(measured["layers"][0]["criteria"])
+    assert all(row.pop("criteria")["rgn"] > 0 for row in measured["layers"])
+    del measured["data"], measured["gradients"]
+    assert report_of("yolox_nano", *policy, "--image-size", 64, "--classes", 2) == measured
+    without = report_of("--data", shapes, *SMALL)
+    assert ("yolox_nano", "none", 0) == (without["detector"], without["policy"], without["trained"]["layers"])
+
+
+def test_weights_seed_and_variants_decide_what_is_measured(shapes: Path, base_weights: Path) -> None:
+    """The same command twice prints the same; other weights, classes' start, variants or seed print other numbers."""
+    more = (
+        ["--seed", 1],
+        ["--copies", 3],
+        ["--weights", base_weights],
+        ["--weights", base_weights, "--init-class", "none"],
+    )
+    shown = [json.dumps(report_of("yolox_nano", "--data", shapes, *SMALL, *each)["layers"]) for each in ([], [], *more)]
+    assert shown[0] == shown[1] and 1 + len(more) == len(set(shown))
+
+
+def test_the_table_of_criteria_fits_80_columns(shapes: Path) -> None:
+    """Every criterion of every layer in three digits, none of them cut or broken where a terminal has 80 columns."""
+    options = [*SMALL, "--policy", "last", "--budget", 2, "--criterion", "all"]
+    report = report_of("yolox_nano", "--data", shapes, *options)
+    with (console := Console(width=80)).capture() as shown:
+        console.print(criteria_table("yolox_nano", report["layers"]))
+    lines = [line.split() for line in shown.get().splitlines()]
+    for row in report["layers"]:
+        numbers = [f"{row['parameters']:,}", *(f"{value:.3g}" for value in row["criteria"].values())]
+        assert [row["name"], *numbers, "trained" if row["trained"] else "frozen"] in lines
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message", "hint"),
+    [
+        (["yolox_nano", "--criterion", "rgn"], 2, "--criterion goes with --data", "--data data/raccoon"),
+        (["yolox_nano", "--init-class", "none"], 2, "--init-class goes with --data", "--data data/raccoon"),
+        (["yolox_nano", "--data", "DATA", "--classes", "2"], 2, "--classes does not go with --data", "Drop --classes"),
+        (["yolox_nano", "--data", "DATA", "--budget", "2"], 2, "--budget goes with --policy", "--policy symmetric"),
+        (["RUN", "--data", "DATA"], 2, "is a run: --data goes with a detector", "Name the detector"),
+        (["yolox_nano", "--data", "DATA", "--criterion", "rng"], 4, "unknown criterion 'rng'", "Did you mean rgn?"),
+        (["yolox_nano", "--data", "DATA", "--policy", "lats"], 4, "unknown policy 'lats'", "Did you mean last?"),
+        (["yolox_nano", "--data", "nowhere", "--weights", "none"], 3, "nowhere does not exist", "fsod fetch"),
+        (["yolox_nanno", "--data", "DATA"], 5, "unknown detector 'yolox_nanno'", "Did you mean yolox_nano?"),
+    ],
+)
+def test_wrong_options_of_a_measurement_are_told(
+    options: list[str], code: int, message: str, hint: str, shapes: Path, trained: Run
+) -> None:
+    """Exit code, what is wrong, and what would be right; nothing on stdout."""
+    places = {"DATA": str(shapes), "RUN": str(trained.folder)}
+    result = fsod("inspect-layers", *(places.get(word, word) for word in options))
+    assert (code, "") == (result.exit_code, result.stdout), result.stderr
+    assert message in result.stderr and hint in result.stderr.partition("hint: ")[2]
