@@ -10,14 +10,15 @@ import typer
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet
 from fewshot_cli.cli.parameters import takes
+from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import UsageError
-from fewshot_cli.policies import default_budget
-from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.policies import CUSTOM, Selection
+from fewshot_cli.runs.config import FinetuneConfig, select_layers, with_budget
 
 
 @takes(
     FinetuneConfig,
-    only=("policy", "budget", "train_neck", "backbone_stages", "image_size", "keep_base_classes"),
+    only=("policy", "budget", "layers", "train_neck", "backbone_stages", "image_size", "keep_base_classes"),
     optional=("policy",),
 )
 def inspect_layers(
@@ -37,30 +38,34 @@ def inspect_layers(
         _list_detectors(console)
         return
     from fewshot_cli.detectors.predictors import numbered
-    from fewshot_cli.detectors.registry import get_spec, select_in
     from fewshot_cli.verbs.inspect import inspect_run, inspect_selection
 
-    policy, budget = options["policy"], options["budget"]
     if Path(target, "config.json").is_file():
-        if policy is not None or budget is not None:
+        if options["policy"] or options["budget"] or options["layers"]:
             raise UsageError(f"{target} is a run: its policy and budget are fixed", hint="Name a detector instead.")
         report = inspect_run(Path(target), keep_base_classes=options["keep_base_classes"])
     else:
-        depth = get_spec(target).head_depth
-        if policy is None and budget is not None:
-            raise UsageError("--budget goes with --policy", hint="E.g. --policy symmetric --budget 3.")
-        policy = policy or "none"
-        budget = default_budget(policy, depth) if budget is None else budget
-        neck, stages = options["train_neck"], options["backbone_stages"]
-        selection = select_in(target, policy, budget, neck=neck, backbone_stages=stages)
         report = inspect_selection(
             target,
-            selection,
+            _selection(target, classes, options, console),
             classes=numbered(classes),
             image_size=options["image_size"],
             keep_base_classes=options["keep_base_classes"],
         )
     console.result(report, lambda: _table(report), _totals(report))
+
+
+def _selection(detector: str, classes: int, options: dict[str, Any], console: Console) -> Selection:
+    """What `fsod finetune` would train with these options; without any, nothing."""
+    from fewshot_cli.training.outline import resolve
+
+    if options["budget"] and not options["policy"] and not options["layers"]:
+        raise UsageError("--budget goes with --policy", hint="E.g. --policy symmetric --budget 3.")
+    chosen = options["policy"] or (CUSTOM if options["layers"] else "none")
+    depth = get_spec(detector).head_depth
+    config = FinetuneConfig(**{**options, "policy": chosen, "data": "", "detector": detector})
+    config = resolve(with_budget(config, depth, console), classes, console)
+    return select_layers(config)
 
 
 def _list_detectors(console: Console) -> None:
