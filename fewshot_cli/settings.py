@@ -18,7 +18,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from inspect import get_annotations
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fewshot_cli.errors import ConfigError, FsodError, closest
 
@@ -79,10 +80,15 @@ class Field:
         return self.default is MISSING
 
     @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The types of a union, without None; of anything else its type alone."""
+        union = get_origin(self.type) in (Union, UnionType)
+        return tuple(kind for kind in get_args(self.type) if kind is not type(None)) if union else (self.type,)
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The valid words, where they are known: those of a `Literal`, also of an optional one."""
-        kinds = [self.type, *get_args(self.type)]
-        return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+        return next((get_args(kind) for kind in self.kinds if get_origin(kind) is Literal), ())
 
 
 @lru_cache
@@ -198,6 +204,8 @@ def _member(hint: Any, field: Field | None) -> Any:
     return hint, Member(**bounds)
 
 
+_WORDS = {int: "an integer", float: "a number", str: "a text"}
+"""What a union is of."""
 _BOUND_FAULTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
@@ -205,8 +213,10 @@ def _right(fault: Any, field: Field | None) -> str:
     """What would be right instead of a value that pydantic found wrong."""
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"])
-    if fault["type"] in ("tuple_type", "too_long", "too_short") or len(fault["loc"]) > 1:
+    if fault["type"] in ("tuple_type", "too_long", "too_short") or any(isinstance(at, int) for at in fault["loc"][1:]):
         return _list_of(field)
+    if field and len(field.kinds) > 1:
+        return f"give {' or '.join(_WORDS[kind] for kind in field.kinds)}"
     if field and fault["type"] in _BOUND_FAULTS:
         return f"give a number that is {_range(field.option)}"
     if field and field.choices and isinstance(fault["input"], str):

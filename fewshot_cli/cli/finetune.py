@@ -20,7 +20,7 @@ _WITH_RESUME = {"resume", "report", "json", "quiet"}
 _OUTPUT = "Output"
 
 
-@takes(Defaults, optional=("data", "detector"))
+@takes(Defaults, optional=("data", "detector", "policy"))
 def finetune(
     context: typer.Context,
     threads: Threads = None,

@@ -10,9 +10,10 @@ import typer
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.cli.parameters import takes
+from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import UsageError
-from fewshot_cli.policies import default_budget
-from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.policies import CUSTOM, Selection
+from fewshot_cli.runs.config import FinetuneConfig, select_layers, with_budget
 from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
 
 _EVERY = "all"
@@ -23,7 +24,7 @@ _PANEL = "Criteria"
 
 @takes(
     FinetuneConfig,
-    only=("policy", "budget", "train_neck", "backbone_stages", "image_size", "keep_base_classes", *_MEASURED),
+    only=("policy", "budget", "layers", "train_neck", "backbone_stages", "image_size", "keep_base_classes", *_MEASURED),
     optional=("policy", *_MEASURED),
 )
 def inspect_layers(
@@ -70,24 +71,16 @@ def inspect_layers(
         _list_detectors(console)
         return
     from fewshot_cli.detectors.predictors import numbered
-    from fewshot_cli.detectors.registry import get_spec, select_in
     from fewshot_cli.verbs.inspect import inspect_run, inspect_selection
 
-    policy, budget = options["policy"], options["budget"]
     if Path(target, "config.json").is_file():
-        if policy is not None or budget is not None:
+        if options["policy"] or options["budget"] or options["layers"]:
             raise UsageError(f"{target} is a run: its policy and budget are fixed", hint="Name a detector instead.")
         report = inspect_run(Path(target), keep_base_classes=options["keep_base_classes"])
     else:
-        depth = get_spec(target).head_depth
-        _check_budget(policy, budget)
-        policy = policy or "none"
-        budget = default_budget(policy, depth) if budget is None else budget
-        neck, stages = options["train_neck"], options["backbone_stages"]
-        selection = select_in(target, policy, budget, neck=neck, backbone_stages=stages)
         report = inspect_selection(
             target,
-            selection,
+            _selection(target, classes or 1, options, console),
             classes=numbered(classes or 1),
             image_size=options["image_size"],
             keep_base_classes=options["keep_base_classes"],
@@ -110,20 +103,32 @@ def _show_measured(
         )
     if classes is not None:
         raise UsageError("--classes does not go with --data, which has classes of its own", hint="Drop --classes.")
-    _check_budget(options["policy"], options["budget"])
+    chosen = _policy(options)
     from fewshot_cli.verbs.criteria import inspect_data
 
     names = list(CRITERIA) if criterion == _EVERY else [criterion or DEFAULT_CRITERION]
-    options["policy"] = options["policy"] or "none"
-    report = inspect_data(data, target, names, reporter=console, **options)
+    report = inspect_data(data, target, names, reporter=console, **{**options, "policy": chosen})
     meanings = [f"{name}: {CRITERIA[name].summary}" for name in names]
     measured = f"Measured on {report['gradients']} variants of the shots of {report['data']}, before training."
     console.result(report, lambda: _table(report), "\n".join([*meanings, measured]), _totals(report))
 
 
-def _check_budget(policy: str | None, budget: object) -> None:
-    if policy is None and budget is not None:
+def _selection(detector: str, classes: int, options: dict[str, Any], console: Console) -> Selection:
+    """What `fsod finetune` would train with these options; without any, nothing."""
+    chosen = _policy(options)
+    from fewshot_cli.training.outline import resolve
+
+    depth = get_spec(detector).head_depth
+    config = FinetuneConfig(**{**options, "policy": chosen, "data": "", "detector": detector})
+    config = resolve(with_budget(config, depth, console), classes, console)
+    return select_layers(config)
+
+
+def _policy(options: dict[str, Any]) -> str:
+    """The policy that was given or is implied; raises UsageError for a budget without one."""
+    if options["budget"] and not options["policy"] and not options["layers"]:
         raise UsageError("--budget goes with --policy", hint="E.g. --policy symmetric --budget 3.")
+    return options["policy"] or (CUSTOM if options["layers"] else "none")
 
 
 def _list_detectors(console: Console) -> None:

@@ -73,14 +73,15 @@ def _parameter(field: Field, optional: bool) -> inspect.Parameter:
 
 
 def _as_typed(field: Field) -> tuple[Any, Any]:
-    """Type and default on the command line, where words are one text and choices are checked later."""
+    """Type and default on the command line.
+
+    Words are one text there; choices, and what may be of several types, are texts that are checked later.
+    """
     if field.option.words:
         return str, ",".join(field.default)
-    if str in get_args(field.type):
-        # A number or a word: which it is, is for the settings to say.
-        return (str | None if type(None) in get_args(field.type) else str), field.default
-    if field.choices:
-        return (str | None if type(None) in get_args(field.type) else str), field.default
+    optional = type(None) in get_args(field.type)
+    if field.choices or len(field.kinds) > 1:
+        return (str | None if optional else str), field.default
     return field.type, field.default
 
 

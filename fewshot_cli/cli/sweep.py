@@ -48,7 +48,8 @@ def sweep(
         typer.Option(help="table1: the paper's seven setups, 10 shots, 5 seeds; other options take precedence."),
     ] = None,
     policies: Annotated[list[str] | None, _field("policies", "--policy")] = None,
-    budgets: Annotated[list[int] | None, _field("budgets", "--budget")] = None,
+    budgets: Annotated[list[str] | None, _field("budgets", "--budget")] = None,
+    layers: Annotated[list[str] | None, _field("layers", "--layers")] = None,
     shots: Annotated[list[int] | None, _field("shots")] = None,
     seeds: Annotated[int | None, _field("seeds")] = None,
     detectors: Annotated[
@@ -112,6 +113,7 @@ def sweep(
         "test_source": test_source,
         "policies": policies,
         "budgets": budgets,
+        "layers": layers,
         "shots": shots,
         "seeds": seeds,
         "detectors": detectors,

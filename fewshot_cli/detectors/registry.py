@@ -15,6 +15,7 @@ tests/detectors/test_registry.py then checks that the line agrees with what is b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -91,13 +92,22 @@ def head_depths() -> dict[str, int]:
     return {name: spec.head_depth for name, spec in DETECTORS.items()}
 
 
-def select_in(name: str, policy: str, budget: int | None, *, neck: bool = False, backbone_stages: int = 0) -> Selection:
+def select_in(
+    name: str,
+    policy: str,
+    budget: int | str | None,
+    *,
+    layers: Sequence[str] = (),
+    neck: bool = False,
+    backbone_stages: int = 0,
+) -> Selection:
     """What a policy trains in the detector of that name; see `policies.select`. Raises ModelError, PolicyError."""
     spec = get_spec(name)
     return select(
         policy,
         budget,
         spec.head_depth,
+        layers=layers,
         stages=spec.backbone_stages,
         neck=neck,
         backbone_stages=backbone_stages,

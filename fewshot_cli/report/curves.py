@@ -16,7 +16,16 @@ from fewshot_cli.sweeps.summary import estimate
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's colours, distinguishable for colour-blind readers."""
-DASHES = {"none": ":", "last": "--", "symmetric": "-", "first": "-.", "all": ":", "full": (0, (1, 1))}
+DASHES = {
+    "none": ":",
+    "last": "--",
+    "symmetric": "-",
+    "first": "-.",
+    "all": ":",
+    "full": (0, (1, 1)),
+    "custom": (0, (5, 1)),
+    "auto": (0, (3, 1, 1, 1, 1, 1)),
+}
 """Line style of each policy, so that the figure can be read without colour; a budget has a colour."""
 MOST_COLUMNS = 3
 
@@ -99,5 +108,5 @@ def _color(setup: Setup, setups: Sequence[Setup]) -> str:
     """One for each budget, and one for each setup without; `full` is black, the darkest in print."""
     if setup.policy == "full":
         return PALETTE[-1]
-    kinds = list(dict.fromkeys(other.budget or other.policy for other in setups))
-    return PALETTE[kinds.index(setup.budget or setup.policy) % (len(PALETTE) - 1)]
+    kinds = list(dict.fromkeys(other.budget or str(other) for other in setups))
+    return PALETTE[kinds.index(setup.budget or str(setup)) % (len(PALETTE) - 1)]

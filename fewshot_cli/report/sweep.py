@@ -115,14 +115,13 @@ def _cost(setup: Setup, cells: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _drift(summary: Summary, cells: dict[Cell, dict[str, Any]]) -> dict[str, list[float | None]]:
-    """Layer → mean drift in each setup, in the order of the rows; None where the layer was frozen."""
+    """Layer → mean drift in each setup, over the cells in which it trained; None where it trained in none."""
     table: dict[str, list[float | None]] = {}
     for row in summary.rows:
         results = [result for cell, result in cells.items() if cell.setup == row.setup]
         for layer in results[0]["drift"]:
-            trained = layer in results[0]["trained_layers"]
-            value = statistics.mean(result["drift"][layer] for result in results) if trained else None
-            table.setdefault(layer, []).append(value)
+            moved = [result["drift"][layer] for result in results if layer in result["trained_layers"]]
+            table.setdefault(layer, []).append(statistics.mean(moved) if moved else None)
     return {layer: values for layer, values in table.items() if any(value is not None for value in values)}
 
 

@@ -11,7 +11,17 @@ from typing import Annotated, Any, Literal
 from fewshot_cli import settings
 from fewshot_cli.augmentation.config import LARGEST_SEED, Variants
 from fewshot_cli.detectors.registry import select_in
-from fewshot_cli.policies import DEFAULT_BUDGET, POLICIES, Selection, default_budget
+from fewshot_cli.errors import closest
+from fewshot_cli.policies import (
+    AUTO,
+    CUSTOM,
+    DEFAULT_BUDGET,
+    POLICIES,
+    Selection,
+    default_budget,
+    get_policy,
+    parse_budget,
+)
 from fewshot_cli.progress import Reporter
 from fewshot_cli.settings import Option
 from fewshot_cli.threads import MOST_THREADS
@@ -23,14 +33,21 @@ DATA, LAYERS = "Data and detector", "What trains"
 CHECK = "Estimate and threshold from the shots"
 SCHEDULE, SPEED, OUTPUT = "Schedule and optimizer", "Speed and memory", "Output"
 HINT = "See `fsod finetune --help`."
-AUTO = "auto"
-"""Chosen by the program, from the shots."""
 
 
 def _folds(folds: int | None) -> int | None:
     if folds == 1:
         raise ValueError("give 2 folds or more, or 0 for no cross-validation")
     return folds
+
+
+def _rules(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Policies that are rules, each once."""
+    rules = [name for name, policy in POLICIES.items() if policy.head_layers]
+    for name in names:
+        if name not in rules:
+            raise ValueError(closest(name, rules))
+    return tuple(dict.fromkeys(names))
 
 
 def _alpha(value: float | str) -> float | str:
@@ -41,6 +58,14 @@ def _alpha(value: float | str) -> float | str:
         if 0 <= float(value) <= 1:
             return float(value)
     raise ValueError(f"give a number from 0 to 1, or {AUTO}")
+
+
+def layers_or_text(budget: int | str | None) -> int | str | None:
+    """A budget as it is kept: layers as a number, anything else as it is typed; ValueError if it is none."""
+    if budget is None:
+        return None
+    layers = parse_budget(budget).layers
+    return str(budget).strip() if layers is None else layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +109,43 @@ class FinetuneConfig(Variants):
         int | None,
         Option("Side of the square canvas in pixels, a multiple of 32; default: the detector's own.", panel=DATA, ge=1),
     ] = None
-    policy: Annotated[str, Option(f"Where the budget goes: {', '.join(POLICIES)}.", panel=LAYERS)] = "symmetric"
-    budget: Annotated[
-        int | None,
+    policy: Annotated[
+        str,
         Option(
-            "Head layers that train, predictor included; default: 3, or as many as the head has if these are fewer.",
+            f"Where the budget goes: {', '.join(POLICIES)}. Default: symmetric; custom with --layers.", panel=LAYERS
+        ),
+    ] = "symmetric"
+    budget: Annotated[
+        int | str | None,
+        Option(
+            "Head layers that train, predictor included, or how many parameters may: 60k, 1.5M or 5% of all; default: "
+            "3 layers, or as many as the head has if these are fewer. With policy auto: the most that may train; "
+            "default: auto, no bound.",
             panel=LAYERS,
+            metavar="N|60k|5%|auto",
+            check=layers_or_text,
         ),
     ] = None
+    layers: Annotated[
+        tuple[str, ...],
+        Option(
+            "Names of the layers that train, instead of a policy and budget, separated by commas; "
+            "`fsod inspect-layers DETECTOR` lists them.",
+            panel=LAYERS,
+            metavar="NAMES",
+            words=True,
+        ),
+    ] = ()
+    candidates: Annotated[
+        tuple[str, ...],
+        Option(
+            "Policies that policy auto compares, separated by commas; default: all.",
+            panel=LAYERS,
+            metavar="NAMES",
+            words=True,
+            check=_rules,
+        ),
+    ] = ()
     train_neck: Annotated[bool, Option("Train the neck too.", panel=LAYERS, flags="--train-neck/--freeze-neck")] = False
     backbone_stages: Annotated[
         int, Option("Backbone stages that train, counted from the output side.", panel=LAYERS)
@@ -221,14 +275,29 @@ class FinetuneConfig(Variants):
         return Path(self.data)
 
 
+def implied_policy(options: Mapping[str, Any]) -> str:
+    """The policy of options that may leave it open: `custom` if they name layers."""
+    return options.get("policy") or (CUSTOM if options.get("layers") else FinetuneConfig.policy)
+
+
+def needs_chain(config: FinetuneConfig) -> bool:
+    """Whether the detector's chain has to be known to tell what trains: for named layers, and budgets in parameters."""
+    typed = isinstance(config.budget, str) and config.budget != AUTO
+    return bool(config.layers) or (typed and get_policy(config.policy).takes_budget)
+
+
 def with_budget(config: FinetuneConfig, depth: int, reporter: Reporter) -> FinetuneConfig:
     """The configuration with its budget filled in, for a head of `depth` layers; says so if the head limits it.
+
+    With policy `auto` it is `auto`, no bound.
 
     Raises:
         PolicyError: unknown policy.
     """
     if config.budget is not None:
         return config
+    if config.policy == AUTO:
+        return replace(config, budget=AUTO)
     budget = default_budget(config.policy, depth)
     if budget is not None and budget < DEFAULT_BUDGET:
         reporter.say(f"Budget: {budget} instead of {DEFAULT_BUDGET}, because the head has no more layers.")
@@ -238,5 +307,10 @@ def with_budget(config: FinetuneConfig, depth: int, reporter: Reporter) -> Finet
 def select_layers(config: FinetuneConfig) -> Selection:
     """What the configuration trains, checked against the detector's head; raises PolicyError, ModelError."""
     return select_in(
-        config.detector, config.policy, config.budget, neck=config.train_neck, backbone_stages=config.backbone_stages
+        config.detector,
+        config.policy,
+        config.budget,
+        layers=config.layers,
+        neck=config.train_neck,
+        backbone_stages=config.backbone_stages,
     )

@@ -19,14 +19,17 @@ class Searched(NamedTuple):
     """The configuration with a policy, the features to train it from, and further keys of result.json."""
 
     config: FinetuneConfig
-    store: FeatureStore | None
+    features: FeatureStore | None
     facts: dict[str, Any]
 
 
-def search_run(run: Run, config: FinetuneConfig, reporter: Reporter) -> Searched:
+def search_run(run: Run, config: FinetuneConfig, features: FeatureStore | None, reporter: Reporter) -> Searched:
     """Choose what a run trains; what is in its folder already is not measured again.
 
     With too few shots it is what FinetuneConfig trains by default.
+
+    Args:
+        features: what to train from if nothing is compared.
 
     Raises:
         PolicyError: fewer than two candidates.
@@ -42,7 +45,7 @@ def search_run(run: Run, config: FinetuneConfig, reporter: Reporter) -> Searched
         reporter=reporter,
     )
     if found is None:
-        return Searched(_fall_back(config, reporter), None, {})
+        return Searched(_fall_back(config, reporter), features, {})
     reporter.say(f"Policy auto: {found.chosen.candidate}, of {_outcome(found)}.")
     return Searched(found.config, found.store, {"search": found.to_json()})
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fewshot_cli.detectors.registry import get_spec, select_in
 from fewshot_cli.errors import PolicyError
-from fewshot_cli.policies import Selection
+from fewshot_cli.policies import AUTO, CUSTOM, get_policy, short_name
+
+if TYPE_CHECKING:
+    from fewshot_cli.detectors.chain import Detector
+    from fewshot_cli.training.plan import Plan
+
+CLASSES = 1
+"""Each class of a sweep is fine-tuned on its own."""
 
 
 class Setup(NamedTuple):
-    """What trains: a policy and its budget (None for a policy that takes none)."""
+    """What trains: a policy and its budget (None for a policy that takes none), or, with policy `custom`, layers."""
 
     policy: str
     budget: int | None
+    layers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.policy} {self.budget}" if self.budget else self.policy
+        named = " + ".join(self.layers) or self.policy
+        return f"{named} {self.budget}" if self.budget else named
 
 
 BASELINES = (Setup("none", None), Setup("all", None), Setup("full", None))
@@ -48,7 +58,8 @@ class Cell(NamedTuple):
     @property
     def run_name(self) -> str:
         """Folder of its run."""
-        return f"{self.group.data_name}-{self.group.detector}-{_slug(str(self.setup))}"
+        setup = short_name(*self.setup) if self.setup.layers else str(self.setup)
+        return f"{self.group.data_name}-{self.group.detector}-{_slug(setup)}"
 
     def __str__(self) -> str:
         group = self.group
@@ -64,23 +75,34 @@ class Grid:
     seeds: int
     detectors: tuple[str, ...]
     policies: tuple[str, ...]
-    budgets: tuple[int, ...]
+    budgets: tuple[int | str, ...]
+    layers: tuple[str, ...]
     baselines: bool
 
     def setups(self, detector: str) -> tuple[Setup, ...]:
-        """What is run on a detector, in the order of the table: by budget, then by policy as given.
+        """What is run on a detector, each setup once, in the order of the table.
+
+        First `none`; then policies with budgets, by budget, then by policy as given; then named layers; then policies
+        that take no budget, `auto` last.
 
         Budgets that a policy cannot spend on the detector's head are left out; so is a budget of all M layers, which
         is the baseline `all`.
 
         Raises:
             ModelError: an unknown detector.
+            PolicyError: a layer that the detector does not have.
         """
         depth = get_spec(detector).head_depth
-        asked = [Setup(policy, budget) for budget in sorted(self.budgets) for policy in self.policies]
-        spent = [setup for setup in asked if setup.budget != depth and _is_possible(setup, detector)]
-        none, *whole = BASELINES
-        return (none, *spent, *whole) if self.baselines else tuple(spent)
+        spenders = [policy for policy in self.policies if get_policy(policy).takes_budget]
+        spent = {_spent(policy, budget, detector) for budget in self.budgets for policy in spenders}
+        budgeted = [setup for setup in spent if setup and setup.budget != depth]
+        budgeted.sort(key=lambda setup: (setup.budget, spenders.index(setup.policy)))
+        named = [_named(layers, detector) for layers in self.layers]
+        others = [Setup(policy, None) for policy in self.policies if policy not in spenders]
+        others = [*(BASELINES if self.baselines else ()), *others]
+        others.sort(key=lambda setup: setup.policy == AUTO)
+        none = [setup for setup in others if setup.policy == "none"]
+        return tuple(dict.fromkeys([*none, *budgeted, *named, *others]))
 
     def groups(self) -> Iterator[Group]:
         """Seed by seed, so that a sweep that is stopped early has whole seeds."""
@@ -98,22 +120,44 @@ class Grid:
             yield from self.cells_of(group)
 
 
-def by_cut(cell: Cell) -> tuple[int, bool]:
-    """First head layer that trains, and the neck: equal for cells that start from the same activations."""
-    selection = _selection(cell.setup, cell.group.detector)
-    return min(selection.head_layers, default=99), selection.neck
+def by_cut(cell: Cell) -> int:
+    """Where the chain is cut: equal for cells that start from the same activations.
+
+    What policy `auto` trains is not known yet; its cells come last.
+    """
+    if cell.setup.policy == AUTO:
+        return sys.maxsize
+    _, plan = _planned(cell.setup, cell.group.detector)
+    return plan.cut
 
 
-def _is_possible(setup: Setup, detector: str) -> bool:
+def _spent(policy: str, budget: int | str, detector: str) -> Setup | None:
+    """A policy with its budget in layers; None if the policy cannot spend it on the detector's head."""
     try:
-        _selection(setup, detector)
+        if isinstance(budget, str):
+            from fewshot_cli.training.outline import spend
+
+            budget = spend(detector, policy, budget, CLASSES).layers
+        return Setup(policy, select_in(detector, policy, budget).budget)
     except PolicyError:
-        return False
-    return True
+        return None
 
 
-def _selection(setup: Setup, detector: str) -> Selection:
-    return select_in(detector, setup.policy, setup.budget)
+def _named(layers: str, detector: str) -> Setup:
+    """A setup of layers that are named, in the order of the chain."""
+    from fewshot_cli.training.plan import planned_layers
+
+    setup = Setup(CUSTOM, None, tuple(name.strip() for name in layers.split(",")))
+    return setup._replace(layers=planned_layers(*_planned(setup, detector)))
+
+
+def _planned(setup: Setup, detector: str) -> tuple[Detector, Plan]:
+    """The chain of a detector, and what a setup trains in it."""
+    from fewshot_cli.training.outline import outline
+    from fewshot_cli.training.plan import plan_chain
+
+    chain = outline(detector, CLASSES)
+    return chain, plan_chain(chain, select_in(detector, setup.policy, setup.budget, layers=setup.layers))
 
 
 def _slug(text: str) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fewshot_cli.detectors.registry import WEIGHT_NAMES
-from fewshot_cli.errors import ConfigError, UsageError, closest
-from fewshot_cli.policies import POLICIES, get_policy
-from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.errors import ConfigError, PolicyError, UsageError, closest
+from fewshot_cli.policies import AUTO, CUSTOM
+from fewshot_cli.runs.config import FinetuneConfig, layers_or_text
 from fewshot_cli.settings import Option, from_mapping, to_json, validate
 from fewshot_cli.sweeps.cells import Cell, Grid, Group
 
@@ -24,8 +24,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 _GRID, _IMAGES, _CELLS = "Grid", "Images", "Every fine-tune"
 
-_OWN = ("data", "device", "detector", "weights", "policy", "budget", "seed", "eval_every")
+_OWN = ("data", "device", "detector", "weights", "policy", "budget", "layers", "seed", "eval_every")
 """Fields of FinetuneConfig that the sweep itself sets."""
+
+
+def _in_layers_or_parameters(budgets: tuple[int | str, ...]) -> tuple[int | str | None, ...]:
+    kept = tuple(layers_or_text(budget) for budget in budgets)
+    if AUTO in kept:
+        raise ValueError(f"give bounds; policy {AUTO} is run without one")
+    return kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +40,32 @@ class SweepConfig:
     """A grid of fine-tunes.
 
     Raises:
-        ConfigError: a value of the wrong type, an empty or impossible dimension, a policy that takes no budget, or an
-            option of fine-tuning or fetching that does not exist or has a wrong value.
+        ConfigError: a value of the wrong type, an empty or impossible dimension, or an option of fine-tuning or
+            fetching that does not exist or has a wrong value.
+        PolicyError: an unknown policy, or layers that a detector does not have.
         ModelError: an unknown detector.
         UsageError: an unknown source.
     """
 
     classes: Annotated[tuple[str, ...], Option("Class; each is fine-tuned on its own.", _GRID, "NAME")]
-    policies: Annotated[tuple[str, ...], Option("Policy that places the budget.", _GRID, "NAME")] = (
-        "last",
-        "symmetric",
-    )
+    policies: Annotated[
+        tuple[str, ...],
+        Option("Policy that places the budgets, or one that takes none, such as full or auto.", _GRID, "NAME"),
+    ] = ("last", "symmetric")
     budgets: Annotated[
-        tuple[int, ...], Option("Head layers that train; budgets that a head cannot take are left out.", _GRID)
+        tuple[int | str, ...],
+        Option(
+            "Head layers that train, or how many parameters may (60k, 5%); budgets that a head cannot take are left "
+            "out.",
+            _GRID,
+            "N|60k|5%",
+            check=_in_layers_or_parameters,
+        ),
     ] = (1, 2, 3, 4)
+    layers: Annotated[
+        tuple[str, ...],
+        Option("Further setup: names of the layers that train, separated by commas: head.1,head.4.", _GRID, "NAMES"),
+    ] = ()
     shots: Annotated[tuple[int, ...], Option("Training images of the class.", _GRID)] = (10,)
     seeds: Annotated[
         int, Option("Number of seeds 0, 1, …; each draws other shots, variants and batches.", _GRID, ge=1, le=10_000)
@@ -85,7 +104,8 @@ class SweepConfig:
         problems = [problem for problem, found in self._problems() if found]
         if problems:
             raise ConfigError("; ".join(problems), hint="See `fsod sweep --help`.")
-        _check_policies(self.policies)
+        if CUSTOM in self.policies:
+            raise PolicyError(f"policy {CUSTOM} needs layers", hint="Give --layers NAMES instead of the policy.")
         for detector in self.detectors:
             if not self.grid.setups(detector):
                 raise ConfigError(f"no policy can spend any of the budgets on {detector}", hint="Give other budgets.")
@@ -101,7 +121,10 @@ class SweepConfig:
                 for name, values in several.items()
             ),
             *(
-                (f"{name} is {', '.join(map(str, several[name]))}: give 1 or more", min(several[name], default=1) < 1)
+                (
+                    f"{name} is {', '.join(map(str, several[name]))}: give 1 or more",
+                    any(isinstance(value, int) and value < 1 for value in several[name]),
+                )
                 for name in ("shots", "budgets")
             ),
             ("classes has an empty name: give names", not all(name.strip() for name in self.classes)),
@@ -169,6 +192,7 @@ def finetune_config(config: SweepConfig, cell: Cell, *, data: str, device: str =
             "weights": config.weights,
             "policy": cell.setup.policy,
             "budget": cell.setup.budget,
+            "layers": cell.setup.layers,
             "seed": cell.group.seed,
             "eval_every": config.eval_every,
         }
@@ -198,13 +222,6 @@ def fetch_request(config: SweepConfig, group: Group, root: Path) -> FetchRequest
         skip_invalid=skip_invalid,
         options=options,
     )
-
-
-def _check_policies(policies: Sequence[str]) -> None:
-    for policy in policies:
-        if not get_policy(policy).takes_budget:
-            takers = [name for name, rule in POLICIES.items() if rule.takes_budget]
-            raise ConfigError(f"policy {policy} takes no budget", hint=f"Valid: {', '.join(takers)}.")
 
 
 def _check_options(config: SweepConfig) -> None:

@@ -61,7 +61,7 @@ class Row:
     """One setup of a table.
 
     Attributes:
-        layers, parameters: how many train.
+        layers, parameters: how many train: the median over the cells, which may differ with policy `auto` alone.
         columns: column → estimate; None if no seed has finished for all classes of the column.
         seconds: median over its cells.
     """
@@ -192,7 +192,9 @@ def _row(
     columns = {name: estimate(list(by_seed.values())) for name, by_seed in scores.items()}
     columns |= {column: estimate(list(_means(scores, names).values())) for column, names in averages.items()}
     seconds = statistics.median(result["seconds"]["total"] for result in results)
-    return Row(setup, len(results[0]["trained_layers"]), results[0]["parameters"]["trained"], columns, seconds)
+    layers = statistics.median_low(len(result["trained_layers"]) for result in results)
+    parameters = statistics.median_low(result["parameters"]["trained"] for result in results)
+    return Row(setup, layers, parameters, columns, seconds)
 
 
 def _means(scores: Mapping[str, Mapping[int, float]], names: Sequence[str]) -> dict[int, float]:

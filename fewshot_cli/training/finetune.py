@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -74,6 +74,7 @@ def finetune(
     *,
     features: FeatureStore | None = None,
     validate: Validate = not_validated,
+    facts: Mapping[str, Any] | None = None,
     clock: Clock | None = None,
 ) -> dict[str, Any]:
     """Fine-tune, measure and record; continues from the run's saved state if it has one.
@@ -83,7 +84,8 @@ def finetune(
         run: where it is recorded.
         features: shared with fine-tunes before and after this one.
         validate: called before the training, e.g. for a cross-validation.
-        clock: what was started before.
+        facts: further keys of result.json, of what was chosen before.
+        clock: that has measured the steps before.
 
     Returns:
         the content of the run's result.json.
@@ -105,7 +107,7 @@ def finetune(
                 prepared, config, data, folder=run.folder, store=features or FeatureStore(), reporter=reporter
             )
         with clock.measures("cross_validation"):
-            average, facts = validate(config, data, prepared, cached)
+            average, validated = validate(config, data, prepared, cached)
         averaging = Averaging(prepared.detector, average.alpha)
         if averaging.alpha < 1 and config.policy != "none":
             reporter.say(f"Averaging: {average.describe()}.")
@@ -123,7 +125,7 @@ def finetune(
                 reporter=reporter,
             )
         averaging.apply()
-        facts = {"average": average.to_json(), **facts}
+        facts = {"average": average.to_json(), **(facts or {}), **validated}
         result = record(run, config, data, prepared, cached, progress, before, facts, clock.seconds())
         trackers.show(partial(sample_images, prepared, cached, data), progress.iteration)
     return result

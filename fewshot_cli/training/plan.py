@@ -29,13 +29,22 @@ class Plan:
 
 
 def plan_chain(detector: Detector, selection: Selection) -> Plan:
-    """Which layers of this chain the selection trains, and the cut that follows."""
+    """Which layers of this chain the selection trains, and the cut that follows.
+
+    Raises:
+        PolicyError: the selection names a layer that the chain does not have.
+    """
+    names = [layer.name for layer in detector.layers]
+    for unknown in sorted((selection.layers or frozenset()).difference(names)):
+        raise PolicyError(f"{detector.name} has no layer {unknown!r}", hint=closest(unknown, names))
     flags = [_is_chosen(i, detector.layers, selection) for i in range(len(detector.layers))]
     cut = flags.index(True) if any(flags) else len(flags)
     return Plan(tuple(flags), cut)
 
 
 def _is_chosen(index: int, layers: tuple[Layer, ...], selection: Selection) -> bool:
+    if selection.layers is not None:
+        return layers[index].name in selection.layers
     part = layers[index].part
     same_part = [i for i, other in enumerate(layers) if other.part == part]
     if part == "head":
@@ -71,10 +80,22 @@ def freeze(detector: Detector, selection: Selection) -> Plan:
     return plan
 
 
+def planned_layers(detector: Detector, plan: Plan) -> tuple[str, ...]:
+    """Names of the layers that a plan trains, in chain order."""
+    return tuple(layer.name for layer, trained in zip(detector.layers, plan.trained, strict=True) if trained)
+
+
 def planned_parameters(detector: Detector, plan: Plan) -> list[str]:
     """Qualified names of what a plan trains, in chain order."""
-    chosen = (layer for layer, trained in zip(detector.layers, plan.trained, strict=True) if trained)
-    return [name for layer in chosen for name in layer.parameters()]
+    chosen = planned_layers(detector, plan)
+    return [name for layer in detector.layers if layer.name in chosen for name in layer.parameters()]
+
+
+def parameters_per_layer(detector: Detector) -> dict[str, int]:
+    """Number of parameters by layer name, in chain order."""
+    return {
+        layer.name: sum(parameter.numel() for parameter in layer.parameters().values()) for layer in detector.layers
+    }
 
 
 def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:

@@ -14,7 +14,7 @@ from fewshot_cli.detectors.two_heads import SecondHead, second_head
 from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
 from fewshot_cli.errors import ConfigError
 from fewshot_cli.inference.placed import PlacedDetector
-from fewshot_cli.policies import Selection
+from fewshot_cli.policies import CUSTOM, Selection
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
@@ -23,6 +23,7 @@ from fewshot_cli.training.plan import (
     Plan,
     freeze,
     plan_chain,
+    planned_layers,
     planned_parameters,
     small_object_share,
     small_objects_group,
@@ -143,7 +144,6 @@ def _give_classes(
 def _describe(
     config: FinetuneConfig, detector: Detector, selection: Selection, plan: Plan, base_fingerprint: str
 ) -> CheckpointInfo:
-    names = [layer.name for layer, trains in zip(detector.layers, plan.trained, strict=True) if trains]
     return CheckpointInfo(
         detector=config.detector,
         weights=config.weights,
@@ -152,7 +152,7 @@ def _describe(
         image_size=detector.image_size,
         policy=selection.policy,
         budget=selection.budget,
-        trained_layers=tuple(names),
+        trained_layers=planned_layers(detector, plan),
         iteration=0,
         seed=config.seed,
         keep_base_classes=config.keep_base_classes,
@@ -172,6 +172,9 @@ def announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporter
     reporter.say(
         f"Training {layers}: {trained:,} of {total:,} parameters, in {prepared.precision} on {prepared.placed.device}."
     )
+    predictor = prepared.detector.layers[-1].name
+    if prepared.info.policy == CUSTOM and predictor not in prepared.info.trained_layers:
+        reporter.warn(f"{predictor}, the predictor, does not train: new classes keep their initial weights.")
     if beside := prepared.second_head:
         reporter.say(
             f"{len(beside.classes)} base classes are kept: from {beside.start} on, the pretrained layers run beside "

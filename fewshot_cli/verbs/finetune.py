@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot_cli.datasets.formats import train_and_test
-from fewshot_cli.datasets.store import latest_dataset, recorded_detector
+from fewshot_cli.datasets.store import latest_dataset, open_dataset, recorded_detector
 from fewshot_cli.detectors.exported import read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
 from fewshot_cli.errors import ConfigError, FsodError
 from fewshot_cli.files import make_folder
-from fewshot_cli.policies import get_policy
+from fewshot_cli.policies import AUTO, get_policy, short_name
 from fewshot_cli.progress import Reporter, SilentReporter
-from fewshot_cli.runs.config import FinetuneConfig, select_layers, with_budget
+from fewshot_cli.runs.config import FinetuneConfig, implied_policy, needs_chain, select_layers, with_budget
 from fewshot_cli.runs.folder import DEFAULT_ROOT, Run, load_run, new_run
 from fewshot_cli.threads import choose_threads, use_threads
 from fewshot_cli.tracking import check_installed
@@ -93,6 +93,7 @@ def run_at(
     run, reporter = Run(folder), reporter or SilentReporter()
     if run.finished:
         return run
+    config = _resolved(config, reporter)
     make_folder(folder)
     config = replace(config, threads=_recorded_threads(run) or choose_threads(config.threads, reporter))
     run.write_config(config)
@@ -107,6 +108,7 @@ def configure(
     Paths become absolute, so that the run can be measured and continued from any folder.
     """
     # Wrong options are reported before a data set is looked for.
+    options = {**options, "policy": implied_policy(options)}
     given = FinetuneConfig.from_json({**options, "data": str(data or ""), "detector": detector or ""})
     get_policy(given.policy)
     check_installed(given.tracker)
@@ -122,9 +124,23 @@ def configure(
         detector=detector or _detector_in(given.weights) or recorded_detector(folder) or FinetuneConfig.detector,
         weights=given.weights if given.weights in WEIGHT_NAMES else str(Path(given.weights).resolve()),
     )
-    config = with_budget(config, get_spec(config.detector).head_depth, reporter)
-    select_layers(config)
+    config = _resolved(config, reporter)
     return replace(config, threads=choose_threads(config.threads, reporter))
+
+
+def _resolved(config: FinetuneConfig, reporter: Reporter) -> FinetuneConfig:
+    """The configuration with its budget filled in and in layers, checked against the detector.
+
+    What policy `auto` trains is checked when it is found.
+    """
+    config = with_budget(config, get_spec(config.detector).head_depth, reporter)
+    if needs_chain(config):
+        from fewshot_cli.training.outline import resolve
+
+        config = resolve(config, len(open_dataset(config.data).train.classes), reporter)
+    if config.policy != AUTO:
+        select_layers(config)
+    return config
 
 
 def _detector_in(weights: str) -> str | None:
@@ -134,8 +150,8 @@ def _detector_in(weights: str) -> str | None:
 
 
 def run_stem(config: FinetuneConfig) -> str:
-    """The default name of a run: data set, detector, policy, budget and seed."""
-    spent = f"{config.policy}{config.budget or ''}"
+    """The default name of a run: data set, detector, policy with budget or layers, and seed."""
+    spent = short_name(config.policy, config.budget, config.layers)
     return f"{Path(config.data).resolve().name}-{config.detector}-{spent}-seed{config.seed}"
 
 
@@ -157,16 +173,21 @@ def _start(run: Run, config: FinetuneConfig, reporter: Reporter) -> Run:
 
 
 def _continue(run: Run, config: FinetuneConfig, reporter: Reporter, features: FeatureStore | None) -> Run:
+    from fewshot_cli.selection.search_run import search_run
     from fewshot_cli.selection.validate_run import validate_run
+    from fewshot_cli.training.finetune import Clock, not_validated
     from fewshot_cli.training.finetune import finetune as train
-    from fewshot_cli.training.finetune import not_validated
 
     if config.threads:
         use_threads(config.threads)
     reporter.on_interrupt(f"Continue with: fsod finetune --resume {run.folder}")
+    clock, facts = Clock(), {}
+    if config.policy == AUTO:
+        with clock.measures("search"):
+            config, features, facts = search_run(run, config, features, reporter)
     folds = _folds(config)
     validate = partial(validate_run, run, folds, reporter) if folds else not_validated
-    train(config, run, reporter, features=features, validate=validate)
+    train(config, run, reporter, features=features, validate=validate, facts=facts, clock=clock)
     return run
 
 

@@ -14,19 +14,16 @@ from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.two_heads import SecondHead, second_head
 from fewshot_cli.policies import Selection
 from fewshot_cli.runs.checkpoint import read_checkpoint
-from fewshot_cli.runs.config import select_layers
 from fewshot_cli.runs.folder import load_run
-from fewshot_cli.training.plan import Plan, plan_chain, planned_parameters
+from fewshot_cli.training.plan import Plan, parameters_per_layer, plan_chain, planned_layers, planned_parameters
 
 
 def inspect_run(folder: Path, *, keep_base_classes: bool = False) -> dict[str, Any]:
     """What a run trained, and what its base classes take if they are kept; raises DataError, CheckpointError."""
-    run = load_run(folder)
-    config = run.read_config()
-    _, info = read_checkpoint(run.checkpoint)
+    _, info = read_checkpoint(load_run(folder).checkpoint)
     return inspect_selection(
-        config.detector,
-        select_layers(config),
+        info.detector,
+        Selection(layers=frozenset(info.trained_layers), policy=info.policy, budget=info.budget),
         classes=info.classes,
         image_size=info.image_size,
         keep_base_classes=keep_base_classes or info.keep_base_classes,
@@ -55,7 +52,7 @@ def inspect_selection(
         "head_depth": detector.head_depth,
         "policy": selection.policy,
         "budget": selection.budget,
-        "parameters": sum(_counts(detector)),
+        "parameters": sum(parameters_per_layer(detector).values()),
         "trained": _totals(detector, plan),
         "cut": detector.layers[plan.cut].name if plan.cut < len(detector.layers) else None,
         "cached_mb": round(cached, 4),
@@ -65,35 +62,32 @@ def inspect_selection(
 
 
 def _rows(detector: Detector, plan: Plan, beside: SecondHead | None) -> list[dict[str, Any]]:
-    counts = _counts(detector)
-    names = [layer.name for layer in detector.layers]
+    counts = parameters_per_layer(detector)
+    names = list(counts)
+    total = sum(counts.values())
     twice = names.index(beside.start) if beside else len(names)
     return [
         {
             "part": layer.part,
             "name": layer.name,
             "modules": _compact([name for name, _ in layer.modules]),
-            "parameters": count,
-            "share": count / sum(counts),
+            "parameters": counts[layer.name],
+            "share": counts[layer.name] / total,
             "trained": trained,
             "cut_before": i == plan.cut,
             "runs_twice": i >= twice,
         }
-        for i, (layer, count, trained) in enumerate(zip(detector.layers, counts, plan.trained, strict=True))
+        for i, (layer, trained) in enumerate(zip(detector.layers, plan.trained, strict=True))
     ]
 
 
 def _totals(detector: Detector, plan: Plan) -> dict[str, int]:
-    chosen = [layer for layer, trained in zip(detector.layers, plan.trained, strict=True) if trained]
+    counts, chosen = parameters_per_layer(detector), planned_layers(detector, plan)
     return {
         "layers": len(chosen),
-        "head_layers": sum(layer.part == "head" for layer in chosen),
-        "parameters": sum(parameter.numel() for layer in chosen for parameter in layer.parameters().values()),
+        "head_layers": sum(layer.part == "head" and layer.name in chosen for layer in detector.layers),
+        "parameters": sum(counts[name] for name in chosen),
     }
-
-
-def _counts(detector: Detector) -> list[int]:
-    return [sum(parameter.numel() for parameter in layer.parameters().values()) for layer in detector.layers]
 
 
 def _bytes_at(detector: Detector, cut: int) -> int:
