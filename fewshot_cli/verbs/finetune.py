@@ -181,7 +181,8 @@ def _continue(run: Run, config: FinetuneConfig, reporter: Reporter, features: Fe
     if config.threads:
         use_threads(config.threads)
     reporter.on_interrupt(f"Continue with: fsod finetune --resume {run.folder}")
-    clock, facts = Clock(), {}
+    clock = Clock()
+    facts: dict[str, Any] = {}
     if config.policy == AUTO:
         with clock.measures("search"):
             config, features, facts = search_run(run, config, features, reporter)
