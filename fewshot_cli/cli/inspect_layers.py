@@ -12,8 +12,8 @@ from fewshot_cli.cli.options import Config, Json, Quiet
 from fewshot_cli.cli.parameters import takes
 from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import UsageError
-from fewshot_cli.policies import CUSTOM, Selection
-from fewshot_cli.runs.config import FinetuneConfig, select_layers, with_budget
+from fewshot_cli.policies import Selection
+from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers, with_budget
 
 
 @takes(
@@ -41,7 +41,7 @@ def inspect_layers(
     from fewshot_cli.verbs.inspect import inspect_run, inspect_selection
 
     if Path(target, "config.json").is_file():
-        if options["policy"] or options["budget"] or options["layers"]:
+        if options["policy"] is not None or options["budget"] is not None or options["layers"]:
             raise UsageError(f"{target} is a run: its policy and budget are fixed", hint="Name a detector instead.")
         report = inspect_run(Path(target), keep_base_classes=options["keep_base_classes"])
     else:
@@ -59,13 +59,12 @@ def _selection(detector: str, classes: int, options: dict[str, Any], console: Co
     """What `fsod finetune` would train with these options; without any, nothing."""
     from fewshot_cli.training.outline import resolve
 
-    if options["budget"] and not options["policy"] and not options["layers"]:
+    if options["budget"] is not None and options["policy"] is None and not options["layers"]:
         raise UsageError("--budget goes with --policy", hint="E.g. --policy symmetric --budget 3.")
-    chosen = options["policy"] or (CUSTOM if options["layers"] else "none")
-    depth = get_spec(detector).head_depth
-    config = FinetuneConfig(**{**options, "policy": chosen, "data": "", "detector": detector})
-    config = resolve(with_budget(config, depth, console), classes, console)
-    return select_layers(config)
+    policy = implied_policy(options, default="none")
+    config = FinetuneConfig(**{**options, "policy": policy, "data": "", "detector": detector})
+    config = with_budget(config, get_spec(detector).head_depth, console)
+    return select_layers(resolve(config, classes, console))
 
 
 def _list_detectors(console: Console) -> None:
