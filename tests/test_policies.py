@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,7 +14,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fewshot_cli.errors import PolicyError
-from fewshot_cli.policies import POLICIES, Selection, get_policy
+from fewshot_cli.policies import (
+    POLICIES,
+    Budget,
+    Selection,
+    candidates,
+    get_policy,
+    most_layers,
+    parse_budget,
+    short_name,
+)
 from fewshot_cli.policies import select as select_from
 
 STAGES = 5
@@ -124,7 +136,7 @@ def test_an_unknown_policy_lists_the_valid_ones() -> None:
     """A misspelt policy gets the closest name and the whole list."""
     with pytest.raises(PolicyError, match="unknown policy 'symetric'") as caught:
         get_policy("symetric")
-    assert caught.value.hint == "Did you mean symmetric? Valid: last, symmetric, first, all, full, none."
+    assert caught.value.hint == "Did you mean symmetric? Valid: last, symmetric, first, all, full, none, custom, auto."
 
 
 @given(st.none() | budgets)
@@ -172,6 +184,146 @@ def test_nothing_trains_beside_none(extra: dict[str, Any]) -> None:
     """The zero-shot control has no neck, backbone or proposals to train."""
     with pytest.raises(PolicyError, match="policy none trains nothing"):
         select("none", None, 5, **extra)
+
+
+# --- budgets in parameters ---
+
+sizes = st.lists(st.integers(1, 1000), min_size=2, max_size=9)
+"""Parameters of each head layer."""
+
+
+def spent(policy: str, budget: int, of: Sequence[int]) -> int:
+    """Parameters of what a policy trains in a head of such layers."""
+    return sum(of[number - 1] for number in select(policy, budget, len(of)).head_layers)
+
+
+@pytest.mark.parametrize(
+    ("given", "budget"),
+    [
+        (3, Budget(layers=3)),
+        ("3", Budget(layers=3)),
+        (" -1 ", Budget(layers=-1)),
+        ("60k", Budget(parameters=60_000)),
+        ("60K", Budget(parameters=60_000)),
+        ("1.5M", Budget(parameters=1_500_000)),
+        ("0.0005k", Budget(parameters=0)),
+        ("5%", Budget(share=Decimal("0.05"))),
+        ("0.29%", Budget(share=Decimal("0.0029"))),
+        ("auto", Budget()),
+    ],
+)
+def test_a_budget_is_layers_parameters_a_share_or_no_bound(given: int | str, budget: Budget) -> None:
+    """A bare number counts layers; k, M and % count parameters."""
+    assert budget == parse_budget(given)
+
+
+@pytest.mark.parametrize("given", ["", "k", "2.5", "60p", "60 k", "-60k", "101%", "1e3k", "١k", "9" * 5000, "Auto"])
+def test_another_budget_is_wrong(given: str) -> None:
+    """The message says what would be right."""
+    with pytest.raises(ValueError, match=r"give a number of head layers \(3\), of parameters \(60k or 1.5M\), a share"):
+        parse_budget(given)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 10_000), st.integers(0, 10_000))
+def test_a_share_is_exact(hundredths: int, total: int, parameters: int) -> None:
+    """So many parameters are within a percentage of the total exactly if the whole numbers say so."""
+    budget = parse_budget(f"{hundredths // 100}.{hundredths % 100:02}%")
+    assert (parameters * 10_000 <= hundredths * total) == budget.allows(1, parameters, total)
+
+
+@given(policies, sizes, st.integers(0, 9000))
+def test_a_budget_in_parameters_takes_as_many_layers_as_fit(policy: str, of: list[int], bound: int) -> None:
+    """The layers are within the bound; one more layer, in the order of the policy, would not be."""
+    depth, smallest = len(of), get_policy(policy).smallest
+    most = most_layers(policy, depth, lambda numbers: sum(of[number - 1] for number in numbers) <= bound)
+    assert 0 == most or spent(policy, most, of) <= bound
+    if most < depth:
+        assert spent(policy, max(most + 1, smallest), of) > bound
+
+
+@given(policies, depths)
+def test_layers_are_taken_in_a_fixed_order(policy: str, depth: int) -> None:
+    """What trains at a budget trains at every larger one."""
+    sets = [select(policy, budget, depth).head_layers for budget in range(get_policy(policy).smallest, depth + 1)]
+    assert all(small < large for small, large in itertools.pairwise(sets))
+
+
+def test_the_search_compares_each_set_of_layers_once() -> None:
+    """On YOLOX's four layers and RetinaNet's five: named by the first policy that gives them; all M layers are `all`."""
+    four = [("last", 1), ("last", 2), ("last", 3), ("symmetric", 2), ("symmetric", 3), ("all", None)]
+    assert four == candidates(4, lambda numbers: True)
+    five = [*(("last", n) for n in range(1, 5)), *(("symmetric", n) for n in range(2, 5)), ("first", 4), ("all", None)]
+    assert five == candidates(5, lambda numbers: True)
+    assert [("all", None)] == candidates(1, lambda numbers: True)
+    assert [("last", 1), ("last", 2), ("symmetric", 2)] == candidates(4, lambda numbers: len(numbers) <= 2)
+    assert [] == candidates(4, lambda numbers: False)
+
+
+@given(sizes, st.integers(0, 9000))
+def test_the_search_leaves_nothing_out(of: list[int], bound: int) -> None:
+    """Every set of layers that a policy gives within the bound is compared, and nothing beyond it."""
+    depth = len(of)
+    every = {
+        select(policy, budget, depth).head_layers
+        for policy in BUDGETED
+        for budget in range(get_policy(policy).smallest, depth + 1)
+    }
+    within = {numbers for numbers in every if sum(of[number - 1] for number in numbers) <= bound}
+    found = candidates(depth, lambda numbers: sum(of[number - 1] for number in numbers) <= bound)
+    chosen = [select(policy, budget, depth).head_layers for policy, budget in found]
+    assert within == set(chosen)
+    assert len(within) == len(chosen)
+
+
+def test_a_budget_that_is_not_in_layers_cannot_be_spent() -> None:
+    """`auto` is for policy auto; parameters have to be made layers first."""
+    for policy in ("last", "all", "none"):
+        with pytest.raises(PolicyError, match=f"--budget auto does not go with policy {policy}") as caught:
+            select(policy, "auto", 4)
+        assert "Give --policy auto." == caught.value.hint
+    with pytest.raises(PolicyError, match="a budget of 60k is not in layers"):
+        select("last", "60k", 4)
+
+
+# --- layers by name, and a policy to be found ---
+
+
+def test_named_layers_are_all_that_trains() -> None:
+    """Policy custom keeps the names, and takes nothing beside them."""
+    selection = select("custom", None, 4, layers=["head.1", "neck"])
+    assert Selection(layers=frozenset({"head.1", "neck"}), policy="custom", budget=None) == selection
+    for beside in ({"neck": True}, {"backbone_stages": 1}, {"proposals": True}):
+        with pytest.raises(PolicyError, match="--layers names everything that trains"):
+            select("custom", None, 4, layers=["head.1"], **beside)
+    with pytest.raises(PolicyError, match="--layers names everything that trains"):
+        select("custom", "60k", 4, layers=["head.1"])
+
+
+def test_layers_go_with_policy_custom_alone() -> None:
+    """Without layers it is nothing, and another policy chooses its own."""
+    with pytest.raises(PolicyError, match="policy custom needs layers"):
+        select("custom", None, 4)
+    for policy in ("last", "none", "auto"):
+        with pytest.raises(PolicyError, match=f"--layers does not go with policy {policy}"):
+            select(policy, 1, 4, layers=["head.1"])
+
+
+def test_what_auto_trains_is_not_known_before() -> None:
+    """It is a name that is known, and no rule."""
+    assert not get_policy("auto").takes_budget
+    with pytest.raises(PolicyError, match="what policy auto trains is found on the shots"):
+        select("auto", None, 4)
+
+
+def test_names_of_folders_are_short_and_different() -> None:
+    """Policy and budget; layers as they are, or the first of many with a hash of all."""
+    assert "symmetric3" == short_name("symmetric", 3)
+    assert ["full", "auto", "all"] == [short_name("full", None), short_name("auto", "60k"), short_name("all", 3)]
+    assert "custom-head.1+head.4" == short_name("custom", None, ("head.1", "head.4"))
+    many = [f"backbone.stage.{number}" for number in range(9)]
+    long = {short_name("custom", None, many), short_name("custom", None, [*many[:-1], "neck"])}
+    assert 2 == len(long)
+    assert all(name.startswith("custom-backbone.stage.0+8more-") and len(name) < 60 for name in long)
 
 
 def test_policies_are_pure() -> None:

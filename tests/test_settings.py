@@ -21,6 +21,7 @@ class Example:
     zoom: Annotated[tuple[float, float], Option("Zoom.")] = (0.5, 2.0)
     share: Annotated[float | None, Option("Share.", gt=0)] = None
     names: Annotated[tuple[str, ...], Option("Names.", words=True)] = ("flip",)
+    size: Annotated[int | str | None, Option("Size.")] = None
     unlisted: int = 0
 
     def __post_init__(self) -> None:
@@ -45,6 +46,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "one for two": ({"zoom": 3}, "zoom is 3: give a list of 2 numbers"),
     "three for two": ({"zoom": [1, 2, 3]}, "zoom is (1, 2, 3): give a list of 2 numbers"),
     "bounds of what may be absent": ({"share": -2}, "share is -2: give a number that is above 0"),
+    "neither of two types": ({"size": 2.5}, "size is 2.5: give an integer or a text"),
     "words that are none": ({"names": 5}, "names is 5: give words separated by commas"),
     "unlisted too": ({"unlisted": "x"}, "unlisted is 'x': give a valid integer"),
 }

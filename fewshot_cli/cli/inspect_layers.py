@@ -12,8 +12,8 @@ from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.cli.parameters import takes
 from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import UsageError
-from fewshot_cli.policies import CUSTOM, Selection
-from fewshot_cli.runs.config import FinetuneConfig, select_layers, with_budget
+from fewshot_cli.policies import Selection
+from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers, with_budget
 from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
 
 _EVERY = "all"
@@ -74,7 +74,7 @@ def inspect_layers(
     from fewshot_cli.verbs.inspect import inspect_run, inspect_selection
 
     if Path(target, "config.json").is_file():
-        if options["policy"] or options["budget"] or options["layers"]:
+        if options["policy"] is not None or options["budget"] is not None or options["layers"]:
             raise UsageError(f"{target} is a run: its policy and budget are fixed", hint="Name a detector instead.")
         report = inspect_run(Path(target), keep_base_classes=options["keep_base_classes"])
     else:
@@ -118,17 +118,16 @@ def _selection(detector: str, classes: int, options: dict[str, Any], console: Co
     chosen = _policy(options)
     from fewshot_cli.training.outline import resolve
 
-    depth = get_spec(detector).head_depth
     config = FinetuneConfig(**{**options, "policy": chosen, "data": "", "detector": detector})
-    config = resolve(with_budget(config, depth, console), classes, console)
-    return select_layers(config)
+    config = with_budget(config, get_spec(detector).head_depth, console)
+    return select_layers(resolve(config, classes, console))
 
 
 def _policy(options: dict[str, Any]) -> str:
     """The policy that was given or is implied; raises UsageError for a budget without one."""
-    if options["budget"] and not options["policy"] and not options["layers"]:
+    if options["budget"] is not None and options["policy"] is None and not options["layers"]:
         raise UsageError("--budget goes with --policy", hint="E.g. --policy symmetric --budget 3.")
-    return options["policy"] or (CUSTOM if options["layers"] else "none")
+    return implied_policy(options, default="none")
 
 
 def _list_detectors(console: Console) -> None:

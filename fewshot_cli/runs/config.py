@@ -275,9 +275,12 @@ class FinetuneConfig(Variants):
         return Path(self.data)
 
 
-def implied_policy(options: Mapping[str, Any]) -> str:
-    """The policy of options that may leave it open: `custom` if they name layers."""
-    return options.get("policy") or (CUSTOM if options.get("layers") else FinetuneConfig.policy)
+def implied_policy(options: Mapping[str, Any], default: str = FinetuneConfig.policy) -> str:
+    """The policy of options that may leave it open: `custom` if they name layers, else the default."""
+    given: str | None = options.get("policy")
+    if given is not None:
+        return given
+    return CUSTOM if options.get("layers") else default
 
 
 def needs_chain(config: FinetuneConfig) -> bool:

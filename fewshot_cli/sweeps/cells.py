@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from fewshot_cli.detectors.registry import get_spec, select_in
@@ -131,6 +132,8 @@ def by_cut(cell: Cell) -> int:
     return plan.cut
 
 
+# Both are asked again for each group, and whenever the folder is looked at.
+@lru_cache
 def _spent(policy: str, budget: int | str, detector: str) -> Setup | None:
     """A policy with its budget in layers; None if the policy cannot spend it on the detector's head."""
     try:
@@ -143,6 +146,7 @@ def _spent(policy: str, budget: int | str, detector: str) -> Setup | None:
         return None
 
 
+@lru_cache
 def _named(layers: str, detector: str) -> Setup:
     """A setup of layers that are named, in the order of the chain."""
     from fewshot_cli.training.plan import planned_layers

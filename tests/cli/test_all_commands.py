@@ -39,7 +39,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"detector": "yolox_nanno"}, 5, "unknown detector 'yolox_nanno'", "Did you mean yolox_nano?"),
         ({"budget": 0}, 4, "a budget of 0 is not possible with policy symmetric: this head has M = 4 layers", "2 to 4"),
         ({"budget": 5}, 4, "M = 4 layers", "It would work with: retinanet_resnet50_fpn"),
-        ({"budget": "three"}, 2, "Invalid value for '--budget'", "--help"),
+        ({"budget": "three"}, 4, "budget is 'three': give a number of head layers (3), of parameters (60k", "--help"),
         (
             {"backbone_stages": 6},
             4,

@@ -17,6 +17,10 @@ from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.settings import Option, fields_of, to_json, validate
 
 
+def whole(size: int | str | None) -> int | str | None:
+    return int(size) if isinstance(size, str) and size.isdecimal() else size
+
+
 @dataclass(frozen=True, kw_only=True)
 class Example:
     folder: Annotated[str, Option("Folder.", panel="Places")]
@@ -27,6 +31,7 @@ class Example:
     names: Annotated[tuple[str, ...], Option("Names.", words=True)] = ("flip", "color")
     freeze: Annotated[bool, Option("Freeze.", flags="--freeze/--thaw")] = True
     fast_start: Annotated[bool, Option("Fast.")] = False
+    size: Annotated[int | str | None, Option("Size.", check=whole)] = None
     threads: Annotated[int | None, Option("Not shown: the command has its own.")] = None
 
     def __post_init__(self) -> None:
@@ -65,10 +70,10 @@ def test_defaults_are_those_of_the_settings() -> None:
 
 
 def test_options_arrive_as_their_types_say() -> None:
-    """Numbers, pairs, words, choices and both ends of a switch."""
+    """Numbers, pairs, words, choices, both ends of a switch, and what may be of two types."""
     typed = call(
         "train", "--folder", "here", "--rate", "2", "--count", "3", "--kind", "sgd", "--zoom", "1", "4", "--names", "",
-        "--thaw", "--fast-start", "--threads", "2",
+        "--thaw", "--fast-start", "--threads", "2", "--size", "3",
     )  # fmt: skip
     expected = Example(
         folder="here",
@@ -80,8 +85,10 @@ def test_options_arrive_as_their_types_say() -> None:
         freeze=False,
         fast_start=True,
         threads=2,
+        size=3,
     )
     assert json_of(expected) == typed.stdout.strip(), typed.stderr
+    assert json_of(Example(folder="latest", size="5%")) == call("train", "--size", "5%").stdout.strip()
     assert json_of(Example(folder="latest")) == call("train", "--no-fast-start", "--threads", "auto").stdout.strip()
 
 

@@ -63,6 +63,26 @@ def test_an_estimate_is_the_mean_with_student_s_interval() -> None:
     assert estimate([]) is None
 
 
+def test_what_auto_trains_may_differ_by_cell() -> None:
+    """Its row shows the median; other setups train the same in every cell."""
+    found = {
+        Cell(Group("bird", 10, seed, "retinanet_mini"), SETUPS[1]): number for seed, number in enumerate((5, 1, 2))
+    }
+    results = [
+        (
+            cell._replace(setup=Setup("auto", None)),
+            {
+                **result(cell),
+                "trained_layers": [f"head.{layer}" for layer in range(number)],
+                "parameters": {"trained": 10 * number, "total": 99},
+            },
+        )
+        for cell, number in found.items()
+    ]
+    (table,) = summarize(results)
+    assert [("auto", 2, 20)] == [(str(row.setup), row.layers, row.parameters) for row in table.rows]
+
+
 def test_columns_are_classes_and_averages_by_domain(summary: Summary) -> None:
     """In-domain is what the detector knew; an average's interval is one over seeds."""
     assert {

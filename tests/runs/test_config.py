@@ -11,7 +11,7 @@ from fewshot_cli.augmentation.config import OPERATIONS, Augmentation, Variants
 from fewshot_cli.errors import ConfigError, PolicyError
 from fewshot_cli.policies import default_budget
 from fewshot_cli.progress import SilentReporter
-from fewshot_cli.runs.config import FinetuneConfig, with_budget
+from fewshot_cli.runs.config import FinetuneConfig, implied_policy, with_budget
 
 
 class Heard(SilentReporter):
@@ -25,7 +25,8 @@ class Heard(SilentReporter):
 def test_json_comes_back_to_the_same_configuration() -> None:
     """to_json and from_json are inverse, through real JSON, for the defaults and for odd values."""
     odd = FinetuneConfig(data="x", ops=(), budget=2, train_neck=True, lr=1e-4, scale=(1, 2), threads=3)
-    for config in (FinetuneConfig(data="x"), odd):
+    named = FinetuneConfig(data="x", policy="custom", layers=("neck", "head.4"))
+    for config in (FinetuneConfig(data="x"), odd, named, FinetuneConfig(data="x", budget="1.5M")):
         assert config == FinetuneConfig.from_json(json.loads(json.dumps(config.to_json())))
 
 
@@ -34,6 +35,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "half a thread": ({"threads": 0.5}, "threads is 0.5"),
     "zoom the wrong way round": ({"scale": (2, 1)}, "scale is (2, 1): give the smallest and the largest zoom"),
     "zoom without end": ({"scale": (1, float("inf"))}, "scale is (1, inf)"),
+    "half a layer": ({"budget": 2.5}, "budget is 2.5: give an integer or a text"),
+    "parameters without a unit": (
+        {"budget": "2.5"},
+        "budget is '2.5': give a number of head layers (3), of parameters",
+    ),
     "one fold": ({"cross_validate": 1}, "cross_validate is 1: give 2 folds or more, or 0 for no cross-validation"),
     "an operation nearly": (
         {"ops": "flip,rotato"},
@@ -99,6 +105,27 @@ def test_the_default_budget() -> None:
         assert budget == with_budget(FinetuneConfig(data="x", policy=policy), depth, heard).budget, (policy, depth)
         said = f"Budget: {budget} instead of 3, because the head has no more layers."
         assert ([said] if budget in (1, 2) else []) == heard.lines, (policy, depth)
+
+
+def test_a_budget_is_kept_as_layers_or_as_typed() -> None:
+    """From the command line and from files: "3" is 3; parameters and shares stay texts until the detector is known."""
+    given = (3, "3", " 60k ", "5%", "auto", None)
+    assert [3, 3, "60k", "5%", "auto", None] == [FinetuneConfig(data="x", budget=budget).budget for budget in given]
+
+
+def test_policy_auto_has_no_bound_unless_one_is_given() -> None:
+    """A bound in layers or parameters stays."""
+    for given, kept in ((None, "auto"), ("auto", "auto"), (2, 2), ("60k", "60k")):
+        config = FinetuneConfig(data="x", policy="auto", budget=given)  # type: ignore[arg-type]
+        assert kept == with_budget(config, 4, Heard()).budget
+
+
+def test_layers_imply_policy_custom() -> None:
+    """Unless a policy is named; without layers it is the default."""
+    assert "custom" == implied_policy({"layers": "head.1"}) == implied_policy({"layers": ["head.1"], "policy": None})
+    assert "last" == implied_policy({"layers": "head.1", "policy": "last"})
+    assert "symmetric" == implied_policy({}) == implied_policy({"layers": ""})
+    assert "none" == implied_policy({}, default="none")
 
 
 def test_a_given_budget_stays_and_an_unknown_policy_is_told() -> None:

@@ -111,6 +111,27 @@ def test_cells_with_the_same_cut_share_their_features(
     assert 5 == sum("test" in description for description in filled)
 
 
+def test_layers_and_parameters_are_rows_of_the_tables(photos: str, tmp_path: Path) -> None:
+    """By the command line: 60,000 parameters are last 2 and symmetric 3; named layers have a row and a run of their own."""
+    out = tmp_path / "sweep"
+    options = [f"--set={name}={value}" for name, value in TINY.items()]
+    grid = ["--class", "cat", "--source", photos, "--shots", "2", "--seeds", "1", "--test-images", "3"]
+    grid += ["--budget", "60k", "--layers", "head.4,head.1", "--no-baselines", "--weights", "none", "--eval-every", "1"]
+    done = fsod("sweep", *grid, *options, "--out", out, "--json")
+    assert 0 == done.exit_code, done.stderr
+    (table,) = json.loads(done.stdout)["tables"]
+    rows = {row["setup"]: (row["layers"], row["parameters"]) for row in table["rows"]}
+    assert {"last 2": (2, 30_738), "symmetric 3": (3, 59_794), "head.1 + head.4": (2, 30_226)} == rows
+    assert (out / "runs" / "cat-2shots-seed0-yolox_nano-custom-head.1_head.4" / RESULT).exists()
+    for name in ("table.md", "table.tex", "table.csv", "report.html"):
+        assert "head.1 + head.4" in (out / name).read_text("utf-8"), name
+    before = times(out)
+    again = fsod("sweep", *grid, "--budget", "2", *options, "--out", out, "--json")
+    assert 0 == again.exit_code, again.stderr
+    assert before.items() < times(out).items()
+    assert 4 == len(times(out))
+
+
 def test_a_failed_cell_stops_no_other(photos: str, tmp_path: Path) -> None:
     """A class that cannot be drawn and a run that cannot be written fail alone, with reason and exit code."""
     out, classes = tmp_path / "sweep", ("cat", "cow")

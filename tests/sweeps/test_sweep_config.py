@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,9 @@ from typing import Any
 import pytest
 from helpers_sweeps import sweep_config
 
-from fewshot_cli.errors import ConfigError, FsodError, ModelError, UsageError
-from fewshot_cli.sweeps.config import PRESETS, configure
+from fewshot_cli.errors import ConfigError, FsodError, ModelError, PolicyError, UsageError
+from fewshot_cli.sweeps.cells import by_cut
+from fewshot_cli.sweeps.config import PRESETS, SweepConfig, configure, finetune_config
 from fewshot_cli.sweeps.folder import open_sweep
 
 
@@ -29,6 +33,57 @@ def test_table1_is_the_seven_setups_of_the_paper_and_the_baselines() -> None:
 def test_budgets_that_a_head_cannot_take_are_left_out() -> None:
     """On a head of four layers a budget of four is `all`; symmetric needs two."""
     assert ["last 1", "last 3", "symmetric 3"] == setups(budgets=(1, 3, 4), baselines=False)
+
+
+def test_a_budget_in_parameters_is_that_of_each_policy() -> None:
+    """On yolox_nano 60,000 parameters are symmetric 3 and last 2; a setup that is there already is not added again."""
+    plain = {"baselines": False, "budgets": ("60k",)}
+    assert ["last 2", "symmetric 3"] == setups(**plain)
+    assert ["last 2", "symmetric 2", "symmetric 3"] == setups(**{**plain, "budgets": ("60k", 2, "31k")})
+    assert ["last 1"] == setups(**{**plain, "budgets": ("0.2%",)})
+    assert ["last 4", "symmetric 4"] == setups(**{**plain, "budgets": ("300k",)}, detectors=("retinanet_mini",))
+
+
+def test_policies_without_a_budget_are_one_setup_each() -> None:
+    """`full` alone; `auto` last; those that are baselines too are there once."""
+    assert ["full"] == setups(policies=("full",), baselines=False)
+    assert ["none", "last 2", "all", "full", "auto"] == setups(policies=("auto", "full", "last"))
+    assert ["none", "all", "auto"] == setups(policies=("auto", "all", "none"), baselines=False)
+
+
+def test_named_layers_are_setups() -> None:
+    """In the order of the chain, each once, after the policies with budgets."""
+    given = ("head.4,head.1", "neck, head.4", "head.1,head.4")
+    expected = ["none", "last 2", "symmetric 2", "head.1 + head.4", "neck + head.4", "all", "full"]
+    assert expected == setups(layers=given)
+
+
+def test_setups_are_plain_values() -> None:
+    """They can be pickled and hashed, name different runs, and tell a fine-tune what trains."""
+    config = sweep_config(policies=("last", "auto"), layers=("head.1,head.4", "neck,head.4"))
+    cells = config.grid.cells_of(next(config.grid.groups()))
+    assert cells == pickle.loads(pickle.dumps(cells))
+    assert len({cell.run_name for cell in cells}) == len(set(cells)) == 7
+    found = {str(cell.setup): finetune_config(config, cell, data="x") for cell in cells}
+    named, last, auto = found["head.1 + head.4"], found["last 2"], found["auto"]
+    assert ("custom", None, ("head.1", "head.4")) == (named.policy, named.budget, named.layers)
+    assert ("last", 2, ()) == (last.policy, last.budget, last.layers)
+    assert ("auto", None, ()) == (auto.policy, auto.budget, auto.layers)
+
+
+def test_cells_with_the_same_cut_follow_each_other() -> None:
+    """Named layers too; what `auto` trains is not known, so it comes last."""
+    config = sweep_config(policies=("last", "symmetric", "auto"), layers=("head.1,head.4", "backbone.stem", "neck"))
+    cells = sorted(config.grid.cells_of(next(config.grid.groups())), key=by_cut)
+    grouped = {cut: sorted(str(cell.setup) for cell in part) for cut, part in itertools.groupby(cells, key=by_cut)}
+    expected = [["backbone.stem", "full"], ["neck"], ["all", "head.1 + head.4", "symmetric 2"], ["last 2"], ["none"]]
+    assert [*expected, ["auto"]] == list(grouped.values())
+
+
+def test_a_recorded_sweep_comes_back() -> None:
+    """Through JSON: with budgets in parameters and named layers."""
+    config = sweep_config(budgets=(2, "60k", "5%"), layers=("head.1,head.4",))
+    assert config == SweepConfig(**json.loads(json.dumps(config.to_json())))
 
 
 def test_cells_come_seed_by_seed() -> None:
@@ -54,7 +109,13 @@ WRONG: dict[str, tuple[dict[str, Any], type[FsodError], str]] = {
     "no test image": ({"test_images": 0}, ConfigError, "test_images is 0"),
     "no shot": ({"shots": (5, 0)}, ConfigError, "shots is 5, 0: give 1 or more"),
     "several": ({"seeds": 0, "eval_every": -1}, ConfigError, "eval_every is -1"),
-    "a policy without a budget": ({"policies": ("full",)}, ConfigError, "policy full takes no budget"),
+    "layers without names": ({"policies": ("custom",)}, PolicyError, "policy custom needs layers"),
+    "an unknown layer": ({"layers": ("head.1,haed.4",)}, PolicyError, "yolox_nano has no layer 'haed.4'"),
+    "a layer of another detector": ({"layers": ("head.5",), "detectors": ("retinanet_mini", "yolox_nano")}, PolicyError, "yolox_nano has no layer 'head.5'"),
+    "parameters without a unit": ({"budgets": (2, "60p")}, ConfigError, "budgets is (2, '60p'): give a number of head layers"),
+    "a search for a budget": ({"budgets": ("auto",)}, ConfigError, "give bounds; policy auto is run without one"),
+    "parameters for no layer": ({"budgets": ("1k",), "baselines": False}, ConfigError, "no policy can spend"),
+    "layers for every cell": ({"options": {"layers": "head.1"}}, ConfigError, "the sweep sets it itself"),
     "an unknown policy": ({"policies": ("simmetric",)}, ConfigError, "unknown policy"),
     "an unknown detector": ({"detectors": ("yolo",)}, ModelError, "unknown detector"),
     "a budget for no head": ({"budgets": (9,), "baselines": False}, ConfigError, "no policy can spend"),
@@ -102,7 +163,7 @@ def test_unknown_names_are_listed_with_the_closest() -> None:
 def test_a_folder_is_not_used_for_another_sweep(tmp_path: Path) -> None:
     """Changes that would make old and new cells differ are refused, each with both values."""
     open_sweep(tmp_path, sweep_config())
-    open_sweep(tmp_path, sweep_config(classes=("cow",), seeds=3, budgets=(3,)))
+    open_sweep(tmp_path, sweep_config(classes=("cow",), seeds=3, budgets=(3, "60k"), layers=("head.1",)))
     with pytest.raises(ConfigError, match="eval_every 1 .now 0."):
         open_sweep(tmp_path, sweep_config(eval_every=0))
     (tmp_path / "sweep.json").write_text("{")

@@ -25,10 +25,15 @@ from fewshot_cli.training.plan import (
     FrozenCheck,
     freeze,
     learning_rates,
+    parameters_per_layer,
     plan_chain,
+    planned_layers,
     small_object_share,
     trained_parameters,
 )
+
+RULES = [name for name, policy in POLICIES.items() if policy.head_layers]
+"""Policies that say what trains: all but `custom` and `auto`."""
 
 
 @cache
@@ -49,7 +54,7 @@ def tiny() -> Detector:
 
 def test_exactly_the_chosen_layers_train() -> None:
     """A parameter requires a gradient if and only if its layer was chosen; every parameter is in one layer."""
-    for name, policy in itertools.product(DETECTORS, POLICIES):
+    for name, policy in itertools.product(DETECTORS, RULES):
         detector = weightless(name)
         split = freeze(detector, selection_in(name, policy))
         chosen = {
@@ -76,7 +81,7 @@ def test_a_budget_lands_on_the_head_layers_of_the_table() -> None:
 
 def test_the_cut_is_the_first_layer_that_trains() -> None:
     """Everything before the cut is frozen and the layer at the cut trains; the end, if nothing does."""
-    for name, policy in itertools.product(DETECTORS, POLICIES):
+    for name, policy in itertools.product(DETECTORS, RULES):
         split = plan_chain(weightless(name), selection_in(name, policy))
         assert (*split.trained, True).index(True) == split.cut, (name, policy)
         assert (policy == "none") == (split.cut == len(split.trained)), (name, policy)
@@ -92,6 +97,27 @@ def test_neck_and_backbone_stages_come_from_the_output_side() -> None:
         two = plan_chain(detector, selection_in(name, "last", 1, backbone_stages=2))
         assert (False,) * 3 + (True,) * 2 == two.trained[:5], name
         assert 0 == plan_chain(detector, selection_in(name, "last", 1, backbone_stages=5)).cut, name
+
+
+def test_named_layers_train_and_nothing_else() -> None:
+    """Policy custom: layers of any part, in the order of the chain; the cut is before the first of them."""
+    for name in DETECTORS:
+        spec, detector = DETECTORS[name], weightless(name)
+        names = [layer.name for layer in detector.layers]
+        wanted = [names[-1], "neck", names[2]]
+        plan = freeze(detector, select("custom", None, spec.head_depth, stages=spec.backbone_stages, layers=wanted))
+        assert ((names[2], "neck", names[-1]), 2) == (planned_layers(detector, plan), plan.cut), name
+        sizes = parameters_per_layer(detector)
+        assert sum(sizes[layer] for layer in wanted) == sum(p.numel() for p in trained_parameters(detector).values())
+
+
+def test_an_unknown_layer_lists_the_chain() -> None:
+    """With the closest name; `head.5` is a layer of RetinaNet's and not of YOLOX's."""
+    detector = weightless("yolox_nano")
+    with pytest.raises(PolicyError, match="yolox_nano has no layer 'head.5'") as caught:
+        plan_chain(detector, Selection(layers=frozenset({"head.1", "head.5"}), policy="custom", budget=None))
+    assert str(caught.value.hint).startswith("Did you mean head.")
+    assert str(caught.value.hint).endswith(f"Valid: {', '.join(layer.name for layer in detector.layers)}.")
 
 
 def test_full_trains_every_parameter() -> None:

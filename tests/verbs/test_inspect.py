@@ -121,8 +121,10 @@ def test_without_a_target_it_lists_the_detectors() -> None:
 
 
 def test_every_policy_can_be_looked_at() -> None:
-    """Every policy of the table works here, with a budget where it takes one."""
+    """Every policy that is a rule works here, with a budget where it takes one."""
     for name, policy in POLICIES.items():
+        if not policy.head_layers:
+            continue
         budget = ["--budget", 2] if policy.takes_budget else []
         assert name == report_of("yolox_nano", "--policy", name, *budget)["policy"]
 
@@ -131,6 +133,44 @@ def test_without_a_policy_nothing_is_chosen() -> None:
     """The bare chain: no layer trains and no cut is shown."""
     report = report_of("yolox_nano")
     assert (0, None) == (report["trained"]["layers"], report["cut"])
+
+
+def test_a_budget_in_parameters_is_shown_as_layers() -> None:
+    """With the number of classes that the predictor has; the remark says how many layers it is."""
+    shown = fsod("inspect-layers", "yolox_nano", "--policy", "symmetric", "--budget", "60k", "--classes", "2", "--json")
+    report = json.loads(shown.stdout)
+    assert (3, 59_989) == (report["budget"], report["trained"]["parameters"])
+    assert "Budget: 60k parameters are 3 layers here (59,989 parameters)." in shown.stderr
+
+
+def test_layers_can_be_looked_at_by_name() -> None:
+    """Policy custom is implied; a layer's parameters are those that train."""
+    report = report_of("yolox_nano", "--layers", "head.4,neck")
+    trained = {row["name"]: row["parameters"] for row in report["layers"] if row["trained"]}
+    assert (["neck", "head.4"], "custom", "neck") == (list(trained), report["policy"], report["cut"])
+    assert sum(trained.values()) == report["trained"]["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--layers", "head.9"], 4, "yolox_nano has no layer 'head.9'"),
+        (["--layers", "head.1", "--policy", "last"], 4, "--layers does not go with policy last"),
+        (["--layers", "head.1", "--budget", "60k"], 4, "--layers names everything that trains"),
+        (["--layers", "head.1", "--train-neck"], 4, "--layers names everything that trains"),
+        (["--policy", "custom"], 4, "policy custom needs layers"),
+        (["--policy", "last", "--budget", "60"], 4, "a budget of 60 is not possible with policy last"),
+        (["--policy", "last", "--budget", "60p"], 4, "budget is '60p': give a number of head layers"),
+        (["--policy", "last", "--budget", "1k"], 4, "a budget of 1k is too small for policy last on yolox_nano"),
+        (["--policy", "last", "--budget", "auto"], 4, "--budget auto does not go with policy last"),
+        (["--policy", "auto"], 4, "what policy auto trains is found on the shots"),
+    ],
+)
+def test_what_cannot_train_is_told(options: list[str], code: int, message: str) -> None:
+    """Options that contradict each other or the chain: an error with what would be right."""
+    result = fsod("inspect-layers", "yolox_nano", *options)
+    assert (code, "") == (result.exit_code, result.stdout)
+    assert message in result.stderr and "hint: " in result.stderr
 
 
 def test_contradictions_are_usage_errors(trained: Run) -> None:
