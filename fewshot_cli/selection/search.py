@@ -32,7 +32,7 @@ from fewshot_cli.selection.gradients import measure_layers
 from fewshot_cli.selection.left_out import shot_scores, train_fold
 from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import Features, FeatureStore, cache_features
-from fewshot_cli.training.prepare import Prepared, prepare
+from fewshot_cli.training.prepare import prepare
 
 FOLDS = 3
 SHARE = 0.25
@@ -147,7 +147,7 @@ def search(
     folds = make_folds(data.shots, FOLDS, config.seed)
     if not divided_classes(data.shots, folds):
         return None
-    shots = _Shots(config, replace(data, test=None), folder, reporter)
+    shots = _Shots(config, replace(data, test=None), folds, folder, reporter)
     trials = [Trial(candidate) for candidate in list_candidates(config, shots.prepared.detector)]
     _drop_lower_ranked(trials, shots)
     _cross_validate(trials, folds, shots, done, keep)
@@ -196,9 +196,12 @@ def iterations_of(config: FinetuneConfig) -> int:
 class _Shots:
     """The shots as candidates see them: one detector that names the layers, and features at two cuts."""
 
-    def __init__(self, config: FinetuneConfig, data: Dataset, folder: Path, reporter: Reporter) -> None:
+    def __init__(
+        self, config: FinetuneConfig, data: Dataset, folds: list[list[int]], folder: Path, reporter: Reporter
+    ) -> None:
         self.config, self.data, self.folder, self.reporter = config, data, folder, reporter
-        self.prepared = self._prepare("all")
+        self.prepared = prepare(replace(config, policy="all", budget=None), data, SilentReporter())
+        self.classes = divided_classes(data.shots, folds)
         self.alpha = given_average(config, self.prepared).alpha
         self.stores: dict[int, FeatureStore] = {}
         self._features: dict[int, Features] = {}
@@ -221,10 +224,7 @@ class _Shots:
         config = candidate.configure(replace(self.config, iterations=iterations_of(self.config)))
         features = self.features(self.cut_of(candidate))
         fold = train_fold(config, self.data, features, (self.alpha,), left_out, task)
-        return shot_scores(self.data.shots, self.data.shots.classes, [fold], self.alpha)
-
-    def _prepare(self, policy: str) -> Prepared:
-        return prepare(replace(self.config, policy=policy, budget=None), self.data, SilentReporter())
+        return shot_scores(self.data.shots, self.classes, [fold], self.alpha)
 
 
 def _drop_lower_ranked(trials: Sequence[Trial], shots: _Shots) -> None:
@@ -235,7 +235,8 @@ def _drop_lower_ranked(trials: Sequence[Trial], shots: _Shots) -> None:
         by_budget.setdefault(trial.candidate.budget, []).append(trial)
     if all(len(rivals) == 1 for rivals in by_budget.values()):
         return
-    measured = measure_layers(shots.prepared, shots.features(shots.prepared.plan.cut), reporter=shots.reporter)
+    features = shots.features(shots.prepared.plan.cut)
+    measured = measure_layers(shots.prepared, features, batch_size=shots.config.batch_size, reporter=shots.reporter)
     for trial in ranked:
         names = [name for name in trial.candidate.layers if name in measured.layers]
         trial.criterion = rank(measured, DEFAULT_CRITERION, names)

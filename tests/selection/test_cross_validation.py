@@ -21,7 +21,7 @@ from fewshot_cli.progress import SilentReporter
 from fewshot_cli.runs.checkpoint import restore
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.selection import cross_validation as module
+from fewshot_cli.selection import left_out as module
 from fewshot_cli.selection.cross_validation import CrossValidation, cross_validate
 from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import FeatureStore, cache_features
