@@ -44,7 +44,7 @@ def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot:
     return Plot("Learning", figure_url(figure), f"Test mAP and training loss against the iteration. {last}")
 
 
-def _draw_curve(panel: Axes, points: Sequence[tuple[float, float]], name: str, style: str, color: str) -> None:
+def _draw_curve(panel: Axes, points: Sequence[tuple[int, float]], name: str, style: str, color: str) -> None:
     panel.plot(*zip(*points, strict=True), style, color=color, label=name)
     panel.set(ylabel=name, ylim=(0, None))
 
@@ -95,8 +95,7 @@ def search_plot(search: Mapping[str, Any]) -> Plot:
         axis.set_tick_params(length=0)
         for label, color in zip(axis.get_ticklabels(), colors, strict=True):
             label.set_color(color)
-    panel.invert_yaxis()
-    panel.set(xlabel="mAP on left-out shots, ± one standard error", xlim=(0, None))
+    panel.set(xlabel="mAP on left-out shots, ± one standard error", xlim=(0, None), ylim=(len(rows) - 0.5, -0.5))
     panel.grid(axis="x", alpha=0.25)
     scores = "; ".join(f"{one['name']} {one['score']:.3f}, {became[one['name']]}" for one in rows)
     text = f"mAP on left-out shots of each candidate that was measured, fewest parameters first: {scores}."
@@ -120,10 +119,11 @@ def average_plot(averages: Mapping[str, float], alpha: float) -> Plot:
     chosen = min(points, key=lambda point: abs(point[0] - alpha))  # a share in JSON has six digits
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     panel = figure.subplots()
-    _draw_curve(panel, points, "mAP on left-out shots", "o-", PALETTE[0])
+    panel.plot(*zip(*points, strict=True), "o-", color=PALETTE[0], label="compared")
     panel.plot(*chosen, "o", color=PALETTE[1], markersize=10, label="chosen")
-    panel.legend(frameon=False)
-    panel.set(xlabel="α, share of the trained weights")
+    panel.legend(frameon=False, loc="lower center")
+    highest = max(ap for _, ap in points)
+    panel.set(xlabel="α, share of the trained weights", ylabel="mAP on left-out shots", ylim=(0, 1.1 * highest or 1))
     values = ", ".join(f"{ap:.3f} at {share:.4g}" for share, ap in points)
     text = f"mAP on left-out shots against α, the share of the trained weights: {values}; chosen: {chosen[0]:.4g}."
     return Plot("Shares that were compared", figure_url(figure), text)

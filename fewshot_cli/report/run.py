@@ -22,6 +22,8 @@ from fewshot_cli.selection.criteria import CRITERIA
 from fewshot_cli.selection.validate_run import left_out_shots
 
 SHOWN_TESTS, SHOWN_SHOTS, SHOWN_MISTAKES = 6, 20, 12
+LISTED_LAYERS = 6
+"""Of a candidate of policy `auto`; of more, the first and the last."""
 LARGE = 480
 """Side of the images that the page enlarges, pixels: with it the page has a few MB."""
 
@@ -80,9 +82,17 @@ def _searched(search: Mapping[str, Any] | None) -> dict[str, Any] | None:
         **search,
         "ranked": any(one["criterion"] is not None for one in search["candidates"]),
         "criterion_summary": CRITERIA[search["criterion"]].summary,
-        "candidates": [{**one, "outcome": became[one["name"]]} for one in search["candidates"]],
+        "candidates": [
+            {**one, "layers": _listed(one["layers"]), "outcome": became[one["name"]]} for one in search["candidates"]
+        ],
         "plot": search_plot(search),
     }
+
+
+def _listed(layers: Sequence[str]) -> str:
+    if len(layers) > LISTED_LAYERS:
+        return f"{layers[0]}, …, {layers[-1]} ({len(layers)} layers)"
+    return ", ".join(layers) or "none"
 
 
 def _shares(result: Mapping[str, Any]) -> Plot | None:
