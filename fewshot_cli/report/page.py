@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fewshot_cli.files import write_text
-from fewshot_cli.report.tables import kept_base_classes, number
+from fewshot_cli.report.tables import kept_base_classes, number, three_digits
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
@@ -22,5 +22,5 @@ def write_page(path: Path, template: str, **content: Any) -> None:
     environment = Environment(
         loader=PackageLoader("fewshot_cli.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"number": number, "kept_base_classes": kept_base_classes}
+    environment.filters |= {"number": number, "three_digits": three_digits, "kept_base_classes": kept_base_classes}
     write_text(path, environment.get_template(template).render(**content))

@@ -11,7 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewshot_cli.evaluation.coco_metrics import RECALLS
+from fewshot_cli.report.choices import outcomes
 from fewshot_cli.report.curves import PALETTE
+
+GREY = "#767676"
+"""The lightest that is easily read on white."""
 
 
 class Plot(NamedTuple):
@@ -69,6 +73,60 @@ def drift_plot(drift: Mapping[str, float]) -> Plot:
     panel.set(xlabel="drift, 1 − |cos(w′, w)|")
     moved = ", ".join(f"{name} {value:.2g}" for name, value in drift.items() if value > 0)
     return Plot("Drift of each layer", figure_url(figure), f"Drift of each layer: {moved or 'none has moved'}.")
+
+
+def search_plot(search: Mapping[str, Any]) -> Plot:
+    """The score of each candidate of policy `auto` that was measured, with one standard error, and what became of it.
+
+    Args:
+        search: that of result.json.
+    """
+    became = outcomes(search)
+    rows = [one for one in search["candidates"] if one["score"] is not None]
+    colors = [_candidate_color(one, search["chosen"]) for one in rows]
+    figure = Figure(figsize=(7.2, 0.9 + 0.28 * len(rows)), layout="constrained")
+    panel = figure.subplots()
+    for place, (one, color) in enumerate(zip(rows, colors, strict=True)):
+        panel.errorbar(one["score"], place, xerr=one["standard_error"] or 0.0, fmt="o", color=color, capsize=3)
+    panel.set_yticks(range(len(rows)), [one["name"] for one in rows])
+    right = panel.secondary_yaxis("right")
+    right.set_yticks(range(len(rows)), [became[one["name"]] for one in rows])
+    for axis in (panel.yaxis, right.yaxis):
+        axis.set_tick_params(length=0)
+        for label, color in zip(axis.get_ticklabels(), colors, strict=True):
+            label.set_color(color)
+    panel.set(xlabel="mAP on left-out shots, ± one standard error", xlim=(0, None), ylim=(len(rows) - 0.5, -0.5))
+    panel.grid(axis="x", alpha=0.25)
+    scores = "; ".join(f"{one['name']} {one['score']:.3f}, {became[one['name']]}" for one in rows)
+    text = f"mAP on left-out shots of each candidate that was measured, fewest parameters first: {scores}."
+    return Plot("Candidates that were measured, fewest parameters first", figure_url(figure), text)
+
+
+def _candidate_color(candidate: Mapping[str, Any], chosen: str) -> str:
+    if candidate["name"] == chosen:
+        return PALETTE[1]
+    return GREY if candidate["dropped"] else PALETTE[0]
+
+
+def average_plot(averages: Mapping[str, float], alpha: float) -> Plot:
+    """mAP on left-out shots against the share of the trained weights.
+
+    Args:
+        averages: share → mAP, as a cross-validation in result.json holds it.
+        alpha: the one that was chosen.
+    """
+    points = sorted((float(share), ap) for share, ap in averages.items())
+    chosen = min(points, key=lambda point: abs(point[0] - alpha))  # a share in JSON has six digits
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    panel = figure.subplots()
+    panel.plot(*zip(*points, strict=True), "o-", color=PALETTE[0], label="compared")
+    panel.plot(*chosen, "o", color=PALETTE[1], markersize=10, label="chosen")
+    panel.legend(frameon=False, loc="lower center")
+    highest = max(ap for _, ap in points)
+    panel.set(xlabel="α, share of the trained weights", ylabel="mAP on left-out shots", ylim=(0, 1.1 * highest or 1))
+    values = ", ".join(f"{ap:.3f} at {share:.4g}" for share, ap in points)
+    text = f"mAP on left-out shots against α, the share of the trained weights: {values}; chosen: {chosen[0]:.4g}."
+    return Plot("Shares that were compared", figure_url(figure), text)
 
 
 def figure_url(figure: Figure) -> str:

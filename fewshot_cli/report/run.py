@@ -12,14 +12,18 @@ from fewshot_cli.evaluation.coco_metrics import evaluate
 from fewshot_cli.evaluation.thresholds import MATCH_IOU
 from fewshot_cli.inference.drawing import as_data_url, draw_boxes
 from fewshot_cli.inference.filtering import least_scores
+from fewshot_cli.report.choices import averaged_text, outcomes
 from fewshot_cli.report.judging import Judged, judge
 from fewshot_cli.report.mistakes import Mistake, cut_out, false_positives, missed_objects
 from fewshot_cli.report.page import write_page
-from fewshot_cli.report.plots import drift_plot, learning_plot, precision_recall_plot
+from fewshot_cli.report.plots import Plot, average_plot, drift_plot, learning_plot, precision_recall_plot, search_plot
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.selection.criteria import CRITERIA
 from fewshot_cli.selection.validate_run import left_out_shots
 
 SHOWN_TESTS, SHOWN_SHOTS, SHOWN_MISTAKES = 6, 20, 12
+LISTED_LAYERS = 6
+"""Of a candidate of policy `auto`; of more, the first and the last."""
 LARGE = 480
 """Side of the images that the page enlarges, pixels: with it the page has a few MB."""
 
@@ -38,6 +42,9 @@ def write_run_report(run: Run) -> Path:
         "run.html",
         result=result,
         validated=result.get("cross_validation"),
+        search=_searched(result.get("search")),
+        averaged=averaged_text(result),
+        shares=_shares(result),
         options=config.to_json(),
         data=_about(data),
         shots=[drawn(data.train, image, [], LARGE) for image in data.train.images[:SHOWN_SHOTS]],
@@ -64,6 +71,34 @@ def _tested(run: Run, test: Split | None, result: dict[str, Any]) -> dict[str, A
         "best": [_shown(test, found) for found in judged[::-1][:SHOWN_TESTS]],
         "worst": [_shown(test, found) for found in judged[:SHOWN_TESTS]],
     }
+
+
+def _searched(search: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the page says of policy `auto`: what result.json does, what became of each candidate, and the plot."""
+    if not search:
+        return None
+    became = outcomes(search)
+    return {
+        **search,
+        "ranked": any(one["criterion"] is not None for one in search["candidates"]),
+        "criterion_summary": CRITERIA[search["criterion"]].summary,
+        "candidates": [
+            {**one, "layers": _listed(one["layers"]), "outcome": became[one["name"]]} for one in search["candidates"]
+        ],
+        "plot": search_plot(search),
+    }
+
+
+def _listed(layers: Sequence[str]) -> str:
+    if len(layers) > LISTED_LAYERS:
+        return f"{layers[0]}, …, {layers[-1]} ({len(layers)} layers)"
+    return ", ".join(layers) or "none"
+
+
+def _shares(result: Mapping[str, Any]) -> Plot | None:
+    """The plot of the shares of trained weights that a cross-validation compared, if there are several."""
+    averages = (result.get("cross_validation") or {}).get("averages", {})
+    return average_plot(averages, result["average"]["alpha"]) if len(averages) > 1 else None
 
 
 def _mistakes(run: Run, data: Dataset) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from fewshot_cli.report.choices import averaged_text, chosen_text
+
 SHOWN_CLASSES = 20
 """Classes of a table that are listed although nothing was found of them, if there are no more."""
 
@@ -58,7 +60,9 @@ def result_table(result: Mapping[str, Any]) -> Table:
     trained, total = result["parameters"]["trained"], result["parameters"]["total"]
     layers = ", ".join(result["trained_layers"]) or "nothing"
     rows = {
+        **_chosen_rows(result.get("search")),
         "trained": f"{layers}: {trained:,} of {total:,} parameters ({trained / total:.1%})",
+        **_averaged_rows(averaged_text(result)),
         "frozen": f"{result['frozen']['changed']} of {result['frozen']['tensors']} frozen tensors changed",
         **_kept_rows(result.get("keep_base_classes")),
         **_test_rows(result),
@@ -77,6 +81,14 @@ def kept_base_classes(kept: Mapping[str, Any]) -> str:
         f"{len(kept['classes'])} kept; from {kept['start']} on both heads run: {kept['parameters']:,} parameters "
         f"and {kept['operations']:.0%} of the computation more"
     )
+
+
+def _chosen_rows(search: Mapping[str, Any] | None) -> dict[str, str]:
+    return {"chosen": chosen_text(search)} if search else {}
+
+
+def _averaged_rows(averaged: str | None) -> dict[str, str]:
+    return {"averaged": averaged} if averaged else {}
 
 
 def _kept_rows(kept: Mapping[str, Any] | None) -> dict[str, str]:
@@ -158,7 +170,7 @@ def criteria_table(detector: str, layers: Sequence[Mapping[str, Any]]) -> Table:
     for layer in layers:
         if layer["cut_before"]:
             table.add_section()
-        values = [_three_digits(value) for value in layer["criteria"].values()]
+        values = [three_digits(value) for value in layer["criteria"].values()]
         table.add_row(layer["name"], f"{layer['parameters']:,}", *values, _state(layer))
     return table
 
@@ -168,7 +180,8 @@ def _state(layer: Mapping[str, Any]) -> Text:
     return state.append(", runs twice" if layer["runs_twice"] else "")
 
 
-def _three_digits(value: float | None) -> str:
+def three_digits(value: float | None) -> str:
+    """Three significant digits; a dash where there is no number."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.3g}"
 
 

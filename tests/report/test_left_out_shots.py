@@ -36,9 +36,10 @@ def page_of(run: Run, folder: Path, results: list[dict[str, Any]], **changes: An
     """The page of a copy of the run whose folds detected something else."""
     copy = Run(Path(shutil.copytree(run.folder, folder / "run")))
     folds = run.read_folds()
-    copy.write_folds([
-        {**fold, "results": [each for each in results if each["image_id"] in fold["images"]]} for fold in folds
-    ])  # fmt: skip
+    for fold in folds:
+        inside = [each for each in results if each["image_id"] in fold["images"]]
+        fold["results"] = dict.fromkeys(fold["results"], inside)  # at every share of the trained weights
+    copy.write_folds(folds)
     copy.write_result({**run.read_result(), "thresholds": {}, **changes})
     return write_run_report(copy).read_text("utf-8")
 
