@@ -112,9 +112,11 @@ class FinetuneConfig(Variants):
     policy: Annotated[
         str,
         Option(
-            f"Where the budget goes: {', '.join(POLICIES)}. Default: symmetric; custom with --layers.", panel=LAYERS
+            f"Where the budget goes: {', '.join(POLICIES)}. Default: full; symmetric with --budget, --train-neck or "
+            "--backbone-stages; custom with --layers.",
+            panel=LAYERS,
         ),
-    ] = "symmetric"
+    ] = "full"
     budget: Annotated[
         int | str | None,
         Option(
@@ -158,14 +160,15 @@ class FinetuneConfig(Variants):
     lr: Annotated[float, Option("Peak learning rate.", panel=SCHEDULE, gt=0, le=LARGEST_RATE)] = 2e-3
     # Far below the head's: ten images can only spoil what these layers have learnt from a hundred thousand.
     backbone_lr: Annotated[
-        float,
+        float | None,
         Option(
-            "Learning rate of neck and backbone layers that train, as a share of --lr.",
+            "Learning rate of neck and backbone layers that train, as a share of --lr; default: 0.1 for classes that "
+            "are new to the detector, 0.02 for others.",
             panel=SCHEDULE,
             gt=0,
             le=LARGEST_RATE,
         ),
-    ] = 0.02
+    ] = None
     small_object_lr: Annotated[
         float | None,
         Option(
@@ -208,8 +211,8 @@ class FinetuneConfig(Variants):
         float | str,
         Option(
             "Averaging with the weights before training (WiSE-FT): share of the trained ones, 0 to 1 (no averaging); "
-            "auto: 0.5 for classes that start from base classes of their own, 1 for others, or what a cross-validation "
-            "clearly favours.",
+            "auto: 0.25 for classes that the detector knows, 0.5 for those that it takes for others, 0.9 for new ones, "
+            "or what a cross-validation clearly favours.",
             panel=CHECK,
             metavar="auto|ALPHA",
             check=_alpha,
@@ -276,11 +279,17 @@ class FinetuneConfig(Variants):
 
 
 def implied_policy(options: Mapping[str, Any], default: str = FinetuneConfig.policy) -> str:
-    """The policy of options that may leave it open: `custom` if they name layers, else the default."""
-    given: str | None = options.get("policy")
-    if given is not None:
-        return given
-    return CUSTOM if options.get("layers") else default
+    """The policy of options that may leave it open.
+
+    `custom` if they name layers; `symmetric` if they say how much of the detector trains, as a budget does; else the
+    default.
+    """
+    if options.get("policy") is not None:
+        return str(options["policy"])
+    if options.get("layers"):
+        return CUSTOM
+    spends = any(options.get(name) for name in ("budget", "train_neck", "backbone_stages"))
+    return "symmetric" if spends else default
 
 
 def needs_chain(config: FinetuneConfig) -> bool:

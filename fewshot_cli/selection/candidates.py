@@ -9,10 +9,7 @@ from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.errors import PolicyError
 from fewshot_cli.policies import AUTO, candidates, parse_budget
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
-from fewshot_cli.training.plan import parameters_per_layer, plan_chain, planned_layers
-
-BACKBONE_RATES = (1, 5)
-"""Multiples of `--backbone-lr` at which the whole detector is trained."""
+from fewshot_cli.training.plan import BACKBONE_SHARE, parameters_per_layer, plan_chain, planned_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,7 @@ class Candidate:
 
     policy: str
     budget: int | None
-    backbone_lr: float
+    backbone_lr: float | None
     layers: tuple[str, ...]
     cut: int
     parameters: int
@@ -69,7 +66,8 @@ def list_candidates(config: FinetuneConfig, detector: Detector) -> list[Candidat
     found = [_candidate(config, detector, policy, budget, config.backbone_lr) for policy, budget in pairs]
     # The whole detector is no number of head layers.
     if bound.layers is None:
-        whole = [_candidate(config, detector, "full", None, config.backbone_lr * times) for times in BACKBONE_RATES]
+        rates = [config.backbone_lr] if config.backbone_lr else sorted(set(BACKBONE_SHARE.values()))
+        whole = [_candidate(config, detector, "full", None, rate) for rate in rates]
         found += [one for one in whole if bound.allows(0, one.parameters, sum(sizes.values()))]
     named = [one for one in found if not config.candidates or one.policy in config.candidates]
     if len(named) < 2:
@@ -81,7 +79,7 @@ def list_candidates(config: FinetuneConfig, detector: Detector) -> list[Candidat
 
 
 def _candidate(
-    config: FinetuneConfig, detector: Detector, policy: str, budget: int | None, backbone_lr: float
+    config: FinetuneConfig, detector: Detector, policy: str, budget: int | None, backbone_lr: float | None
 ) -> Candidate:
     bare = Candidate(policy, budget, backbone_lr, (), 0, 0)
     plan = plan_chain(detector, select_layers(bare.configure(config)))

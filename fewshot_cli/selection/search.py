@@ -39,8 +39,8 @@ SHARE = 0.25
 """Of the iterations, for each fold."""
 FEWEST_SHOTS = 4
 """With fewer, folds say nothing."""
-CLEAR = 2.0
-"""Standard errors of a deficit from which on a candidate is given up before all folds are done."""
+CLEAR = 0.95
+"""Confidence (one-sided, Student's t) with which a candidate must be worse to be given up before all folds are done."""
 
 Scores = Mapping[str, Sequence[Sequence[float]]]
 """Candidate → for each finished fold, the score of each shot that it left out."""
@@ -280,8 +280,10 @@ def _score(trial: Trial, known: Sequence[float] | None, left_out: Sequence[int],
 def _without_clearly_worse(trials: Sequence[Trial]) -> list[Trial]:
     if not trials:
         raise DivergedError("every candidate of policy auto diverged", hint="Lower --lr.")
+    from scipy.stats import t
+
     best = max(trials, key=lambda trial: trial.mean)
     for trial in trials:
-        if deficit(trial, best) > CLEAR:
+        if deficit(trial, best) > t.ppf(CLEAR, len(best.flat) - 1):
             trial.dropped = "clearly worse"
     return [trial for trial in trials if not trial.dropped]

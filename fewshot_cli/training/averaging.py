@@ -7,7 +7,8 @@ the initial weights of its new classes. It costs one interpolation, for any dete
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -16,13 +17,14 @@ import torch
 
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.training.class_init import Start
 from fewshot_cli.training.plan import trained_parameters
 from fewshot_cli.training.prepare import Prepared
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Values that are compared where α is to be chosen."""
-MATCHED_ALPHA, NEW_ALPHA = 0.5, 1.0
-"""α for a class that starts from base classes of its own, and for one that does not."""
+CLASS_ALPHA = {Start.KNOWN: 0.25, Start.SIMILAR: 0.5, Start.NEW: 0.9}
+"""α by what a class is to the pretrained detector: the more of it is known, the less ten shots can add."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +60,14 @@ def given_average(config: FinetuneConfig, prepared: Prepared) -> Average:
     """What the configuration says, or the classes where it says `auto`."""
     if isinstance(config.average, float):
         return Average(config.average, "option")
-    if config.policy == "none":
+    if config.policy == "none" or not prepared.detector.pretrained:
         return Average(1.0, "classes")
-    return Average(class_alpha(len(prepared.matched_classes), len(prepared.detector.classes)), "classes")
+    return Average(class_alpha(prepared.starts.values()), "classes")
 
 
-def class_alpha(matched: int, classes: int) -> float:
-    """α before anything is measured: the mean over the classes of MATCHED_ALPHA and NEW_ALPHA.
-
-    Args:
-        matched: how many of the classes start from base classes of their own (`Prepared.matched_classes`).
-        classes: how many there are, at least one.
-    """
-    return (matched * MATCHED_ALPHA + (classes - matched) * NEW_ALPHA) / classes
+def class_alpha(starts: Iterable[Start]) -> float:
+    """α before anything is measured: the mean of CLASS_ALPHA over the classes, one or more."""
+    return statistics.fmean(CLASS_ALPHA[start] for start in starts)
 
 
 class Averaging:

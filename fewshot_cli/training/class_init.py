@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 
 import torch
 from torch import Tensor
@@ -97,9 +98,22 @@ def _strongest(images: list[Tensor]) -> ClassInit:
     return tuple(row for strength, row in zip(*map(Tensor.tolist, strongest), strict=True) if strength > 0)
 
 
-def is_matched(init: ClassInit, base_classes: Sequence[str]) -> bool:
-    """Whether a class starts from base classes of its own, rather than from all of them or from random weights."""
-    return 0 < len(init) < sum(name not in NO_CLASS for name in base_classes)
+class Start(Enum):
+    """What a class is to the pretrained detector, as its initial weights show."""
+
+    KNOWN = "known"
+    """It starts from the base class of its own name."""
+    SIMILAR = "similar"
+    """It starts from some base classes: those that the detector detects on its objects, or one that was given."""
+    NEW = "new"
+    """It starts from the mean of all base classes, or from random weights."""
+
+
+def start_of(name: str, init: ClassInit, base_classes: Sequence[str]) -> Start:
+    """What a class with these initial weights is to a detector with those base classes (none: a random predictor)."""
+    if class_key(name) in map(class_key, base_classes):
+        return Start.KNOWN
+    return Start.SIMILAR if 0 < len(init) < sum(each not in NO_CLASS for each in base_classes) else Start.NEW
 
 
 def describe_init(init: ClassInit, base_classes: Sequence[str]) -> str:

@@ -126,7 +126,7 @@ def fit_part(
 def _optimizer(prepared: Prepared, config: FinetuneConfig) -> torch.optim.Optimizer:
     return make_optimizer(
         config.optimizer,
-        learning_rates(prepared.detector, config.backbone_lr, prepared.small_object_lr),
+        learning_rates(prepared.detector, prepared.backbone_lr, prepared.small_object_lr),
         lr=config.lr,
         weight_decay=config.weight_decay,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,7 @@ from fewshot_cli.detectors.chain import HEAD_PARTS, PARTS, Detector, Layer, Para
 from fewshot_cli.detectors.weights import tensor_fingerprints
 from fewshot_cli.errors import FsodError, PolicyError, closest
 from fewshot_cli.policies import Selection
+from fewshot_cli.training.class_init import Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,21 @@ def parameters_per_layer(detector: Detector) -> dict[str, int]:
 def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:
     """The parameters that train, by qualified name."""
     return {name: parameter for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
+
+
+BACKBONE_SHARE = {Start.KNOWN: 0.02, Start.SIMILAR: 0.02, Start.NEW: 0.1}
+"""Of the learning rate, for neck and backbone, by what a class is to the pretrained detector."""
+
+
+def backbone_share(starts: Iterable[Start]) -> float:
+    """Share of the learning rate for neck and backbone, which ten images can spoil: the mean over the classes.
+
+    What was learnt from a hundred thousand images serves a known class better than one that looks like none of them.
+
+    Args:
+        starts: of one class or more.
+    """
+    return statistics.fmean(BACKBONE_SHARE[start] for start in starts)
 
 
 def small_objects_group(detector: Detector) -> ParameterGroup | None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fewshot_cli.datasets.classes import class_key
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import build_detector
@@ -18,9 +17,10 @@ from fewshot_cli.policies import CUSTOM, Selection
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
-from fewshot_cli.training.class_init import choose_inits, describe_init, is_matched, similar_classes
+from fewshot_cli.training.class_init import Start, choose_inits, describe_init, similar_classes, start_of
 from fewshot_cli.training.plan import (
     Plan,
+    backbone_share,
     freeze,
     plan_chain,
     planned_layers,
@@ -37,10 +37,10 @@ class Prepared:
     Attributes:
         placed: the detector with the data set's classes, on its device, frozen but for what trains.
         plan: what trains, and where the chain is cut.
-        known_classes: classes of the data set that the pretrained detector knows by name.
-        matched_classes: classes that start from base classes of their own, matched by name or on their objects.
+        starts: what each class of the data set is to the pretrained detector.
         copies: variants of each training image, the image itself included.
         second_head: the base's, if its classes are kept; training does not need it.
+        backbone_lr: share of the learning rate for neck and backbone.
         small_object_lr: share of the learning rate for the part of the head that is for small objects.
         kept: names of the tensors that a checkpoint holds: what trains, and what is not as in the base.
         info: what a checkpoint says of itself; `iteration` is 0.
@@ -48,10 +48,10 @@ class Prepared:
 
     placed: PlacedDetector
     plan: Plan
-    known_classes: tuple[str, ...]
-    matched_classes: tuple[str, ...]
+    starts: dict[str, Start]
     copies: int
     second_head: SecondHead | None
+    backbone_lr: float
     small_object_lr: float
     kept: tuple[str, ...]
     info: CheckpointInfo
@@ -59,6 +59,11 @@ class Prepared:
     @property
     def detector(self) -> Detector:
         return self.placed.detector
+
+    @property
+    def known_classes(self) -> tuple[str, ...]:
+        """Classes of the data set that the pretrained detector knows by name."""
+        return tuple(name for name, start in self.starts.items() if start is Start.KNOWN)
 
     @property
     def precision(self) -> str:
@@ -83,17 +88,17 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
     base = tensor_fingerprints(detector.network)
     base_fingerprint = state_fingerprint(detector.network)
     beside = _kept_head(detector, config, data, selection) if config.keep_base_classes else None
-    known, matched = _give_classes(detector, config, data, reporter)
+    starts = _give_classes(detector, config, data, reporter)
     share = config.small_object_lr or small_object_share(detector, data.shots)
     plan = freeze(detector, selection)
     kept = tensors_to_keep(detector, base, tensor_fingerprints(detector.network))
     return Prepared(
         placed=PlacedDetector.place(detector, config.device, config.precision),
         plan=plan,
-        known_classes=known,
-        matched_classes=matched,
+        starts=starts,
         copies=_copies(config, data),
         second_head=beside,
+        backbone_lr=config.backbone_lr or backbone_share(starts.values()),
         small_object_lr=share,
         kept=tuple(kept),
         info=_describe(config, detector, selection, plan, base_fingerprint),
@@ -122,10 +127,8 @@ def _kept_head(detector: Detector, config: FinetuneConfig, data: Dataset, select
     return second_head(detector, data.train.classes, planned_parameters(detector, plan))
 
 
-def _give_classes(
-    detector: Detector, config: FinetuneConfig, data: Dataset, reporter: Reporter
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Replace the detector's classes by the data set's; returns those that it knew by name, and those it matched."""
+def _give_classes(detector: Detector, config: FinetuneConfig, data: Dataset, reporter: Reporter) -> dict[str, Start]:
+    """Replace the detector's classes by the data set's; returns what each of them was to it."""
     classes = data.train.classes
     known = detector.classes if detector.pretrained else ()
     inits = choose_inits(classes, known, config.init_class, lambda: similar_classes(detector, data.shots, reporter))
@@ -134,11 +137,7 @@ def _give_classes(
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(config.seed)
         detector.replace_classes(classes, inits)
-    same_name = tuple(name for name in classes if class_key(name) in map(class_key, known))
-    matched = (
-        name for name, bases in zip(classes, inits, strict=True) if name in same_name or is_matched(bases, known)
-    )
-    return same_name, tuple(matched)
+    return {name: start_of(name, bases, known) for name, bases in zip(classes, inits, strict=True)}
 
 
 def _describe(
@@ -172,6 +171,10 @@ def announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporter
     reporter.say(
         f"Training {layers}: {trained:,} of {total:,} parameters, in {prepared.precision} on {prepared.placed.device}."
     )
+    if trained and prepared.plan.cut == 0 and prepared.placed.device.type == "cpu":
+        reporter.say(
+            "No features are cached, because the first layer trains: --policy symmetric is several times faster."
+        )
     predictor = prepared.detector.layers[-1].name
     if prepared.info.policy == CUSTOM and predictor not in prepared.info.trained_layers:
         reporter.warn(f"{predictor}, the predictor, does not train: new classes keep their initial weights.")

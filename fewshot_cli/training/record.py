@@ -95,6 +95,7 @@ def _about(run: Run, config: FinetuneConfig, data: Dataset, prepared: Prepared) 
         "keep_base_classes": asdict(prepared.second_head) if prepared.second_head else None,
         "images": {"train": len(data.train.images), "test": tests},
         "seed": config.seed,
+        "backbone_lr": prepared.backbone_lr,
         "small_object_lr": prepared.small_object_lr,
         "precision": prepared.precision,
         "device": str(prepared.placed.device),

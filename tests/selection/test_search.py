@@ -218,7 +218,17 @@ def test_one_document_with_json(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_a_candidate_clearly_worse_is_not_trained_further() -> None:
-    """After a fold it is worse by more than two standard errors."""
-    best, close, worse = trial(3, 0.5, 0.6, 0.55), trial(2, 0.5, 0.55, 0.56), trial(1, 0.1, 0.2, 0.15)
-    assert [best, close] == module._without_clearly_worse([best, close, worse])
-    assert "clearly worse" == worse.dropped
+    """Beyond the 95 % quantile of Student's t for three shots, 2.92 standard errors, and not below it."""
+    best, worse, close = trial(3, 0.5, 0.6, 0.7), trial(2, 0.1, 0.2, 0.25), trial(1, 0.4, 0.59, 0.5)
+    assert (15.6, 1.88) == (
+        pytest.approx(deficit(worse, best), rel=0.01),
+        pytest.approx(deficit(close, best), rel=0.01),
+    )
+    assert [best, close] == module._without_clearly_worse([best, worse, close])
+    assert ("clearly worse", None) == (worse.dropped, close.dropped)
+
+
+def test_two_shots_alone_rule_nothing_out() -> None:
+    """The quantile for two shots is 6.3 standard errors."""
+    best, worse = trial(2, 0.5, 0.6), trial(1, 0.2, 0.1)
+    assert 4 == pytest.approx(deficit(worse, best)) and [best, worse] == module._without_clearly_worse([best, worse])
