@@ -14,6 +14,7 @@ folds, and once for those that train the backbone.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -69,8 +70,10 @@ class Trial:
     def mean(self) -> float:
         return statistics.fmean(self.flat)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, best: Trial) -> dict[str, Any]:
+        """By name; `behind`: by how much `best` has higher scores on the shots that both left out, with its error."""
         found = self.candidate
+        behind = differences(self, best)
         return {
             "name": str(found),
             "policy": found.policy,
@@ -78,9 +81,11 @@ class Trial:
             "backbone_lr": found.backbone_lr,
             "layers": list(found.layers),
             "parameters": found.parameters,
-            "criterion": self.criterion,
+            "criterion": self.criterion if math.isfinite(self.criterion or 0.0) else None,
             "score": self.mean if self.scores else None,
             "standard_error": standard_error(self.flat),
+            "behind": statistics.fmean(behind) if behind else None,
+            "behind_error": standard_error(behind),
             "shots": len(self.flat),
             "dropped": self.dropped,
         }
@@ -105,12 +110,13 @@ class Found:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
+        best = max((trial for trial in self.trials if not trial.dropped), key=lambda trial: trial.mean)
         return {
             "chosen": str(self.chosen.candidate),
             "criterion": DEFAULT_CRITERION,
             "folds": max(len(trial.scores) for trial in self.trials),
             "iterations": iterations_of(self.config),
-            "candidates": [trial.to_json() for trial in self.trials],
+            "candidates": [trial.to_json(best) for trial in self.trials],
             "seconds": round(self.seconds, 2),
         }
 
@@ -176,11 +182,16 @@ def choose(trials: Sequence[Trial]) -> Trial:
 
 def deficit(trial: Trial, best: Trial) -> float:
     """By how many standard errors it is worse, shot by shot: 0 where both are the same."""
-    differences = [ours - theirs for ours, theirs in zip(best.flat, trial.flat, strict=True)]
-    mean, error = statistics.fmean(differences), standard_error(differences)
+    behind = differences(trial, best)
+    mean, error = statistics.fmean(behind), standard_error(behind)
     if not mean:
         return 0.0
     return mean / error if error else float("inf")
+
+
+def differences(trial: Trial, best: Trial) -> list[float]:
+    """How much higher the best one's score is, on each shot that both have left out."""
+    return [ours - theirs for ours, theirs in zip(best.flat, trial.flat, strict=False)]
 
 
 def standard_error(values: Sequence[float]) -> float | None:

@@ -14,6 +14,7 @@ from fewshot_cli.errors import ConfigError
 from fewshot_cli.progress import SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.training.averaging import Average, Averaging, class_alpha, given_average
+from fewshot_cli.training.class_init import Start
 from fewshot_cli.training.plan import trained_parameters
 from fewshot_cli.training.prepare import Prepared, prepare
 from fewshot_cli.verbs.finetune import run_at
@@ -83,15 +84,20 @@ def _interrupt(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("matched", "classes", "alpha"), [(1, 1, 0.5), (0, 1, 1.0), (1, 2, 0.75), (0, 3, 1.0)])
-def test_alpha_follows_from_what_the_classes_start_from(matched: int, classes: int, alpha: float) -> None:
-    """Half for classes that start from base classes of their own, all of it for new ones, the mean for both."""
-    assert alpha == class_alpha(matched, classes)
+@pytest.mark.parametrize(
+    ("starts", "alpha"),
+    [((Start.KNOWN,), 0.25), ((Start.SIMILAR,), 0.5), ((Start.NEW,), 0.9), ((Start.SIMILAR, Start.NEW), 0.7)],
+)
+def test_alpha_follows_from_what_the_classes_are_to_the_detector(starts: tuple[Start, ...], alpha: float) -> None:
+    """The less it knows of them the larger; of several classes the mean."""
+    assert alpha == pytest.approx(class_alpha(starts))
 
 
 def test_auto_looks_at_the_classes(prepared: Prepared, shapes: Path) -> None:
-    """Squares and discs are new to a detector with random weights; a number is taken as it is."""
+    """New to a pretrained detector; a number is taken as it is. Random weights are nothing to average with."""
     assert Average(1.0, "classes") == given_average(config_of(shapes, TINY), prepared)
+    prepared.detector.pretrained = True
+    assert Average(0.9, "classes") == given_average(config_of(shapes, TINY), prepared)
     assert Average(0.3, "option") == given_average(config_of(shapes, TINY, average=0.3), prepared)
 
 
