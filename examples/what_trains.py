@@ -1,0 +1,240 @@
+"""What should train, and how much of it should be kept? mAP of fixed policies, of the default and of `--policy auto`,
+each as trained and averaged with the weights before training.
+
+    python examples/what_trains.py helmet=data/helmet person=data/coco_val128 --weights yolox_nano_coco.pth
+
+NAME=DIR: a class, and a folder that holds test/ and usually pool/ (else the shots are drawn from test/, and what they
+leave is the test set). Every setup is trained once a seed and measured at several shares α of the trained weights, one
+interpolation each. What policy auto chooses is trained too, unless it is one of these setups. A stopped comparison
+continues where it was; several calls share the work. Tables go to stdout, remarks to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fewshot_cli.datasets.store import Dataset
+from fewshot_cli.errors import FsodError
+from fewshot_cli.evaluation.measure import score
+from fewshot_cli.files import write_json
+from fewshot_cli.progress import SilentReporter
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.selection.search import search
+from fewshot_cli.sources.fetch import FetchRequest, fetch
+from fewshot_cli.sweeps.summary import estimate
+from fewshot_cli.threads import use_threads
+from fewshot_cli.training.averaging import ALPHAS, CLASS_ALPHA, Averaging
+from fewshot_cli.training.class_init import Start
+from fewshot_cli.training.features import FeatureStore, cache_features, detect_cached
+from fewshot_cli.training.fit import fit_part
+from fewshot_cli.training.objectives import DetectorLosses
+from fewshot_cli.training.plan import BACKBONE_SHARE
+from fewshot_cli.training.prepare import prepare
+
+SILENT = SilentReporter()
+SETUPS: dict[str, dict[str, Any]] = {
+    "symmetric 3": {"policy": "symmetric", "budget": 3},
+    "full, backbone rate 0.02": {"policy": "full", "backbone_lr": 0.02},
+    "full, backbone rate 0.1": {"policy": "full", "backbone_lr": 0.1},
+}
+BASELINE = "full, backbone rate 0.02"
+
+
+class Cell(NamedTuple):
+    """One class, seed and setup, and what it gave: α → mAP, and what the class is to the detector."""
+
+    name: str
+    seed: int
+    setup: str
+    aps: dict[float, float]
+    start: Start
+
+
+class Chosen(NamedTuple):
+    """What policy auto chose for a class and seed."""
+
+    name: str
+    seed: int
+    setup: str
+
+
+def draw(name: str, folder: Path, seed: int, options: argparse.Namespace) -> Dataset:
+    """Ten shots of the class from pool/, and its images in test/."""
+    pool, test = folder / "pool", folder / "test"
+    request = FetchRequest(
+        source=f"coco:{pool if pool.is_dir() else test}",
+        test_source=f"coco:{test}" if pool.is_dir() else None,
+        classes=(name,),
+        test_images=options.test_images,
+        seed=seed,
+        root=options.out / "data",
+        name=f"{name}-{seed}",
+    )
+    return fetch(request).dataset
+
+
+def config_of(data: Dataset, seed: int, options: argparse.Namespace, **setup: Any) -> FinetuneConfig:
+    return FinetuneConfig(
+        data=str(data.path.resolve()), detector=options.detector, weights=options.weights, seed=seed, **setup
+    )
+
+
+def train(config: FinetuneConfig, data: Dataset, store: FeatureStore, options: argparse.Namespace) -> dict[str, Any]:
+    """Train once, and measure at every α."""
+    prepared = prepare(config, data, SILENT)
+    features = cache_features(prepared, config, data, folder=options.out, store=store, reporter=SILENT)
+    averaging = Averaging(prepared.detector, 1.0)
+    objective = DetectorLosses(prepared.detector, features.cut)
+    fit_part(prepared, features, range(len(features.train)), objective, config, after_step=lambda done, losses: None)
+    aps = {}
+    assert data.test is not None and features.test is not None
+    for alpha in ALPHAS:
+        with averaging.applied(alpha):
+            found = detect_cached(prepared.placed, features.cut, features.test, range(len(features.test)))
+        aps[str(alpha)] = score(found, data.test, prepared.detector.classes)[0].ap
+    return {"aps": aps, "start": next(iter(prepared.starts.values())).value}
+
+
+def choose(data: Dataset, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """What policy auto would train."""
+    config = config_of(data, seed, options, policy="auto", budget="auto")
+    found = search(config, data, folder=options.out, done={}, keep=lambda scores: None, reporter=SILENT)
+    if found is None:
+        raise SystemExit(f"{data.path} has too few shots for policy auto")
+    return found.to_json()
+
+
+def once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """The document, made if nobody has begun it; None while another call makes it."""
+    if not path.exists():
+        try:
+            os.close(os.open(path.with_suffix(".begun"), os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return None
+        print(path.stem, file=sys.stderr, flush=True)
+        write_json(path, make())
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def run(options: argparse.Namespace) -> Iterator[Cell | Chosen]:
+    """Every cell, and what policy auto chose for each class and seed."""
+    for seed in range(options.seeds):
+        for name, folder in options.sets:
+            data, store = draw(name, folder, seed, options), FeatureStore()
+            stem = options.out / f"{name}-{seed}"
+            setups = dict(SETUPS)
+            if seed < options.searched_seeds:
+                found = once(stem.with_name(f"{stem.name}-search.json"), partial(choose, data, seed, options))
+                if found:
+                    yield Chosen(name, seed, found["chosen"])
+                    setups |= also_trained(found)
+            for setup, trained in setups.items():
+                config = config_of(data, seed, options, **trained)
+                found = once(stem.with_name(f"{stem.name}-{setup}.json"), partial(train, config, data, store, options))
+                if found:
+                    aps = {float(alpha): ap for alpha, ap in found["aps"].items()}
+                    yield Cell(name, seed, setup, aps, Start(found["start"]))
+
+
+def also_trained(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The choice of policy auto, unless it is trained anyway or trains nothing."""
+    chosen = next(each for each in found["candidates"] if each["name"] == found["chosen"])
+    if chosen["name"] in ("none", *SETUPS):
+        return {}
+    return {chosen["name"]: {"policy": chosen["policy"], "budget": chosen["budget"]}}
+
+
+Scores = dict[tuple[str, int], float]
+"""(class, seed) → mAP."""
+
+
+def rules(cells: list[Cell], chosen: dict[tuple[str, int], str]) -> dict[str, Scores]:
+    """Every row of the table: mAP for each class and seed that has been measured."""
+    by_key = {(cell.name, cell.seed, cell.setup): cell for cell in cells}
+    rows: dict[str, Scores] = {"none": {(c.name, c.seed): c.aps[0.0] for c in cells}}
+    for setup in SETUPS:
+        own = [cell for cell in cells if cell.setup == setup]
+        rows[setup] = {(c.name, c.seed): c.aps[1.0] for c in own}
+        rows[f"{setup}, averaged"] = {(c.name, c.seed): averaged(c) for c in own}
+    rates = {kind: f"full, backbone rate {share:g}" for kind, share in BACKBONE_SHARE.items()}
+    default = [cell for cell in cells if cell.setup == rates[cell.start]]
+    rows["**default**: full, averaged"] = {(c.name, c.seed): averaged(c) for c in default}
+    rows["the same, not averaged"] = {(c.name, c.seed): c.aps[1.0] for c in default}
+    picked = {key: by_key.get((*key, setup)) for key, setup in chosen.items()}
+    zero = {key: rows["none"][key] for key, setup in chosen.items() if setup == "none"}
+    rows["policy auto, averaged"] = zero | {key: averaged(cell) for key, cell in picked.items() if cell}
+    rows["policy auto, not averaged"] = zero | {key: cell.aps[1.0] for key, cell in picked.items() if cell}
+    keys = {(cell.name, cell.seed) for cell in cells}
+    rows["best fixed policy of each class and seed"] = {
+        key: max(rows[setup][key] for setup in ("none", *SETUPS) if key in rows[setup]) for key in keys
+    }
+    return rows
+
+
+def averaged(cell: Cell) -> float:
+    """mAP at the α that follows from the class."""
+    return cell.aps[CLASS_ALPHA[cell.start]]
+
+
+def line(title: str, scores: Scores, baseline: Scores, names: list[str]) -> str:
+    """Means over seeds, their average, and the paired difference to the baseline with its interval over seeds."""
+    of = {name: [ap for (own, _), ap in scores.items() if own == name] for name in names}
+    cells = [f"{statistics.mean(aps):.3f}" if aps else "–" for aps in of.values()]
+    seeds = sorted({seed for _, seed in scores if all((name, seed) in scores for name in names)})
+    means = [statistics.mean(scores[name, seed] for name in names) for seed in seeds]
+    gains = [statistics.mean(scores[name, seed] - baseline[name, seed] for name in names) for seed in seeds]
+    average, gain = (str(estimate(values)) if values else "–" for values in (means, gains))
+    return f"| {title} | {' | '.join(cells)} | {average} | {gain} | {len(seeds)} |".replace("-0.", "−0.")
+
+
+def by_alpha(cells: list[Cell]) -> Iterator[str]:
+    """Mean over cells, by setup, what the class is to the detector, and α."""
+    for setup in SETUPS:
+        for kind in Start:
+            own = [cell for cell in cells if (cell.setup, cell.start) == (setup, kind)]
+            if own:
+                means = [f"{statistics.mean(cell.aps[alpha] for cell in own):.3f}" for alpha in ALPHAS]
+                yield f"| {setup} | {kind.value} | {len(own)} | {' | '.join(means)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", type=lambda text: (text.split("=")[0], Path(text.split("=")[1])))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--searched-seeds", type=int, default=3, help="seeds for which policy auto is searched")
+    parser.add_argument("--detector", default="yolox_nano")
+    parser.add_argument("--weights", default="default")
+    parser.add_argument("--test-images", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("what-trains"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    use_threads(options.threads)
+    found = list(run(options))
+    cells = [each for each in found if isinstance(each, Cell)]
+    chosen = {(each.name, each.seed): each.setup for each in found if isinstance(each, Chosen)}
+    names = [name for name, _ in options.sets]
+    rows = rules(cells, chosen)
+    print(f"| | {' | '.join(names)} | average | minus {BASELINE} | seeds |\n|{' --- |' * (len(names) + 4)}")
+    for title, scores in rows.items():
+        print(line(title, scores, rows[BASELINE], names))
+    shares = " | ".join(f"α = {alpha:g}" for alpha in ALPHAS)
+    print(f"\n| setup | class | runs | {shares} |\n|{' --- |' * (len(ALPHAS) + 3)}")
+    print("\n".join(by_alpha(cells)))
+    print(f"\npolicy auto: {json.dumps({f'{name}, seed {seed}': setup for (name, seed), setup in chosen.items()})}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except FsodError as error:
+        raise SystemExit(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else "")) from error
