@@ -33,6 +33,7 @@ def run_once(options: argparse.Namespace, setup: str, cached: bool, folder: Path
         weights=options.weights,
         policy=policy,
         budget=budget,
+        average=1.0,
         eval_every=0,
         **options.options,
         **({} if cached else {"cache_memory": 0.0, "cache_disk": 0.0}),

@@ -54,7 +54,8 @@ def measure(options: argparse.Namespace, target: dict[str, Any]) -> Measured:
 
 def fine_tuned(options: argparse.Namespace, folder: Path, keep: bool) -> Run:
     name = "kept" if keep else "plain"
-    chosen = {"detector": options.detector, "weights": options.weights, "eval_every": 0, **options.options}
+    chosen = {"detector": options.detector, "weights": options.weights, "policy": "symmetric", "budget": 3}
+    chosen |= {"average": 1.0, "eval_every": 0, **options.options}
     return finetune(options.data, runs=folder, name=name, keep_base_classes=keep, **chosen)
 
 

@@ -114,6 +114,7 @@ def _fine_tuned(name: str, folder: Path, test_images: int, options: Options) -> 
         detector="retinanet_mini",
         policy="symmetric",
         budget=3,
+        average=1.0,
         eval_every=0,
         **options,
     )

@@ -14,12 +14,14 @@ from rich.text import Text
 from fewshot_cli.sweeps.summary import Estimate, Row, Summary
 
 LEGEND = "mAP@[.50:.95] after the last iteration, mean ± half the 95 % confidence interval over seeds; "
-LEGEND += "bold: best of its budget, underlined: best of all."
+LEGEND += "bold: best of its budget, underlined: best of all. "
+LEGEND += "Not averaged with the weights before training (--average 1), unless the title says so."
 PAIRED = "Paired differences over the same shots and seeds; in brackets the pairs (class and seed) won : lost."
 
 
 def title(summary: Summary) -> str:
-    return f"{summary.detector}, {summary.shots} shots"
+    averaged = ", averaged with the weights before training" if summary.averaged else ""
+    return f"{summary.detector}, {summary.shots} shots{averaged}"
 
 
 def header(summary: Summary) -> list[str]:

@@ -201,7 +201,7 @@ class FinetuneConfig(Variants):
         int | None,
         Option(
             "Folds of a cross-validation on the shots, which estimates the mAP and finds each class's score threshold; "
-            "0: none; default: 5 if there is no test set, else 0.",
+            "0: none; default: 5 if there is no test set (3 if the whole detector trains), else 0.",
             panel=CHECK,
             ge=0,
             check=_folds,

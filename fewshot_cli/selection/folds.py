@@ -6,9 +6,15 @@ import numpy as np
 
 from fewshot_cli.datasets.splits import members
 from fewshot_cli.datasets.types import Split
+from fewshot_cli.policies import get_policy
 
-FOLDS = 5
-"""Folds where none are asked for."""
+FOLDS, WHOLE_FOLDS = 5, 3
+"""Folds where none are asked for; fewer where the whole detector trains, which no cached features shorten."""
+
+
+def default_folds(policy: str) -> int:
+    """Folds of a cross-validation that stands in for a test set."""
+    return WHOLE_FOLDS if get_policy(policy).whole_detector else FOLDS
 
 
 def make_folds(shots: Split, count: int, seed: int) -> list[list[int]]:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from fewshot_cli.evaluation.interval import half_interval
 from fewshot_cli.sweeps.cells import Cell, Setup
 
+NOT_AVERAGED = {"alpha": 1.0}
+"""What runs before averaging was possible do not record."""
 AVERAGES = ("avg", "avg (in-domain)", "avg (out-of-domain)")
 
 
@@ -81,6 +83,7 @@ class Summary:
         classes: in the order of the grid.
         averages: further columns → the classes that each is the average of.
         rows: in the order of the grid.
+        averaged: whether any run was averaged with the weights before training.
         comparisons: every policy against `last` at the same budget, then every setup that trains against `full`.
     """
 
@@ -89,6 +92,7 @@ class Summary:
     classes: tuple[str, ...]
     averages: dict[str, tuple[str, ...]]
     rows: tuple[Row, ...]
+    averaged: bool
     comparisons: tuple[Comparison, ...]
 
     @property
@@ -111,6 +115,7 @@ class Summary:
             "detector": self.detector,
             "shots": self.shots,
             "classes": list(self.classes),
+            "averaged": self.averaged,
             "averages": {column: list(names) for column, names in self.averages.items()},
             "rows": [
                 {
@@ -179,7 +184,8 @@ def _summary(detector: str, shots: int, cells: Mapping[Cell, dict[str, Any]]) ->
         by_class = scores.setdefault(cell.setup, {name: {} for name in classes})
         by_class[cell.group.class_name][cell.group.seed] = float(result["ap"])
     rows = tuple(_row(setup, scores[setup], averages, cells) for setup in scores)
-    return Summary(detector, shots, classes, averages, rows, tuple(_comparisons(scores, averages)))
+    averaged = any(result.get("average", NOT_AVERAGED)["alpha"] < 1 for result in cells.values())
+    return Summary(detector, shots, classes, averages, rows, averaged, tuple(_comparisons(scores, averages)))
 
 
 def _row(

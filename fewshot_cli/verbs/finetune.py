@@ -194,8 +194,8 @@ def _continue(run: Run, config: FinetuneConfig, reporter: Reporter, features: Fe
 
 def _folds(config: FinetuneConfig) -> int:
     """Folds of the cross-validation; by default, it stands in for a test set."""
-    from fewshot_cli.selection.folds import FOLDS
+    from fewshot_cli.selection.folds import default_folds
 
     if config.cross_validate is not None:
         return config.cross_validate
-    return 0 if train_and_test(config.data_folder).test else FOLDS
+    return 0 if train_and_test(config.data_folder).test else default_folds(config.policy)
