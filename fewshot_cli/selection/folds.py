@@ -11,6 +11,9 @@ from fewshot_cli.policies import get_policy
 FOLDS, WHOLE_FOLDS = 5, 3
 """Folds where none are asked for; fewer where the whole detector trains, which no cached features shorten."""
 
+SEARCH_FOLDS, SEARCH_SHARE = 3, 0.25
+"""Folds of a search by policy auto, and the share of the iterations that each of its candidates trains for."""
+
 
 def default_folds(policy: str) -> int:
     """Folds of a cross-validation that stands in for a test set."""

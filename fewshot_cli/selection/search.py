@@ -28,16 +28,13 @@ from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.selection.candidates import Candidate, list_candidates
 from fewshot_cli.selection.criteria import DEFAULT_CRITERION, rank
-from fewshot_cli.selection.folds import divided_classes, make_folds
+from fewshot_cli.selection.folds import SEARCH_FOLDS, SEARCH_SHARE, divided_classes, make_folds
 from fewshot_cli.selection.gradients import measure_layers
 from fewshot_cli.selection.left_out import shot_scores, train_fold
 from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import Features, FeatureStore, cache_features
 from fewshot_cli.training.prepare import prepare
 
-FOLDS = 3
-SHARE = 0.25
-"""Of the iterations, for each fold."""
 FEWEST_SHOTS = 4
 """With fewer, folds say nothing."""
 CLEAR = 0.95
@@ -150,7 +147,7 @@ def search(
     started = time.perf_counter()
     if len(data.shots.images) < FEWEST_SHOTS:
         return None
-    folds = make_folds(data.shots, FOLDS, config.seed)
+    folds = make_folds(data.shots, SEARCH_FOLDS, config.seed)
     if not divided_classes(data.shots, folds):
         return None
     shots = _Shots(config, replace(data, test=None), folds, folder, reporter)
@@ -201,7 +198,7 @@ def standard_error(values: Sequence[float]) -> float | None:
 
 def iterations_of(config: FinetuneConfig) -> int:
     """Of each fold of a search."""
-    return max(1, round(config.iterations * SHARE))
+    return max(1, round(config.iterations * SEARCH_SHARE))
 
 
 class _Shots:

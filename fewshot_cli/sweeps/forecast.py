@@ -7,8 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from fewshot_cli.policies import AUTO
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.selection.folds import SEARCH_FOLDS, SEARCH_SHARE
 from fewshot_cli.sources.fetch import FetchRequest, fetch
 from fewshot_cli.sweeps.cells import Cell, Setup, by_cut
 from fewshot_cli.sweeps.config import SweepConfig, finetune_config
@@ -20,6 +22,10 @@ SHOTS, TESTS, COPIES, STEPS = 2, 8, 4, 3
 """Of a trial run: shots, test images, variants of each image, iterations."""
 MEASURED_AT_ONCE = 8
 """Test images that are measured in about the time of a step: the backward pass against NMS and COCO's matching."""
+
+SEARCHED = 2 * SEARCH_FOLDS * SEARCH_SHARE
+"""Trainings of the whole detector in a search: at two rates in each fold, for a share of the iterations. What trains in
+the head alone takes a fraction of that."""
 
 
 class Costs(NamedTuple):
@@ -66,7 +72,8 @@ def seconds_of(config: SweepConfig, cell: Cell, costs: Costs, cached: set[tuple[
     options = finetune_config(config, cell, data="")
     tests = config.test_images
     measurements = 1 + (options.iterations - 1) // options.eval_every if options.eval_every else 1
-    steps = options.iterations + measurements * tests / MEASURED_AT_ONCE
+    trained = options.iterations * (1 + SEARCHED if cell.setup.policy == AUTO else 1)
+    steps = trained + measurements * tests / MEASURED_AT_ONCE
     features = (cell.group, by_cut(cell))
     images = 0 if features in cached else cell.group.shots * options.copies + tests
     cached.add(features)
