@@ -67,12 +67,13 @@ class Chosen(NamedTuple):
 
 
 def draw(name: str, folder: Path, seed: int, options: argparse.Namespace) -> Dataset:
-    """Ten shots of the class from pool/, and its images in test/."""
+    """Shots of the class from pool/, and its images in test/."""
     pool, test = folder / "pool", folder / "test"
     request = FetchRequest(
         source=f"coco:{pool if pool.is_dir() else test}",
         test_source=f"coco:{test}" if pool.is_dir() else None,
         classes=(name,),
+        shots=options.shots,
         test_images=options.test_images,
         seed=seed,
         root=options.out / "data",
@@ -83,7 +84,11 @@ def draw(name: str, folder: Path, seed: int, options: argparse.Namespace) -> Dat
 
 def config_of(data: Dataset, seed: int, options: argparse.Namespace, **setup: Any) -> FinetuneConfig:
     return FinetuneConfig(
-        data=str(data.path.resolve()), detector=options.detector, weights=options.weights, seed=seed, **setup
+        data=str(data.path.resolve()),
+        detector=options.detector,
+        weights=options.weights,
+        seed=seed,
+        **{**setup, **options.options},
     )
 
 
@@ -213,7 +218,9 @@ def main() -> None:
     parser.add_argument("--searched-seeds", type=int, default=3, help="seeds for which policy auto is searched")
     parser.add_argument("--detector", default="yolox_nano")
     parser.add_argument("--weights", default="default")
+    parser.add_argument("--shots", type=int, default=10)
     parser.add_argument("--test-images", type=int, default=200)
+    parser.add_argument("--options", type=json.loads, default={}, help="further options of every fine-tune, as JSON")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("what-trains"))
     options = parser.parse_args()

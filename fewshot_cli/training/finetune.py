@@ -23,9 +23,6 @@ from fewshot_cli.training.prepare import Prepared, announce, prepare
 from fewshot_cli.training.record import Before, record
 from fewshot_cli.training.samples import sample_images
 
-SHORTEST = 0.005
-"""Seconds; steps that take less are not worth a word."""
-
 
 class Clock:
     """Seconds that the steps of a run take."""
@@ -39,9 +36,8 @@ class Clock:
         """Count what happens meanwhile as a step of that name; None: only in the total."""
         started = time.perf_counter()
         yield
-        seconds = time.perf_counter() - started
-        if step and seconds >= SHORTEST:
-            self._steps[step] = seconds
+        if step:
+            self._steps[step] = time.perf_counter() - started
 
     def seconds(self) -> dict[str, float]:
         """Of each step, and `total`: since the clock was made."""
@@ -106,7 +102,7 @@ def finetune(
             cached = cache_features(
                 prepared, config, data, folder=run.folder, store=features or FeatureStore(), reporter=reporter
             )
-        with clock.measures("cross_validation"):
+        with clock.measures("cross_validation" if validate is not not_validated else None):
             average, validated = validate(config, data, prepared, cached)
         averaging = Averaging(prepared.detector, average.alpha)
         if averaging.alpha < 1 and config.policy != "none":

@@ -86,6 +86,21 @@ def test_cross_validation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_trains(tmp_path: Path) -> None:
+    """A row for every setup, the default and policy auto, in numbers for the class; the second call trains nothing."""
+    for name, images, seed in (("pool", 6, 1), ("test", 2, 2)):
+        draw_coco(tmp_path / "cats" / name, [["cat"]] * images, seed=seed)
+    call = ["what_trains.py", f"cat={tmp_path / 'cats'}", "--weights", "none", "--seeds", "1", "--shots", "4", *SMALL]
+    printed = run_example(*call)
+    rows = {row[0]: row[1:] for row in table(printed)}
+    assert {"none", "symmetric 3", "**default**: full, averaged", "policy auto, averaged"} <= rows.keys()
+    assert all(0 <= float(row[0]) <= 1 for row in rows.values() if row[-1] == "1")
+    begun = sorted(path.stat().st_mtime_ns for path in (tmp_path / "what-trains").glob("*.json"))
+    assert printed == run_example(*call)
+    assert begun == sorted(path.stat().st_mtime_ns for path in (tmp_path / "what-trains").glob("*.json"))
+
+
+@pytest.mark.slow
 def test_miniature_sheets(tmp_path: Path) -> None:
     """The sheets without and with a fine-tune are written as JPEG files, the README's at most 150 KB."""
     sheets = ["classes", "scenes", "before_after"]

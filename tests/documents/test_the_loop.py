@@ -61,7 +61,9 @@ def assert_boxes(
 ) -> None:
     """The boxes of the images that were found are those expected, to so many pixels."""
     for name, boxes in found.items():
-        assert pytest.approx(np.array(expected[name]), abs=pixels) == np.array(boxes), name
+        assert len(expected[name]) == len(boxes), name
+        for box in boxes:  # sorted boxes change places where their first coordinates are equal but for rounding
+            assert any(pytest.approx(other, abs=pixels) == box for other in expected[name]), (name, box)
 
 
 def correct_in_labelme(folder: Path, truth: Split) -> int:

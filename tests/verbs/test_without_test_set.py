@@ -32,16 +32,16 @@ def test_ten_images_become_ten_shots_and_a_finished_run(ten: Path) -> None:
     assert 0 == done.exit_code, done.stderr
     assert "no test set" in done.stderr
     assert "not measured" in done.stdout
-    assert "by cross-validation on the shots (mean of 5 folds)" in done.stdout
+    assert "by cross-validation on the shots (mean of 3 folds)" in done.stdout
     assert "on all left-out shots together" in done.stdout
-    assert f"Next: fsod predict {Path('runs') / 'cat-yolox_nano-symmetric3-seed0'} IMAGES" in done.stdout + done.stderr
+    assert f"Next: fsod predict {Path('runs') / 'cat-yolox_nano-full-seed0'} IMAGES" in done.stdout + done.stderr
 
 
 def test_twelve_images_can_all_be_shots(ten: Path) -> None:
-    """`--shots 12` of twelve: no image is left to test on, and each is left out by one of five folds."""
+    """`--shots 12` of twelve: no image is left to test on, and each is left out by one of five folds, with a budget."""
     draw_coco(ten / "dozen", [["cat"]] * 12)
     data = fetch("cat", source="coco:dozen", shots=12)
-    run = finetune(data, **TINY_OPTIONS)
+    run = finetune(data, budget=3, **TINY_OPTIONS)
     assert {"train": 12, "test": 0} == run.result["images"]
     folds = run.read_folds()
     assert [2, 2, 2, 3, 3] == sorted(len(fold["images"]) for fold in folds)
@@ -56,7 +56,7 @@ def test_the_result_holds_no_zero_for_what_was_not_measured(ten: Path) -> None:
     assert {"train": 10, "test": 0} == result["images"]
     assert isinstance(result["train_ap"], float)
     estimate = result["cross_validation"]
-    assert (5, 5) == (estimate["folds"], len(estimate["fold_ap"]))
+    assert (3, 3) == (estimate["folds"], len(estimate["fold_ap"]))
     assert isinstance(estimate["ap"], float) and isinstance(estimate["ap_interval"], float)
     assert {"cat"} == estimate["per_class"].keys() >= result["thresholds"].keys()
     assert not run.predictions_file.exists() and not run.best_checkpoint.exists()
