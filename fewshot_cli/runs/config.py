@@ -113,7 +113,7 @@ class FinetuneConfig(Variants):
         str,
         Option(
             f"Where the budget goes: {', '.join(POLICIES)}. Default: full; symmetric with --budget, --train-neck or "
-            "--backbone-stages; custom with --layers.",
+            "--backbone-stages; custom with --layers; auto with --candidates.",
             panel=LAYERS,
         ),
     ] = "full"
@@ -281,14 +281,16 @@ class FinetuneConfig(Variants):
 def implied_policy(options: Mapping[str, Any], default: str = FinetuneConfig.policy) -> str:
     """The policy of options that may leave it open.
 
-    `custom` if they name layers; `symmetric` if they say how much of the detector trains, as a budget does; else the
-    default.
+    `custom` if they name layers; `auto` if they name candidates; `symmetric` if they say how much of the detector
+    trains, as a budget does; else the default.
     """
     if options.get("policy") is not None:
         return str(options["policy"])
     if options.get("layers"):
         return CUSTOM
-    spends = any(options.get(name) for name in ("budget", "train_neck", "backbone_stages"))
+    if options.get("candidates"):
+        return AUTO
+    spends = options.get("budget") is not None or options.get("train_neck") or options.get("backbone_stages")
     return "symmetric" if spends else default
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from datetime import datetime, timezone
 from os import PathLike
 from pathlib import Path
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = Path("runs")
 RESULT = "result.json"
-STATE_KEYS = ("iteration", "records", "parameters", "optimizer")
-"""What a saved state holds."""
+STATE: dict[str, Callable[[Any], Any]] = {"iteration": int, "records": list, "parameters": dict, "optimizer": dict}
+"""What a saved state holds, by name."""
 
 
 class Run:
@@ -111,7 +112,9 @@ class Run:
     def read_config(self) -> FinetuneConfig:
         """How the run was made; raises ConfigError if config.json cannot be read."""
         try:
-            return FinetuneConfig.from_json(json.loads(self.config_file.read_text("utf-8"))["options"])
+            options = json.loads(self.config_file.read_text("utf-8"))["options"]
+            # A run that was begun before there was averaging ends without it.
+            return FinetuneConfig.from_json({"average": 1.0, **options})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{self.config_file} cannot be read: {error}", hint="Give the folder of a run."
@@ -198,7 +201,7 @@ class Run:
             return None
         try:
             state = torch.load(self.state_file, weights_only=True, map_location="cpu")
-            return {key: state[key] for key in STATE_KEYS}
+            return {key: kind(state[key]) for key, kind in STATE.items()}
         except MemoryError:
             raise
         except Exception as error:  # a damaged file can raise anything at all from the unpickler

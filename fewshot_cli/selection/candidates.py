@@ -55,7 +55,7 @@ def list_candidates(config: FinetuneConfig, detector: Detector) -> list[Candidat
     Raises:
         PolicyError: nothing is left to choose from.
     """
-    bound = parse_budget(config.budget or AUTO)
+    bound = parse_budget(AUTO if config.budget is None else config.budget)
     sizes = parameters_per_layer(detector)
     head = [layer.name for layer in detector.layers if layer.part == "head"]
 

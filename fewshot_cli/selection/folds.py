@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fewshot_cli.datasets.splits import members
@@ -41,6 +43,13 @@ def make_folds(shots: Split, count: int, seed: int) -> list[list[int]]:
     table = np.array([[*row, not any(row)] for row in rows])
     folds = MultilabelStratifiedKFold(count, shuffle=True, random_state=seed % 2**32)
     return [left.tolist() for _, left in folds.split(table, table) if len(left)]
+
+
+def folds_with(shots: Split, folds: list[list[int]], classes: Sequence[str]) -> list[list[int]]:
+    """The folds that leave out a shot of one of the classes: the others say nothing of them."""
+    showing = members(shots.images, shots.classes)
+    ids = {number for name in classes for number in showing[name]}
+    return [fold for fold in folds if any(shots.images[number].id in ids for number in fold)]
 
 
 def divided_classes(shots: Split, folds: list[list[int]]) -> tuple[str, ...]:

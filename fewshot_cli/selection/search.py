@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.selection.candidates import Candidate, list_candidates
 from fewshot_cli.selection.criteria import DEFAULT_CRITERION, rank
-from fewshot_cli.selection.folds import SEARCH_FOLDS, SEARCH_SHARE, divided_classes, make_folds
+from fewshot_cli.selection.folds import SEARCH_FOLDS, SEARCH_SHARE, divided_classes, folds_with, make_folds
 from fewshot_cli.selection.gradients import measure_layers
 from fewshot_cli.selection.left_out import shot_scores, train_fold
 from fewshot_cli.training.averaging import given_average
@@ -148,9 +149,11 @@ def search(
     if len(data.shots.images) < FEWEST_SHOTS:
         return None
     folds = make_folds(data.shots, SEARCH_FOLDS, config.seed)
-    if not divided_classes(data.shots, folds):
+    classes = divided_classes(data.shots, folds)
+    if not classes:
         return None
-    shots = _Shots(config, replace(data, test=None), folds, folder, reporter)
+    folds = folds_with(data.shots, folds, classes)
+    shots = _Shots(config, replace(data, test=None), classes, folder, reporter)
     trials = [Trial(candidate) for candidate in list_candidates(config, shots.prepared.detector)]
     _drop_lower_ranked(trials, shots)
     _cross_validate(trials, folds, shots, done, keep)
@@ -205,13 +208,13 @@ class _Shots:
     """The shots as candidates see them: one detector that names the layers, and features at two cuts."""
 
     def __init__(
-        self, config: FinetuneConfig, data: Dataset, folds: list[list[int]], folder: Path, reporter: Reporter
+        self, config: FinetuneConfig, data: Dataset, classes: tuple[str, ...], folder: Path, reporter: Reporter
     ) -> None:
-        self.config, self.data, self.folder, self.reporter = config, data, folder, reporter
+        self.config, self.data, self.classes = config, data, classes
+        self.folder, self.reporter = folder, reporter
         self.prepared = prepare(replace(config, policy="all", budget=None), data, SilentReporter())
-        self.classes = divided_classes(data.shots, folds)
         self.alpha = given_average(config, self.prepared).alpha
-        self.stores: dict[int, FeatureStore] = {}
+        self.stores: defaultdict[int, FeatureStore] = defaultdict(FeatureStore)
         self._features: dict[int, Features] = {}
 
     def cut_of(self, candidate: Candidate) -> int:
@@ -221,11 +224,20 @@ class _Shots:
     def features(self, cut: int) -> Features:
         """Computed at the first call."""
         if cut not in self._features:
-            store = self.stores[cut] = FeatureStore()
             self._features[cut] = cache_features(
-                self.prepared, self.config, self.data, folder=self.folder, store=store, reporter=self.reporter, cut=cut
+                self.prepared,
+                self.config,
+                self.data,
+                folder=self.folder,
+                store=self.stores[cut],
+                reporter=self.reporter,
+                cut=cut,
             )
         return self._features[cut]
+
+    def count(self, left_out: Sequence[int]) -> int:
+        """How many of the left-out shots have a score: those that show a class that is compared."""
+        return sum(map(len, folds_with(self.data.shots, [[number] for number in left_out], self.classes)))
 
     def scores(self, candidate: Candidate, left_out: Sequence[int], task: Task) -> list[float]:
         """Of the left-out shots, by a detector that is trained on the others."""
@@ -269,7 +281,8 @@ def _cross_validate(
             for trial in alive:
                 task.update(f"{trial.candidate}, fold {number + 1} of {len(folds)}")
                 known = done.get(str(trial.candidate), ())
-                _score(trial, known[number] if number < len(known) else None, left_out, shots, task)
+                fits = number < len(known) and len(known[number]) == shots.count(left_out)
+                _score(trial, known[number] if fits else None, left_out, shots, task)
                 keep({str(each.candidate): each.scores for each in trials if each.scores})
             alive = _without_clearly_worse([trial for trial in alive if not trial.dropped])
 

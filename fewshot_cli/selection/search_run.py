@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from fewshot_cli.datasets.store import open_dataset
-from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.progress import Reporter
-from fewshot_cli.runs.config import FinetuneConfig, with_budget
+from fewshot_cli.runs.config import FinetuneConfig, implied_policy
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.selection.candidates import list_candidates
 from fewshot_cli.selection.search import FEWEST_SHOTS, Found, Scores, search
 from fewshot_cli.training.features import FeatureStore
+from fewshot_cli.training.outline import outline
 
 
 class Searched(NamedTuple):
@@ -26,7 +27,7 @@ class Searched(NamedTuple):
 def search_run(run: Run, config: FinetuneConfig, features: FeatureStore | None, reporter: Reporter) -> Searched:
     """Choose what a run trains; what is in its folder already is not measured again.
 
-    With too few shots it is what FinetuneConfig trains by default.
+    With too few shots it is the default policy, or the largest candidate where budget or candidates rule that out.
 
     Args:
         features: what to train from if nothing is compared.
@@ -36,16 +37,17 @@ def search_run(run: Run, config: FinetuneConfig, features: FeatureStore | None, 
         DivergedError: of every candidate.
         StorageError: the disk cannot be written.
     """
+    data = open_dataset(config.data_folder)
     found = search(
         config,
-        open_dataset(config.data_folder),
+        data,
         folder=run.folder,
         done=_read(run),
         keep=lambda scores: run.write_search(dict(scores)),
         reporter=reporter,
     )
     if found is None:
-        return Searched(_fall_back(config, reporter), features, {})
+        return Searched(_fall_back(config, len(data.train.classes), reporter), features, {})
     reporter.say(f"Policy auto: {found.chosen.candidate}, of {_outcome(found)}.")
     return Searched(found.config, found.store, {"search": found.to_json()})
 
@@ -55,19 +57,28 @@ def _outcome(found: Found) -> str:
     return f"{len(found.trials)} candidates, {len(compared)} of them cross-validated in {found.seconds:.0f} s"
 
 
-def _fall_back(config: FinetuneConfig, reporter: Reporter) -> FinetuneConfig:
-    fixed = replace(config, policy=FinetuneConfig.policy, budget=None)
-    fixed = with_budget(fixed, get_spec(config.detector).head_depth, reporter)
+def _fall_back(config: FinetuneConfig, classes: int, reporter: Reporter) -> FinetuneConfig:
+    """The default policy, if it is a candidate, else the candidate with the most layers."""
+    allowed = list_candidates(config, outline(config.detector, classes))
+    default = [one for one in allowed if one.policy == FinetuneConfig.policy]
+    # Of as many layers symmetric, as where a budget is given without a policy.
+    usual = implied_policy({"budget": config.budget})
+    chosen = max(default or allowed, key=lambda one: (len(one.layers), one.policy == usual))
+    fixed = replace(chosen.configure(config), backbone_lr=config.backbone_lr)
     name = f"{fixed.policy} {fixed.budget}" if fixed.budget else fixed.policy
     reporter.say(
-        f"Policy auto: {name}, the default, because too few shots show each class to compare candidates "
-        f"(at least {FEWEST_SHOTS})."
+        f"Policy auto: {name}, the {'default' if default else 'largest candidate'}, because too few shots show each "
+        f"class to compare candidates (at least {FEWEST_SHOTS})."
     )
     return fixed
 
 
 def _read(run: Run) -> Scores:
     """The scores that a run kept; none if the file holds something else."""
-    with suppress(AttributeError, TypeError, ValueError):
-        return {name: [[float(score) for score in fold] for fold in folds] for name, folds in run.read_search().items()}
+    from pydantic import Field, TypeAdapter, ValidationError
+
+    with suppress(ValidationError):
+        return TypeAdapter(dict[str, list[list[Annotated[float, Field(ge=0, le=1)]]]]).validate_python(
+            run.read_search()
+        )
     return {}

@@ -73,14 +73,11 @@ def validate_run(
 
 def read_folds(run: Run) -> list[Fold]:
     """The folds that a run finished; none if the file holds something else."""
-    with suppress(AttributeError, KeyError, TypeError, ValueError):
-        return [_read_fold(fold) for fold in run.read_folds()]
+    from pydantic import TypeAdapter, ValidationError
+
+    with suppress(ValidationError):
+        return TypeAdapter(list[Fold]).validate_python(run.read_folds())
     return []
-
-
-def _read_fold(fold: dict[str, Any]) -> Fold:
-    results = {float(alpha): found for alpha, found in fold["results"].items()}
-    return Fold(tuple(fold["images"]), results, fold["seconds"])
 
 
 def left_out_shots(run: Run, shots: Split) -> tuple[Split, list[dict[str, Any]]]:

@@ -151,7 +151,7 @@ def _named(layers: str, detector: str) -> Setup:
     """A setup of layers that are named, in the order of the chain."""
     from fewshot_cli.training.plan import planned_layers
 
-    setup = Setup(CUSTOM, None, tuple(name.strip() for name in layers.split(",")))
+    setup = Setup(CUSTOM, None, tuple(name.strip() for name in layers.split(",") if name.strip()))
     return setup._replace(layers=planned_layers(*_planned(setup, detector)))
 
 

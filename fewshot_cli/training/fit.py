@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fewshot_cli.datasets.types import Split
-from fewshot_cli.errors import DivergedError
+from fewshot_cli.errors import CheckpointError, DivergedError
 from fewshot_cli.evaluation.coco_metrics import Metrics
 from fewshot_cli.evaluation.measure import score
 from fewshot_cli.progress import Reporter, Task
@@ -196,9 +196,21 @@ class _Watch:
         if state is None:
             return
         load_tensors(self.prepared.detector, state["parameters"], self.run.state_file)
-        optimizer.load_state_dict(state["optimizer"])
+        self._load_optimizer(optimizer, state)
         self.progress = Progress(state["iteration"], state["records"])
         reporter.say(f"Continuing after iteration {state['iteration']}.")
+
+    def _load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Raises CheckpointError for the state of a run that trains other layers."""
+        try:
+            if state["parameters"].keys() != trained_parameters(self.prepared.detector).keys():
+                raise ValueError("other layers were trained")
+            optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.run.state_file} does not fit what this run trains: {error}",
+                hint="Delete that file: the run then starts from its beginning.",
+            ) from error
 
     def after_step(self, done: int, losses: dict[str, float], optimizer: torch.optim.Optimizer, task: Task) -> None:
         self.progress.iteration = done

@@ -44,17 +44,18 @@ def inspect_data(
     """
     check_criteria(criteria)
     config = configure(data, detector, options, reporter)
+    selection = select_layers(config)
     if config.threads:
         use_threads(config.threads)
     shots = replace(open_shots(config), test=None)
-    whole = replace(config, policy="full", budget=None, keep_base_classes=False)
+    whole = replace(config, policy="full", budget=None, layers=(), keep_base_classes=False)
     prepared = prepare(whole, shots, reporter)
     with tempfile.TemporaryDirectory() as folder:
         features = cache_features(prepared, whole, shots, folder=Path(folder), store=FeatureStore(), reporter=reporter)
         found = measure_layers(prepared, features, reporter=reporter)
     report = inspect_selection(
         config.detector,
-        select_layers(config),
+        selection,
         classes=prepared.info.classes,
         image_size=prepared.info.image_size,
         keep_base_classes=config.keep_base_classes,

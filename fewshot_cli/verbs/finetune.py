@@ -13,7 +13,7 @@ from fewshot_cli.datasets.formats import train_and_test
 from fewshot_cli.datasets.store import latest_dataset, open_dataset, recorded_detector
 from fewshot_cli.detectors.exported import read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
-from fewshot_cli.errors import ConfigError, FsodError
+from fewshot_cli.errors import ConfigError, FsodError, PolicyError
 from fewshot_cli.files import make_folder
 from fewshot_cli.policies import AUTO, get_policy, short_name
 from fewshot_cli.progress import Reporter, SilentReporter
@@ -111,6 +111,11 @@ def configure(
     options = {**options, "policy": implied_policy(options)}
     given = FinetuneConfig.from_json({**options, "data": str(data or ""), "detector": detector or ""})
     get_policy(given.policy)
+    if given.candidates and given.policy != AUTO:
+        raise PolicyError(
+            f"--candidates does not go with policy {given.policy}",
+            hint=f"Drop one of them: policy {AUTO} alone compares candidates.",
+        )
     check_installed(given.tracker)
     if detector:
         get_spec(detector)

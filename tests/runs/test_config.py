@@ -121,12 +121,14 @@ def test_policy_auto_has_no_bound_unless_one_is_given() -> None:
 
 
 def test_layers_imply_policy_custom() -> None:
-    """Unless a policy is named; without layers a budget implies symmetric, and nothing the default."""
+    """Unless a policy is named; candidates imply auto, a budget symmetric, whatever it is, and nothing the default."""
     assert "custom" == implied_policy({"layers": "head.1"}) == implied_policy({"layers": ["head.1"], "policy": None})
     assert "last" == implied_policy({"layers": "head.1", "policy": "last"})
     assert "symmetric" == implied_policy({"budget": 2}) == implied_policy({"train_neck": True, "layers": ""})
     assert "full" == implied_policy({}) == implied_policy({"layers": "", "budget": None})
     assert "none" == implied_policy({}, default="none")
+    assert "auto" == implied_policy({"candidates": "none,all", "budget": 2})
+    assert "symmetric" == implied_policy({"budget": 0, "candidates": ""})
 
 
 def test_a_given_budget_stays_and_an_unknown_policy_is_told() -> None:

@@ -1,7 +1,8 @@
-"""A run's folder: what is told of damaged files."""
+"""A run's folder: what is told of damaged files, and how runs of an earlier version are read."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,10 @@ def test_a_damaged_result_is_told(content: str, reason: str, tmp_path: Path) -> 
     run.result_file.write_text(content)
     with pytest.raises(DataError, match=f"{run.result_file} is damaged: {reason}"):
         _ = run.thresholds
+
+
+def test_a_run_begun_before_there_was_averaging_is_not_averaged(tmp_path: Path) -> None:
+    """Its config.json says nothing of it; continued, it must end as it began."""
+    run = Run(tmp_path)
+    run.config_file.write_text(json.dumps({"command": "finetune", "options": {"data": "x", "policy": "all"}}))
+    assert 1.0 == run.read_config().average

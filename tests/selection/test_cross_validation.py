@@ -23,6 +23,7 @@ from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection import left_out as module
 from fewshot_cli.selection.cross_validation import CrossValidation, cross_validate
+from fewshot_cli.selection.folds import make_folds
 from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import FeatureStore, cache_features
 from fewshot_cli.training.prepare import prepare
@@ -248,11 +249,15 @@ def without_seconds(run: Run) -> dict[str, Any]:
     return {key: value for key, value in run.result["cross_validation"].items() if key != "seconds"}
 
 
-@pytest.mark.parametrize("content", ["", "[", "{}", "[1]", '[{"images": [1]}]'])
+@pytest.mark.parametrize("content", ["", "[", "{}", "[1]", '[{"images": [1]}]', "no detections"])
 def test_folds_that_cannot_be_read_are_trained_again(content: str, six: Path, tmp_path: Path) -> None:
     """Whatever folds.json holds, the run is finished."""
     run = Run(tmp_path)
     run.folds_file.write_text(content)
+    if content == "no detections":
+        shots = open_dataset(six).shots
+        divided = [[shots.images[number].id for number in fold] for fold in make_folds(shots, 2, 0)]
+        run.write_folds([{"images": ids, "results": {"1.0": [3]}, "seconds": 0} for ids in divided])
     run_at(tmp_path, config_of(six, CROSS, iterations=1))
     assert 2 == len(run.read_folds()) == run.result["cross_validation"]["folds"]
 

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers_data import write_document
 from helpers_runs import TINY, config_of, draw_shapes, fsod
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fewshot_cli.datasets.store import open_dataset
 from fewshot_cli.errors import ConfigError, DivergedError, PolicyError
 from fewshot_cli.progress import SilentReporter
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection import left_out as folds_module
 from fewshot_cli.selection import search as module
 from fewshot_cli.selection.candidates import Candidate, list_candidates
+from fewshot_cli.selection.folds import make_folds
 from fewshot_cli.selection.search import Trial, choose, deficit
 from fewshot_cli.training.outline import outline
 from fewshot_cli.verbs.finetune import resume, run_at
@@ -45,9 +48,12 @@ def test_candidates_are_every_setup_that_differs(shapes: Path) -> None:
     assert sorted(one.parameters for one in found) == [one.parameters for one in found]
 
 
+TWO_LAYERS = {"none", "last 1", "last 2", "symmetric 2"}
+
+
 @pytest.mark.parametrize(
     ("budget", "expected"),
-    [(2, {"none", "last 1", "last 2", "symmetric 2"}), ("31k", {"none", "last 1", "last 2", "symmetric 2"})],
+    [(1, {"none", "last 1"}), (2, TWO_LAYERS), ("31k", TWO_LAYERS)],
 )
 def test_a_budget_is_an_upper_bound(budget: int | str, expected: set[str], shapes: Path) -> None:
     """In head layers, which the whole detector is not, or in parameters."""
@@ -65,6 +71,12 @@ def test_one_candidate_is_no_choice(shapes: Path) -> None:
     """An error, rather than a search that can end in one way only."""
     with pytest.raises(PolicyError, match="1 candidate: nothing to choose from"):
         list_candidates(config_of(shapes, AUTO, candidates="all"), outline("yolox_nano", 1))
+
+
+def test_a_budget_of_nothing_is_a_bound_too(shapes: Path) -> None:
+    """Zero layers leave `none` alone; they do not mean that there is no bound."""
+    with pytest.raises(PolicyError, match="1 candidate: nothing to choose from"):
+        list_candidates(config_of(shapes, AUTO, budget=0), outline("yolox_nano", 1))
 
 
 def test_an_unknown_candidate_is_an_error(shapes: Path) -> None:
@@ -158,7 +170,28 @@ def test_a_search_killed_in_the_middle_goes_on_there(
     assert searched.checkpoint.read_bytes() == stopped.checkpoint.read_bytes()
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"all": 1}', '{"all": [["x"]]}'])
+@pytest.mark.parametrize("candidates", ["none,last", "none,full"])
+def test_a_run_stopped_after_its_search_goes_on(
+    candidates: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All scores are known then, no features were computed for them, and the run ends as the unbroken one."""
+    config = config_of(shapes, AUTO, budget=1 if "last" in candidates else None, candidates=candidates, iterations=1)
+    unbroken = run_at(tmp_path / "unbroken", config)
+
+    def stop(*arguments: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("fewshot_cli.training.finetune.fit", stop)
+        run_at(tmp_path / "stopped", config)
+    stopped = resume(tmp_path / "stopped")
+    assert unbroken.checkpoint.read_bytes() == stopped.checkpoint.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"all": 1}', '{"all": [["x"]]}', '{"none": [[]]}', '{"none": [[NaN]]}', '{"none": [[0.5, 2, 0.5]]}'],
+)
 def test_a_damaged_search_is_made_again(content: str, shapes: Path, tmp_path: Path) -> None:
     """Whatever search.json holds, the run is finished."""
     run = Run(tmp_path)
@@ -178,6 +211,35 @@ def test_with_few_shots_the_default_is_trained(shots: int, tmp_path: Path) -> No
     default = type(config_of(tmp_path)).policy
     assert (None, default) == (run.result["search"], run.result["policy"])
     assert any("too few shots" in text and "at least 4" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"budget": 2}, ("symmetric", 2)),
+        ({"budget": 1}, ("last", 1)),
+        ({"budget": "31k"}, ("symmetric", 2)),
+        ({"candidates": "none,all"}, ("all", None)),
+    ],
+)
+def test_with_few_shots_a_bound_holds_too(options: dict[str, Any], expected: Any, tmp_path: Path) -> None:
+    """Where budget or candidates rule the default out, the largest candidate is trained."""
+    draw_shapes(tmp_path / "data" / "train", 3, seed=1)
+    config = config_of(tmp_path / "data", {**AUTO, **options}, iterations=1, cross_validate=0)
+    result = run_at(tmp_path / "run", config).result
+    assert expected == (result["policy"], result["budget"])
+
+
+def test_a_fold_without_objects_has_no_say(tmp_path: Path) -> None:
+    """Two shots of four show something; the fold that leaves out the others is not trained."""
+    document = draw_shapes(tmp_path / "data" / "train", 4, seed=1)
+    document["annotations"] = [box for box in document["annotations"] if box["image_id"] < 3]
+    write_document(tmp_path / "data" / "train", document)
+    shots = open_dataset(tmp_path / "data").shots
+    seed = next(seed for seed in range(99) if min(make_folds(shots, 3, seed)[0]) > 1)
+    config = config_of(tmp_path / "data", AUTO, seed=seed, candidates="none,last", iterations=1, cross_validate=0)
+    search = run_at(tmp_path / "run", config).result["search"]
+    assert (2, {2}) == (search["folds"], {one["shots"] for one in search["candidates"] if not one["dropped"]})
 
 
 def test_a_candidate_that_diverges_is_dropped(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

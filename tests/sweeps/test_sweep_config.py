@@ -56,6 +56,7 @@ def test_named_layers_are_setups() -> None:
     given = ("head.4,head.1", "neck, head.4", "head.1,head.4")
     expected = ["none", "last 2", "symmetric 2", "head.1 + head.4", "neck + head.4", "all", "full"]
     assert expected == setups(layers=given)
+    assert setups(layers=("head.1,head.4",)) == setups(layers=(" head.1, head.4,",))
 
 
 def test_setups_are_plain_values() -> None:

@@ -144,8 +144,8 @@ def test_resume_takes_no_other_options(more: list[str], text: str, trained: Run)
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\x80\x02]q\x00.", "half", "other", "list"],
-    ids=["empty", "pickle", "half", "other", "list"],
+    [b"", b"\x80\x02]q\x00.", "half", "other", "list", "texts"],
+    ids=["empty", "pickle", "half", "other", "list", "texts"],
 )
 def test_a_damaged_state_is_told(content: bytes | str, shapes: Path, tmp_path: Path) -> None:
     """Whatever state.pt holds instead of a state: an error that names it, exit 5, and the way out."""
@@ -155,7 +155,8 @@ def test_a_damaged_state_is_told(content: bytes | str, shapes: Path, tmp_path: P
     if isinstance(content, bytes):
         run.state_file.write_bytes(content)
     else:
-        torch.save({"other": {"iteration": 2}, "list": [1, 2]}[content], run.state_file)
+        texts = dict.fromkeys(("iteration", "records", "parameters", "optimizer"), "x")
+        torch.save({"other": {"iteration": 2}, "list": [1, 2], "texts": texts}[content], run.state_file)
     result = fsod("finetune", "--resume", run.folder)
     assert 5 == result.exit_code
     assert f"error: {run.state_file} is damaged" in result.stderr and "hint: Delete that file" in result.stderr
@@ -170,6 +171,13 @@ def test_a_state_of_another_detector_is_refused(shapes: Path, tmp_path: Path) ->
         CheckpointError, match="does not fit yolox_nano: 1 tensors are foreign, first head.foreign.weight"
     ):
         finetune(run.read_config(), run)
+
+
+def test_a_state_of_other_layers_is_refused(shapes: Path, tmp_path: Path) -> None:
+    """Such as that of another candidate of policy auto: the same detector, but other tensors trained."""
+    run = stop_after(tmp_path / "run", config_of(shapes, eval_every=0), 2)
+    with pytest.raises(CheckpointError, match="does not fit what this run trains"):
+        finetune(config_of(shapes, policy="all", budget=None, eval_every=0), run)
 
 
 def test_a_name_is_used_once(tmp_path: Path) -> None:

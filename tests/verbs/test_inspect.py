@@ -199,9 +199,9 @@ def test_criteria_are_those_of_the_library(shapes: Path) -> None:
     assert (8, 2, 64, str(shapes)) == (report["gradients"], report["classes"], report["image_size"], report["data"])
 
 
-def test_with_data_the_rest_of_the_report_stays(shapes: Path) -> None:
-    """The policy marks what would train, as without --data; rgn is the criterion; it needs no name of a detector."""
-    policy = ["--policy", "symmetric", "--budget", 3]
+@pytest.mark.parametrize("policy", [["--policy", "symmetric", "--budget", 3], ["--layers", "neck,head.1"]])
+def test_with_data_the_rest_of_the_report_stays(policy: list[str | int], shapes: Path) -> None:
+    """What would train is marked, as without --data; rgn is the criterion; it needs no name of a detector."""
     measured = report_of("yolox_nano", "--data", shapes, *policy, *SMALL)
     assert ["rgn"] == list(measured["layers"][0]["criteria"])
     assert all(row.pop("criteria")["rgn"] > 0 for row in measured["layers"])

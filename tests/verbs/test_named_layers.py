@@ -136,6 +136,8 @@ def test_a_budget_in_parameters_is_recorded_in_layers(shapes: Path, tmp_path: Pa
         ({"layers": "head.1", "backbone_stages": 1}, "--layers names everything that trains"),
         ({"layers": "head.7"}, "yolox_nano has no layer 'head.7'"),
         ({"policy": "last", "budget": "1k"}, "a budget of 1k is too small for policy last"),
+        ({"layers": "head.1", "candidates": "none,all"}, "--candidates does not go with policy custom"),
+        ({"policy": "last", "candidates": "none,all"}, "--candidates does not go with policy last"),
         ({"policy": "last", "budget": "auto"}, "--budget auto does not go with policy last"),
     ],
 )
