@@ -46,7 +46,7 @@ def _dropped(candidate: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
 
 
 def _compared(candidate: Mapping[str, Any], chosen: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    """Why it was chosen or not, by the rule of `selection.search.choose`."""
+    """Why it was chosen or not, by the rule of `selection.trials.choose`."""
     if candidate is chosen:
         return "chosen"
     if candidate is best:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from fewshot_cli.evaluation.interval import standard_error
 from fewshot_cli.training.averaging import Average
 
 
@@ -22,7 +23,8 @@ def choose_average(start: Average, scores: Mapping[float, Sequence[float]]) -> A
     mean = {alpha: statistics.mean(values) for alpha, values in scores.items()}
     # Of equal means the one closest to where the choice starts.
     best = max(mean, key=lambda alpha: (mean[alpha], -abs(alpha - start.alpha)))
-    gains = [one - other for one, other in zip(scores[best], scores[start.alpha], strict=True)]
-    if len(gains) < 2 or statistics.mean(gains) <= statistics.stdev(gains) / len(gains) ** 0.5:
+    gains = [higher - lower for higher, lower in zip(scores[best], scores[start.alpha], strict=True)]
+    error = standard_error(gains)
+    if error is None or statistics.mean(gains) <= error:
         return start
     return Average(best, "cross-validation")
