@@ -17,8 +17,9 @@ def choose_average(start: Average, scores: Mapping[float, Sequence[float]]) -> A
     """The value with the highest mean, if it beats that of `start` by more than a standard error; else `start`.
 
     Args:
-        start: what the classes suggest.
-        scores: α → a score of each left-out shot, in the same order; holds `start.alpha`.
+        start: what the option or the classes say.
+        scores: α → a score of each left-out shot, in the same order; holds `start.alpha`, and nothing else if it is
+            not to be changed.
     """
     mean = {alpha: statistics.mean(values) for alpha, values in scores.items()}
     # Of equal means the one closest to where the choice starts.
