@@ -91,7 +91,7 @@ def train(config: FinetuneConfig, data: Dataset, store: FeatureStore, options: a
     """Train once, and measure at every α."""
     prepared = prepare(config, data, SILENT)
     features = cache_features(prepared, config, data, folder=options.out, store=store, reporter=SILENT)
-    averaging = Averaging(prepared.detector, 1.0)
+    averaging = Averaging(prepared.detector)
     objective = DetectorLosses(prepared.detector, features.cut)
     fit_part(prepared, features, range(len(features.train)), objective, config, after_step=lambda done, losses: None)
     aps = {}

@@ -66,7 +66,7 @@ def train_fold(
     rest = replace(data.train, images=tuple(data.train.images[number] for number in kept))
     prepared = prepare(config, replace(data, train=rest, test=None), SilentReporter())
     cut, copies = features.cut, features.copies
-    averaging = Averaging(prepared.detector, 1.0)
+    averaging = Averaging(prepared.detector)
     fit_part(
         prepared,
         features,
