@@ -36,8 +36,8 @@ from fewshot_cli.training.class_init import Start
 from fewshot_cli.training.features import FeatureStore, cache_features, detect_cached
 from fewshot_cli.training.fit import fit_part
 from fewshot_cli.training.objectives import DetectorLosses
-from fewshot_cli.training.plan import BACKBONE_SHARE
 from fewshot_cli.training.prepare import prepare
+from fewshot_cli.training.rates import BACKBONE_SHARE
 
 SILENT = SilentReporter()
 SETUPS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,8 @@ from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.errors import PolicyError
 from fewshot_cli.policies import AUTO, candidates, parse_budget
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
-from fewshot_cli.training.plan import BACKBONE_SHARE, parameters_per_layer, plan_chain, planned_layers
+from fewshot_cli.training.plan import parameters_per_layer, plan_chain, planned_layers
+from fewshot_cli.training.rates import BACKBONE_SHARE
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ from fewshot_cli.tracking import Trackers
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import Objective
-from fewshot_cli.training.plan import learning_rates, trained_parameters
+from fewshot_cli.training.plan import trained_parameters
 from fewshot_cli.training.prepare import Prepared
+from fewshot_cli.training.rates import learning_rates
 from fewshot_cli.training.schedule import batch_order, learning_rate
 
 SAVE_EVERY = 50
