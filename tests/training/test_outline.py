@@ -59,7 +59,7 @@ def test_the_hint_for_too_small_a_budget_works() -> None:
 def test_a_configuration_is_resolved_once() -> None:
     """Its budget becomes layers, with a remark; a second time nothing is left to do."""
     heard = Heard()
-    config = FinetuneConfig(data="x", budget="60k")
+    config = FinetuneConfig(data="x", policy="symmetric", budget="60k")
     resolved = resolve(config, 1, heard)
     assert (3, ["Budget: 60k parameters are 3 layers here (59,794 parameters)."]) == (resolved.budget, heard.lines)
     assert resolved == resolve(resolved, 1, heard)
