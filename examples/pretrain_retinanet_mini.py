@@ -32,7 +32,7 @@ from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.sources.miniature.world import HELD_OUT, PRETRAIN, draw_base_split
 from fewshot_cli.training.loop import Batches, StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import DetectorLosses
-from fewshot_cli.training.plan import learning_rates
+from fewshot_cli.training.rates import learning_rates
 from fewshot_cli.training.schedule import batch_order
 
 DETECTOR = "retinanet_mini"

@@ -27,7 +27,8 @@ from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.policies import select
 from fewshot_cli.training.cache import FeatureCache
 from fewshot_cli.training.loop import make_optimizer
-from fewshot_cli.training.plan import Plan, freeze, learning_rates, trained_parameters
+from fewshot_cli.training.plan import Plan, freeze, trained_parameters
+from fewshot_cli.training.rates import learning_rates
 
 NAME = "retinanet_resnet50_fpn"
 SETUPS = {"last 1": ("last", 1), "symmetric 3": ("symmetric", 3), "all": ("all", None)}

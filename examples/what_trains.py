@@ -3,17 +3,19 @@ each as trained and averaged with the weights before training.
 
     python examples/what_trains.py helmet=data/helmet person=data/coco_val128 --weights yolox_nano_coco.pth
 
-NAME=DIR: a class, and a folder that holds test/ and usually pool/ (else the shots are drawn from test/, and what they
-leave is the test set). Every setup is trained once a seed and measured at several shares α of the trained weights, one
-interpolation each. What policy auto chooses is trained too, unless it is one of these setups. A stopped comparison
-continues where it was; several calls share the work. Tables go to stdout, remarks to stderr.
+NAME=DIR: a class, and a folder that holds test/ and usually pool/ (else the shots are drawn from test/, and the other
+images are the test set). Every setup is trained once a seed and measured at several shares α of the trained weights,
+one interpolation each. What policy auto chooses is trained too, unless it is one of these setups. Tables go to stdout,
+remarks to stderr.
+
+A comparison that was stopped continues where it was, and several calls with the same --out share the work. What a call
+that was killed had begun is left out by later ones until its file .begun is deleted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -36,8 +38,8 @@ from fewshot_cli.training.class_init import Start
 from fewshot_cli.training.features import FeatureStore, cache_features, detect_cached
 from fewshot_cli.training.fit import fit_part
 from fewshot_cli.training.objectives import DetectorLosses
-from fewshot_cli.training.plan import BACKBONE_SHARE
 from fewshot_cli.training.prepare import prepare
+from fewshot_cli.training.rates import BACKBONE_SHARE
 
 SILENT = SilentReporter()
 SETUPS: dict[str, dict[str, Any]] = {
@@ -96,7 +98,7 @@ def train(config: FinetuneConfig, data: Dataset, store: FeatureStore, options: a
     """Train once, and measure at every α."""
     prepared = prepare(config, data, SILENT)
     features = cache_features(prepared, config, data, folder=options.out, store=store, reporter=SILENT)
-    averaging = Averaging(prepared.detector, 1.0)
+    averaging = Averaging(prepared.detector)
     objective = DetectorLosses(prepared.detector, features.cut)
     fit_part(prepared, features, range(len(features.train)), objective, config, after_step=lambda done, losses: None)
     aps = {}
@@ -118,14 +120,18 @@ def choose(data: Dataset, seed: int, options: argparse.Namespace) -> dict[str, A
 
 
 def once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """The document, made if nobody has begun it; None while another call makes it."""
+    """The document at that path, made by the first call; None while another process makes it."""
     if not path.exists():
+        begun = path.with_suffix(".begun")
         try:
-            os.close(os.open(path.with_suffix(".begun"), os.O_CREAT | os.O_EXCL))
+            begun.touch(exist_ok=False)
         except FileExistsError:
             return None
         print(path.stem, file=sys.stderr, flush=True)
-        write_json(path, make())
+        try:
+            write_json(path, make())
+        finally:
+            begun.unlink()
     found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return found
 
@@ -142,8 +148,8 @@ def run(options: argparse.Namespace) -> Iterator[Cell | Chosen]:
                 if found:
                     yield Chosen(name, seed, found["chosen"])
                     setups |= also_trained(found)
-            for setup, trained in setups.items():
-                config = config_of(data, seed, options, **trained)
+            for setup, fields in setups.items():
+                config = config_of(data, seed, options, **fields)
                 found = once(stem.with_name(f"{stem.name}-{setup}.json"), partial(train, config, data, store, options))
                 if found:
                     aps = {float(alpha): ap for alpha, ap in found["aps"].items()}
@@ -162,27 +168,41 @@ Scores = dict[tuple[str, int], float]
 """(class, seed) → mAP."""
 
 
-def rules(cells: list[Cell], chosen: dict[tuple[str, int], str]) -> dict[str, Scores]:
-    """Every row of the table: mAP for each class and seed that has been measured."""
-    by_key = {(cell.name, cell.seed, cell.setup): cell for cell in cells}
-    rows: dict[str, Scores] = {"none": {(c.name, c.seed): c.aps[0.0] for c in cells}}
+def table_rows(cells: list[Cell], chosen: dict[tuple[str, int], str]) -> dict[str, Scores]:
+    """Title → mAP for each class and seed that has been measured."""
+    none = scores(cells, untrained)
+    rows = {"none": none}
     for setup in SETUPS:
         own = [cell for cell in cells if cell.setup == setup]
-        rows[setup] = {(c.name, c.seed): c.aps[1.0] for c in own}
-        rows[f"{setup}, averaged"] = {(c.name, c.seed): averaged(c) for c in own}
+        rows[setup] = scores(own, trained)
+        rows[f"{setup}, averaged"] = scores(own, averaged)
     rates = {kind: f"full, backbone rate {share:g}" for kind, share in BACKBONE_SHARE.items()}
     default = [cell for cell in cells if cell.setup == rates[cell.start]]
-    rows["**default**: full, averaged"] = {(c.name, c.seed): averaged(c) for c in default}
-    rows["the same, not averaged"] = {(c.name, c.seed): c.aps[1.0] for c in default}
-    picked = {key: by_key.get((*key, setup)) for key, setup in chosen.items()}
-    zero = {key: rows["none"][key] for key, setup in chosen.items() if setup == "none"}
-    rows["policy auto, averaged"] = zero | {key: averaged(cell) for key, cell in picked.items() if cell}
-    rows["policy auto, not averaged"] = zero | {key: cell.aps[1.0] for key, cell in picked.items() if cell}
-    keys = {(cell.name, cell.seed) for cell in cells}
+    rows["**default**: full, averaged"] = scores(default, averaged)
+    rows["the same, not averaged"] = scores(default, trained)
+    auto = [cell for cell in cells if cell.setup == chosen.get((cell.name, cell.seed))]
+    # Policy none is no cell of its own: α = 0 of any other.
+    nothing = {key: ap for key, ap in none.items() if chosen.get(key) == "none"}
+    rows["policy auto, averaged"] = nothing | scores(auto, averaged)
+    rows["policy auto, not averaged"] = nothing | scores(auto, trained)
     rows["best fixed policy of each class and seed"] = {
-        key: max(rows[setup][key] for setup in ("none", *SETUPS) if key in rows[setup]) for key in keys
+        key: max(rows[setup][key] for setup in ("none", *SETUPS) if key in rows[setup]) for key in none
     }
     return rows
+
+
+def scores(cells: list[Cell], ap: Callable[[Cell], float]) -> Scores:
+    return {(cell.name, cell.seed): ap(cell) for cell in cells}
+
+
+def untrained(cell: Cell) -> float:
+    """mAP before training."""
+    return cell.aps[0.0]
+
+
+def trained(cell: Cell) -> float:
+    """mAP as trained."""
+    return cell.aps[1.0]
 
 
 def averaged(cell: Cell) -> float:
@@ -190,13 +210,13 @@ def averaged(cell: Cell) -> float:
     return cell.aps[CLASS_ALPHA[cell.start]]
 
 
-def line(title: str, scores: Scores, baseline: Scores, names: list[str]) -> str:
+def line(title: str, row: Scores, baseline: Scores, names: list[str]) -> str:
     """Means over seeds, their average, and the paired difference to the baseline with its interval over seeds."""
-    of = {name: [ap for (own, _), ap in scores.items() if own == name] for name in names}
+    of = {name: [ap for (own, _), ap in row.items() if own == name] for name in names}
     cells = [f"{statistics.mean(aps):.3f}" if aps else "–" for aps in of.values()]
-    seeds = sorted({seed for _, seed in scores if all((name, seed) in scores for name in names)})
-    means = [statistics.mean(scores[name, seed] for name in names) for seed in seeds]
-    gains = [statistics.mean(scores[name, seed] - baseline[name, seed] for name in names) for seed in seeds]
+    seeds = sorted({seed for _, seed in row if all((name, seed) in row for name in names)})
+    means = [statistics.mean(row[name, seed] for name in names) for seed in seeds]
+    gains = [statistics.mean(row[name, seed] - baseline[name, seed] for name in names) for seed in seeds]
     average, gain = (str(estimate(values)) if values else "–" for values in (means, gains))
     return f"| {title} | {' | '.join(cells)} | {average} | {gain} | {len(seeds)} |".replace("-0.", "−0.")
 
@@ -230,10 +250,10 @@ def main() -> None:
     cells = [each for each in found if isinstance(each, Cell)]
     chosen = {(each.name, each.seed): each.setup for each in found if isinstance(each, Chosen)}
     names = [name for name, _ in options.sets]
-    rows = rules(cells, chosen)
+    rows = table_rows(cells, chosen)
     print(f"| | {' | '.join(names)} | average | minus {BASELINE} | seeds |\n|{' --- |' * (len(names) + 4)}")
-    for title, scores in rows.items():
-        print(line(title, scores, rows[BASELINE], names))
+    for title, row in rows.items():
+        print(line(title, row, rows[BASELINE], names))
     shares = " | ".join(f"α = {alpha:g}" for alpha in ALPHAS)
     print(f"\n| setup | class | runs | {shares} |\n|{' --- |' * (len(ALPHAS) + 3)}")
     print("\n".join(by_alpha(cells)))

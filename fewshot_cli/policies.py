@@ -17,7 +17,7 @@ from itertools import takewhile
 from fewshot_cli.errors import PolicyError, closest
 
 AUTO, CUSTOM = "auto", "custom"
-"""Policies that are no rule: a search on the shots chooses one (`auto`), or the layers are given by name (`custom`)."""
+"""Policies without a rule: `auto` is one that a search on the shots chooses, `custom` the layers that are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,9 @@ POLICIES: dict[str, Policy] = {
     CUSTOM: Policy("the layers that --layers names", None, takes_budget=False),
     AUTO: Policy("the one that cross-validation on the shots finds best", None, takes_budget=False),
 }
+"""To add a policy, write its rule as a function of M and B, and add a line. A rule returns numbers of head layers, the
+predictor M among them, at most B for every B from `smallest` to M, and those at B are among those at B + 1. The command
+line, sweeps and policy `auto` then take it by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +266,7 @@ def default_budget(policy: str, depth: int) -> int | None:
 
 
 Fits = Callable[[Sequence[int]], bool]
-"""Whether head layers, given by their numbers, are within a budget; what holds for layers holds for fewer of them."""
+"""Whether head layers, given by their numbers, are within a budget; if some layers are, so is each part of them."""
 
 
 def most_layers(policy: str, depth: int, fits: Fits) -> int:
@@ -281,11 +284,11 @@ def most_layers(policy: str, depth: int, fits: Fits) -> int:
     return rule.smallest - 1 + fitting if fitting else 0
 
 
-def candidates(depth: int, fits: Fits) -> list[tuple[str, int | None]]:
-    """What a search has to compare: every policy at every budget within the bound that trains different head layers.
+def head_setups(depth: int, fits: Fits) -> list[tuple[str, int | None]]:
+    """Every policy at every budget within the bound that trains different head layers: what a search has to compare.
 
-    Sets of layers that several policies give go by the first of them, in the order of POLICIES; a budget of all M
-    layers is `all`. What trains outside the head, or nothing, is not among them.
+    Where several policies train the same layers, the first of them in POLICIES is listed; a budget of all M layers is
+    `all`. What trains outside the head, or nothing, is not listed.
 
     Args:
         depth: M.

@@ -205,7 +205,7 @@ def _member(hint: Any, field: Field | None) -> Any:
 
 
 _WORDS = {int: "an integer", float: "a number", str: "a text"}
-"""What a union is of."""
+"""The types that a union may have, as errors name them."""
 _BOUND_FAULTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 

@@ -18,8 +18,8 @@ from fewshot_cli.policies import (
     POLICIES,
     Budget,
     Selection,
-    candidates,
     get_policy,
+    head_setups,
     most_layers,
     parse_budget,
     short_name,
@@ -251,12 +251,12 @@ def test_layers_are_taken_in_a_fixed_order(policy: str, depth: int) -> None:
 def test_the_search_compares_each_set_of_layers_once() -> None:
     """On YOLOX's four layers and RetinaNet's five: named by the first policy that gives them; all M layers are `all`."""
     four = [("last", 1), ("last", 2), ("last", 3), ("symmetric", 2), ("symmetric", 3), ("all", None)]
-    assert four == candidates(4, lambda numbers: True)
+    assert four == head_setups(4, lambda numbers: True)
     five = [*(("last", n) for n in range(1, 5)), *(("symmetric", n) for n in range(2, 5)), ("first", 4), ("all", None)]
-    assert five == candidates(5, lambda numbers: True)
-    assert [("all", None)] == candidates(1, lambda numbers: True)
-    assert [("last", 1), ("last", 2), ("symmetric", 2)] == candidates(4, lambda numbers: len(numbers) <= 2)
-    assert [] == candidates(4, lambda numbers: False)
+    assert five == head_setups(5, lambda numbers: True)
+    assert [("all", None)] == head_setups(1, lambda numbers: True)
+    assert [("last", 1), ("last", 2), ("symmetric", 2)] == head_setups(4, lambda numbers: len(numbers) <= 2)
+    assert [] == head_setups(4, lambda numbers: False)
 
 
 @given(sizes, st.integers(0, 9000))
@@ -269,7 +269,7 @@ def test_the_search_leaves_nothing_out(of: list[int], bound: int) -> None:
         for budget in range(get_policy(policy).smallest, depth + 1)
     }
     within = {numbers for numbers in every if sum(of[number - 1] for number in numbers) <= bound}
-    found = candidates(depth, lambda numbers: sum(of[number - 1] for number in numbers) <= bound)
+    found = head_setups(depth, lambda numbers: sum(of[number - 1] for number in numbers) <= bound)
     chosen = [select(policy, budget, depth).head_layers for policy, budget in found]
     assert within == set(chosen)
     assert len(within) == len(chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,6 +42,11 @@ def restrict(split: Split, classes: Sequence[str], *, partial: bool = False) -> 
 def with_images(split: Split, images: Iterable[ImageRecord]) -> Split:
     """The split with `images` instead of its own, in order of id."""
     return replace(split, images=tuple(sorted(images, key=lambda image: image.id)))
+
+
+def with_ids(split: Split, ids: Container[int]) -> Split:
+    """The split with those of its images that have one of the ids, in order of id."""
+    return with_images(split, [image for image in split.images if image.id in ids])
 
 
 def members(images: Iterable[ImageRecord], classes: Sequence[str]) -> dict[str, set[int]]:

@@ -16,3 +16,8 @@ def half_interval(values: Sequence[float]) -> float | None:
 
     quantile = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
     return quantile * statistics.stdev(values) / len(values) ** 0.5
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Of the mean; None for fewer than two values."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None

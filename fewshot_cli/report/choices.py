@@ -39,14 +39,14 @@ def _finished(search: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _dropped(candidate: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
-    """Why it was given up, and after how many shots; empty if it was not."""
+    """Why it was dropped, and after how many shots; empty if it was not."""
     if 0 < candidate["shots"] < chosen["shots"]:
         return f"{candidate['dropped']} after {candidate['shots']} of {chosen['shots']} shots"
     return candidate["dropped"] or ""
 
 
 def _compared(candidate: Mapping[str, Any], chosen: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    """Why it was chosen or not, by the rule of `selection.search.choose`."""
+    """Why it was chosen or not, by the rule of `selection.trials.choose`."""
     if candidate is chosen:
         return "chosen"
     if candidate is best:

@@ -81,7 +81,7 @@ def search_plot(search: Mapping[str, Any]) -> Plot:
     Args:
         search: that of result.json.
     """
-    became = outcomes(search)
+    outcome = outcomes(search)
     rows = [one for one in search["candidates"] if one["score"] is not None]
     colors = [_candidate_color(one, search["chosen"]) for one in rows]
     figure = Figure(figsize=(7.2, 0.9 + 0.28 * len(rows)), layout="constrained")
@@ -90,14 +90,14 @@ def search_plot(search: Mapping[str, Any]) -> Plot:
         panel.errorbar(one["score"], place, xerr=one["standard_error"] or 0.0, fmt="o", color=color, capsize=3)
     panel.set_yticks(range(len(rows)), [one["name"] for one in rows])
     right = panel.secondary_yaxis("right")
-    right.set_yticks(range(len(rows)), [became[one["name"]] for one in rows])
+    right.set_yticks(range(len(rows)), [outcome[one["name"]] for one in rows])
     for axis in (panel.yaxis, right.yaxis):
         axis.set_tick_params(length=0)
         for label, color in zip(axis.get_ticklabels(), colors, strict=True):
             label.set_color(color)
     panel.set(xlabel="mAP on left-out shots, ± one standard error", xlim=(0, None), ylim=(len(rows) - 0.5, -0.5))
     panel.grid(axis="x", alpha=0.25)
-    scores = "; ".join(f"{one['name']} {one['score']:.3f}, {became[one['name']]}" for one in rows)
+    scores = "; ".join(f"{one['name']} {one['score']:.3f}, {outcome[one['name']]}" for one in rows)
     text = f"mAP on left-out shots of each candidate that was measured, fewest parameters first: {scores}."
     return Plot("Candidates that were measured, fewest parameters first", figure_url(figure), text)
 

@@ -77,13 +77,13 @@ def _searched(search: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What the page says of policy `auto`: what result.json does, what became of each candidate, and the plot."""
     if not search:
         return None
-    became = outcomes(search)
+    outcome = outcomes(search)
     return {
         **search,
         "ranked": any(one["criterion"] is not None for one in search["candidates"]),
         "criterion_summary": CRITERIA[search["criterion"]].summary,
         "candidates": [
-            {**one, "layers": _listed(one["layers"]), "outcome": became[one["name"]]} for one in search["candidates"]
+            {**one, "layers": _listed(one["layers"]), "outcome": outcome[one["name"]]} for one in search["candidates"]
         ],
         "plot": search_plot(search),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -60,11 +60,11 @@ def result_table(result: Mapping[str, Any]) -> Table:
     trained, total = result["parameters"]["trained"], result["parameters"]["total"]
     layers = ", ".join(result["trained_layers"]) or "nothing"
     rows = {
-        **_chosen_rows(result.get("search")),
+        **_optional("chosen", chosen_text, result.get("search")),
         "trained": f"{layers}: {trained:,} of {total:,} parameters ({trained / total:.1%})",
-        **_averaged_rows(averaged_text(result)),
+        **_optional("averaged", averaged_text, result),
         "frozen": f"{result['frozen']['changed']} of {result['frozen']['tensors']} frozen tensors changed",
-        **_kept_rows(result.get("keep_base_classes")),
+        **_optional("base classes", kept_base_classes, result.get("keep_base_classes")),
         **_test_rows(result),
         **_validation_rows(result.get("cross_validation")),
         "train mAP": f"{number(result['train_ap'])} on the {result['images']['train']} shots",
@@ -83,16 +83,12 @@ def kept_base_classes(kept: Mapping[str, Any]) -> str:
     )
 
 
-def _chosen_rows(search: Mapping[str, Any] | None) -> dict[str, str]:
-    return {"chosen": chosen_text(search)} if search else {}
-
-
-def _averaged_rows(averaged: str | None) -> dict[str, str]:
-    return {"averaged": averaged} if averaged else {}
-
-
-def _kept_rows(kept: Mapping[str, Any] | None) -> dict[str, str]:
-    return {"base classes": kept_base_classes(kept)} if kept else {}
+def _optional(
+    name: str, describe: Callable[[Mapping[str, Any]], str | None], content: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """A row that describes the content; none where there is nothing to describe."""
+    text = describe(content) if content else None
+    return {name: text} if text else {}
 
 
 def _test_rows(result: Mapping[str, Any]) -> dict[str, str]:

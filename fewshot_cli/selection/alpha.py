@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from fewshot_cli.evaluation.interval import standard_error
 from fewshot_cli.training.averaging import Average
 
 
@@ -16,13 +17,15 @@ def choose_average(start: Average, scores: Mapping[float, Sequence[float]]) -> A
     """The value with the highest mean, if it beats that of `start` by more than a standard error; else `start`.
 
     Args:
-        start: what the classes suggest.
-        scores: α → a score of each left-out shot, in the same order; holds `start.alpha`.
+        start: what the option or the classes say.
+        scores: α → a score of each left-out shot, in the same order; holds `start.alpha`, and nothing else if it is
+            not to be changed.
     """
     mean = {alpha: statistics.mean(values) for alpha, values in scores.items()}
     # Of equal means the one closest to where the choice starts.
     best = max(mean, key=lambda alpha: (mean[alpha], -abs(alpha - start.alpha)))
-    gains = [one - other for one, other in zip(scores[best], scores[start.alpha], strict=True)]
-    if len(gains) < 2 or statistics.mean(gains) <= statistics.stdev(gains) / len(gains) ** 0.5:
+    gains = [higher - lower for higher, lower in zip(scores[best], scores[start.alpha], strict=True)]
+    error = standard_error(gains)
+    if error is None or statistics.mean(gains) <= error:
         return start
     return Average(best, "cross-validation")

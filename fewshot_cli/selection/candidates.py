@@ -1,4 +1,4 @@
-"""What policy `auto` compares: nothing, every policy at every budget that the head allows, the head, the detector."""
+"""What policy `auto` compares: `none`, every policy at every budget that the head allows, `all`, and `full`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.errors import PolicyError
-from fewshot_cli.policies import AUTO, candidates, parse_budget
+from fewshot_cli.policies import AUTO, head_setups, parse_budget
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
-from fewshot_cli.training.plan import BACKBONE_SHARE, parameters_per_layer, plan_chain, planned_layers
+from fewshot_cli.training.plan import parameters_per_layer, plan_chain, planned_layers
+from fewshot_cli.training.rates import BACKBONE_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +18,9 @@ class Candidate:
     """One setup that policy `auto` may choose.
 
     Attributes:
-        policy, budget: as in FinetuneConfig.
-        backbone_lr: as in FinetuneConfig.
-        layers: names of those that train, in chain order; cut: the index of the first one in the chain.
+        policy, budget, backbone_lr: as in FinetuneConfig.
+        layers: names of those that train, in chain order.
+        cut: index of the first of them in the chain; the number of layers if none trains.
         parameters: how many train.
     """
 
@@ -62,9 +63,9 @@ def list_candidates(config: FinetuneConfig, detector: Detector) -> list[Candidat
     def fits(numbers: Sequence[int]) -> bool:
         return bound.allows(len(numbers), sum(sizes[head[n - 1]] for n in numbers), sum(sizes.values()))
 
-    pairs = [("none", None), *candidates(detector.head_depth, fits)]
-    found = [_candidate(config, detector, policy, budget, config.backbone_lr) for policy, budget in pairs]
-    # The whole detector is no number of head layers.
+    setups = [("none", None), *head_setups(detector.head_depth, fits)]
+    found = [_candidate(config, detector, policy, budget, config.backbone_lr) for policy, budget in setups]
+    # A budget in layers is one of head layers, which the whole detector exceeds.
     if bound.layers is None:
         rates = [config.backbone_lr] if config.backbone_lr else sorted(set(BACKBONE_SHARE.values()))
         whole = [_candidate(config, detector, "full", None, rate) for rate in rates]
@@ -81,7 +82,8 @@ def list_candidates(config: FinetuneConfig, detector: Detector) -> list[Candidat
 def _candidate(
     config: FinetuneConfig, detector: Detector, policy: str, budget: int | None, backbone_lr: float | None
 ) -> Candidate:
-    bare = Candidate(policy, budget, backbone_lr, (), 0, 0)
-    plan = plan_chain(detector, select_layers(bare.configure(config)))
+    """A candidate with the layers that it trains, as the rest of the configuration has it."""
+    setup = Candidate(policy, budget, backbone_lr, layers=(), cut=0, parameters=0)
+    plan = plan_chain(detector, select_layers(setup.configure(config)))
     layers, sizes = planned_layers(detector, plan), parameters_per_layer(detector)
-    return replace(bare, layers=layers, cut=plan.cut, parameters=sum(sizes[name] for name in layers))
+    return replace(setup, layers=layers, cut=plan.cut, parameters=sum(sizes[name] for name in layers))

@@ -1,7 +1,8 @@
 """How promising a layer is to train, judged by its gradients before anything trains.
 
 `selection.gradients` measures each layer's gradients over the shots and their variants, in one pass; a criterion is a
-function of what was measured. To add one, write the function and add a line to CRITERIA.
+function of what was measured. To add one, write a function of LayerGradients that is higher for more promising layers,
+and add a line to CRITERIA: `fsod inspect-layers --criterion` then takes it by its name.
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ class LayerGradients:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """What it is, in words, and as a function of a layer's gradients."""
+    """A measure of how promising a layer is: the higher the more.
+
+    Attributes:
+        summary: the formula, for lists and help texts.
+        of: the value, from a layer's gradients.
+    """
 
     summary: str
     of: Callable[[LayerGradients], float]
@@ -44,8 +50,9 @@ def relative_gradient_norm(layer: LayerGradients) -> float:
     """‖mean g‖ / ‖θ‖: how far a step along the gradient moves the layer, in proportion to its weights.
 
     Auto-RGN of Lee et al., Surgical Fine-Tuning, ICLR 2023 (arXiv 2210.11466), section 4. Their code takes one tensor
-    at a time, without those of norm layers, and the norm of a mini-batch's gradient, averaged over five of them. Here
-    all tensors of a layer are one vector, and the norm is that of the mean gradient over all images.
+    at a time, without those of norm layers, and averages the norms of five mini-batches' gradients. Here all tensors of
+    a layer are one vector, and the norm is that of the mean gradient over all images. They make learning rates of it;
+    here it ranks layers.
     """
     return math.sqrt(_ratio(layer.signal, layer.weights))
 
@@ -55,8 +62,8 @@ def signal_to_noise(layer: LayerGradients) -> float:
 
     Auto-SNR of the same paper, after the evidence-based criterion of Mahsereci et al., Early Stopping without a
     Validation Set, 2017 (arXiv 1703.09580), which averages g² / variance over the single parameters. Here the
-    numerator and the denominator are summed over the parameters first: few images make the variance of a single
-    parameter as small as they like. n independent gradients without a common direction give about 1 / (n − 1).
+    numerator and the denominator are summed over the parameters first, because with few images the variance of a single
+    parameter may be close to 0 by chance. n independent gradients without a common direction give about 1 / (n − 1).
     """
     return _ratio(layer.signal, layer.noise)
 
@@ -67,7 +74,8 @@ def fisher_information(layer: LayerGradients) -> float:
     As Kirkpatrick et al. weigh parameters (Overcoming Catastrophic Forgetting, PNAS 2017, arXiv 1612.00796); empirical:
     of the boxes as they are labelled, not as the detector would draw them (Kunstner et al., 2019, arXiv 1905.12558).
     """
-    return layer.signal + layer.noise  # the mean of squares is the square of the mean plus the variance
+    # The mean of squares is the square of the mean plus the variance.
+    return layer.signal + layer.noise
 
 
 def fisher_per_parameter(layer: LayerGradients) -> float:

@@ -1,10 +1,8 @@
 """Cross-validation on the shots: what a configuration is worth, without a test set.
 
 The shots are divided into folds. For each fold a detector is trained on the other shots, from the base weights, with
-the same options and for as many iterations, and then measured on the shots that it did not see. Only the originals are
-measured; their variants stay out of training with them. Everything that a fine-tune reads off its shots (what the
-classes start from, the rate for small objects) is read off the other shots too, so nothing leaks. The features before
-the cut are those that were cached for the whole fine-tune.
+the same options and for as many iterations, and then measured on the shots that it was not trained on (`left_out`).
+Only the originals are measured; their variants stay out of training with them.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fewshot_cli.datasets.splits import images_per_class
+from fewshot_cli.datasets.splits import images_per_class, with_ids
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.evaluation.interval import half_interval
@@ -24,7 +22,7 @@ from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.selection.alpha import choose_average
 from fewshot_cli.selection.folds import FOLDS, divided_classes, make_folds
-from fewshot_cli.selection.left_out import Fold, ids_of, mean_ap, only, shot_scores, train_fold
+from fewshot_cli.selection.left_out import Fold, ids_of, mean_ap, shot_scores, train_fold
 from fewshot_cli.training.averaging import ALPHAS, Average
 from fewshot_cli.training.features import Features
 
@@ -159,10 +157,10 @@ def measure(shots: Split, classes: Sequence[str], folds: Sequence[Fold], average
         average: as in `cross_validate`.
     """
     scores = {alpha: shot_scores(shots, classes, folds, alpha) for alpha in alphas_of(average)}
-    average = choose_average(average, scores) if average.reason == "classes" else average
+    average = choose_average(average, scores)
     found = [fold.results[average.alpha] for fold in folds]
     results = [result for part in found for result in part]
-    parts = [only(shots, fold.images) for fold in folds]
+    parts = [with_ids(shots, fold.images) for fold in folds]
     rankings = rank(ground_truth(shots, classes), results)
     return CrossValidation(
         shots=shots,
@@ -177,7 +175,7 @@ def measure(shots: Split, classes: Sequence[str], folds: Sequence[Fold], average
 
 
 def _divide(shots: Split, folds: int, seed: int, reporter: Reporter) -> list[list[int]]:
-    """Fewer folds than were asked for, if there are not so many shots; none for a single shot."""
+    """The shots that each fold leaves out: fewer folds if there are not so many shots, none for a single shot."""
     count = min(folds, len(shots.images))
     if count < 2:
         return []

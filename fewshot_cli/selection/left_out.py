@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fewshot_cli.datasets.splits import with_ids
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.evaluation.coco_metrics import evaluate
@@ -47,13 +48,25 @@ def train_fold(
     left_out: Sequence[int],
     task: Task,
 ) -> Fold:
-    """Train on all shots but those with these numbers, and detect in them."""
+    """Train on all shots but those with these numbers, and detect in them.
+
+    Args:
+        config: what trains, and for how long.
+        data: the shots and their variants.
+        features: of them, cached at the cut of the configuration or before it.
+        alphas: shares of the trained weights to detect with.
+        left_out: numbers of shots.
+        task: advanced by one each iteration.
+
+    Raises:
+        DivergedError: a loss, a gradient or a parameter is not finite.
+    """
     started = time.perf_counter()
     kept = [number for number, shot in enumerate(data.shot_of) if shot not in left_out]
     rest = replace(data.train, images=tuple(data.train.images[number] for number in kept))
     prepared = prepare(config, replace(data, train=rest, test=None), SilentReporter())
     cut, copies = features.cut, features.copies
-    averaging = Averaging(prepared.detector, 1.0)
+    averaging = Averaging(prepared.detector)
     fit_part(
         prepared,
         features,
@@ -72,24 +85,26 @@ def train_fold(
 
 
 def ids_of(shots: Split, numbers: Sequence[int]) -> tuple[int, ...]:
+    """The ids of the shots with these numbers."""
     return tuple(shots.images[number].id for number in numbers)
 
 
-def only(shots: Split, ids: Sequence[int]) -> Split:
-    """The shots with these ids, in that order."""
-    by_id = {image.id: image for image in shots.images}
-    return replace(shots, images=tuple(by_id[number] for number in ids))
-
-
 def shot_scores(shots: Split, classes: Sequence[str], folds: Sequence[Fold], alpha: float) -> list[float]:
-    """mAP of each left-out shot that shows one of the classes."""
+    """mAP@[.50:.95] of each left-out shot that shows one of the classes, fold by fold.
+
+    Args:
+        shots: the originals.
+        classes: those to measure.
+        folds: measured at `alpha`.
+    """
     aps = []
     for fold in folds:
-        for number in fold.images:
-            own = [result for result in fold.results[alpha] if result["image_id"] == number]
-            aps.append(mean_ap(only(shots, [number]), classes, own))
+        for shot in fold.images:
+            own = [result for result in fold.results[alpha] if result["image_id"] == shot]
+            aps.append(mean_ap(with_ids(shots, {shot}), classes, own))
     return [ap for ap in aps if ap is not None]
 
 
 def mean_ap(part: Split, classes: Sequence[str], results: list[dict[str, Any]]) -> float | None:
+    """mAP@[.50:.95] of detections in some images; None if they show none of the classes."""
     return evaluate(ground_truth(part, classes), results).numbers["AP"]

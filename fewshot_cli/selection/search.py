@@ -4,22 +4,19 @@
    one of each budget stays (`criteria`).
 2. Those, the whole head, the whole detector at two rates of the backbone and the detector as it is are
    cross-validated with a quarter of the iterations. After each fold, candidates that are clearly worse than the best
-   one are given up.
-3. Of the candidates within one standard error of the best, the one with the fewest parameters is chosen.
+   one are dropped (`trials`).
+3. Of the candidates within one standard error of the best, the one with the fewest parameters is chosen (`trials`).
 
-A shot's score is the mAP of the detections in it by the detector that was not trained on it. Scores are compared shot
-by shot, so that hard and easy shots cancel out. Features are computed once for all candidates of the head and their
-folds, and once for those that train the backbone.
+A shot's score is the mAP of the detections in it by the detector that was not trained on it. Features are computed
+once for all candidates of the head and their folds, and once for those that train the backbone.
 """
 
 from __future__ import annotations
 
-import math
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,61 +29,16 @@ from fewshot_cli.selection.criteria import DEFAULT_CRITERION, rank
 from fewshot_cli.selection.folds import SEARCH_FOLDS, SEARCH_SHARE, divided_classes, folds_with, make_folds
 from fewshot_cli.selection.gradients import measure_layers
 from fewshot_cli.selection.left_out import shot_scores, train_fold
+from fewshot_cli.selection.trials import Trial, best_of, choose, drop_clearly_worse
 from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import Features, FeatureStore, cache_features
 from fewshot_cli.training.prepare import prepare
 
 FEWEST_SHOTS = 4
 """With fewer, folds say nothing."""
-CLEAR = 0.95
-"""Confidence (one-sided, Student's t) with which a candidate must be worse to be given up before all folds are done."""
 
 Scores = Mapping[str, Sequence[Sequence[float]]]
 """Candidate → for each finished fold, the score of each shot that it left out."""
-
-
-@dataclass(slots=True)
-class Trial:
-    """What is known of a candidate.
-
-    Attributes:
-        criterion: the mean of the ranking criterion over its layers; None where it was not ranked.
-        scores: of the left-out shots, fold by fold.
-        dropped: why it was given up: `ranked lower`, `clearly worse`, `diverged`; None if it was not.
-    """
-
-    candidate: Candidate
-    criterion: float | None = None
-    scores: list[list[float]] = field(default_factory=list)
-    dropped: str | None = None
-
-    @property
-    def flat(self) -> list[float]:
-        return [score for fold in self.scores for score in fold]
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.flat)
-
-    def to_json(self, best: Trial) -> dict[str, Any]:
-        """By name; `behind`: by how much `best` has higher scores on the shots that both left out, with its error."""
-        found = self.candidate
-        behind = differences(self, best)
-        return {
-            "name": str(found),
-            "policy": found.policy,
-            "budget": found.budget,
-            "backbone_lr": found.backbone_lr,
-            "layers": list(found.layers),
-            "parameters": found.parameters,
-            "criterion": self.criterion if math.isfinite(self.criterion or 0.0) else None,
-            "score": self.mean if self.scores else None,
-            "standard_error": standard_error(self.flat),
-            "behind": statistics.fmean(behind) if behind else None,
-            "behind_error": standard_error(behind),
-            "shots": len(self.flat),
-            "dropped": self.dropped,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +60,7 @@ class Found:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        best = max((trial for trial in self.trials if not trial.dropped), key=lambda trial: trial.mean)
+        best = best_of([trial for trial in self.trials if not trial.dropped])
         return {
             "chosen": str(self.chosen.candidate),
             "criterion": DEFAULT_CRITERION,
@@ -167,45 +119,13 @@ def search(
     )
 
 
-def choose(trials: Sequence[Trial]) -> Trial:
-    """Of those within one standard error of the best, the one with the fewest parameters; then the better one.
-
-    The standard error is that of the difference to the best, shot by shot.
-
-    Args:
-        trials: one or more, with scores of the same shots.
-    """
-    best = max(trials, key=lambda trial: trial.mean)
-    close = [trial for trial in trials if deficit(trial, best) <= 1.0]
-    return min(close, key=lambda trial: (trial.candidate.parameters, -trial.mean))
-
-
-def deficit(trial: Trial, best: Trial) -> float:
-    """By how many standard errors it is worse, shot by shot: 0 where both are the same."""
-    behind = differences(trial, best)
-    mean, error = statistics.fmean(behind), standard_error(behind)
-    if not mean:
-        return 0.0
-    return mean / error if error else float("inf")
-
-
-def differences(trial: Trial, best: Trial) -> list[float]:
-    """How much higher the best one's score is, on each shot that both have left out."""
-    return [ours - theirs for ours, theirs in zip(best.flat, trial.flat, strict=False)]
-
-
-def standard_error(values: Sequence[float]) -> float | None:
-    """Of the mean; None for fewer than two values."""
-    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-
-
 def iterations_of(config: FinetuneConfig) -> int:
-    """Of each fold of a search."""
+    """Of the training in each fold of a search."""
     return max(1, round(config.iterations * SEARCH_SHARE))
 
 
 class _Shots:
-    """The shots as candidates see them: one detector that names the layers, and features at two cuts."""
+    """What all candidates are measured with: the shots, their features at the cuts that candidates need, and α."""
 
     def __init__(
         self, config: FinetuneConfig, data: Dataset, classes: tuple[str, ...], folder: Path, reporter: Reporter
@@ -248,7 +168,7 @@ class _Shots:
 
 
 def _drop_lower_ranked(trials: Sequence[Trial], shots: _Shots) -> None:
-    """Rank the candidates of the head; of those with the same budget, only the first stays."""
+    """Rank the candidates of the head by the criterion; of those with the same budget, the first one is left."""
     ranked = [trial for trial in trials if trial.candidate.in_head]
     by_budget: dict[int | None, list[Trial]] = {}
     for trial in ranked:
@@ -273,7 +193,7 @@ def _cross_validate(
     done: Scores,
     keep: Callable[[Scores], None],
 ) -> None:
-    """Score every candidate on one fold after the other; give up those that are clearly worse."""
+    """Score every candidate on one fold after the other; drop those that are clearly worse after each fold."""
     alive = [trial for trial in trials if not trial.dropped]
     steps = sum(iterations_of(shots.config) for trial in alive if trial.candidate.layers) * len(folds)
     with shots.reporter.progress("Search", steps) as task:
@@ -284,7 +204,7 @@ def _cross_validate(
                 fits = number < len(known) and len(known[number]) == shots.count(left_out)
                 _score(trial, known[number] if fits else None, left_out, shots, task)
                 keep({str(each.candidate): each.scores for each in trials if each.scores})
-            alive = _without_clearly_worse([trial for trial in alive if not trial.dropped])
+            alive = drop_clearly_worse([trial for trial in alive if not trial.dropped])
 
 
 def _score(trial: Trial, known: Sequence[float] | None, left_out: Sequence[int], shots: _Shots, task: Task) -> None:
@@ -296,15 +216,3 @@ def _score(trial: Trial, known: Sequence[float] | None, left_out: Sequence[int],
         trial.scores.append(shots.scores(trial.candidate, left_out, task))
     except DivergedError:
         trial.dropped = "diverged"
-
-
-def _without_clearly_worse(trials: Sequence[Trial]) -> list[Trial]:
-    if not trials:
-        raise DivergedError("every candidate of policy auto diverged", hint="Lower --lr.")
-    from scipy.stats import t
-
-    best = max(trials, key=lambda trial: trial.mean)
-    for trial in trials:
-        if deficit(trial, best) > t.ppf(CLEAR, len(best.flat) - 1):
-            trial.dropped = "clearly worse"
-    return [trial for trial in trials if not trial.dropped]

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from fewshot_cli.datasets.splits import restrict, with_images
+from fewshot_cli.datasets.splits import restrict, with_ids
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.errors import DivergedError
@@ -14,7 +14,8 @@ from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.selection.cross_validation import CrossValidation, Fold, cross_validate
+from fewshot_cli.selection.cross_validation import CrossValidation, cross_validate
+from fewshot_cli.selection.left_out import Fold
 from fewshot_cli.selection.unlabelled import unlabelled_objects
 from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import Features
@@ -95,8 +96,7 @@ def left_out_shots(run: Run, shots: Split) -> tuple[Split, list[dict[str, Any]]]
     classes = [name for name in shots.classes if name in validated]
     folds = read_folds(run) if classes else []
     ids = {number for fold in folds for number in fold.images}
-    split = restrict(shots, classes) if classes else shots
-    split = with_images(split, [image for image in split.images if image.id in ids])
+    split = with_ids(restrict(shots, classes) if classes else shots, ids)
     known, categories = {image.id for image in split.images}, set(split.category_ids)
     found = [each for fold in folds for each in fold.results[result["average"]["alpha"]]]
     return split, [each for each in found if each["image_id"] in known and each["category_id"] in categories]

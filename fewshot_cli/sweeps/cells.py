@@ -99,8 +99,8 @@ class Grid:
         budgeted = [setup for setup in spent if setup and setup.budget != depth]
         budgeted.sort(key=lambda setup: (setup.budget, spenders.index(setup.policy)))
         named = [_named(layers, detector) for layers in self.layers]
-        others = [Setup(policy, None) for policy in self.policies if policy not in spenders]
-        others = [*(BASELINES if self.baselines else ()), *others]
+        others = [*BASELINES] if self.baselines else []
+        others += [Setup(policy, None) for policy in self.policies if policy not in spenders]
         others.sort(key=lambda setup: setup.policy == AUTO)
         none = [setup for setup in others if setup.policy == "none"]
         return tuple(dict.fromkeys([*none, *budgeted, *named, *others]))
@@ -122,9 +122,9 @@ class Grid:
 
 
 def by_cut(cell: Cell) -> int:
-    """Where the chain is cut: equal for cells that start from the same activations.
+    """Sort key of a group's cells: where the chain is cut, equal for those that start from the same activations.
 
-    What policy `auto` trains is not known yet; its cells come last.
+    What policy `auto` trains is not known beforehand; its cells come last.
     """
     if cell.setup.policy == AUTO:
         return sys.maxsize
@@ -132,7 +132,7 @@ def by_cut(cell: Cell) -> int:
     return plan.cut
 
 
-# Both are asked again for each group, and whenever the folder is looked at.
+# Cached, because a detector's setups are listed for each group, and whenever the folder is read.
 @lru_cache
 def _spent(policy: str, budget: int | str, detector: str) -> Setup | None:
     """A policy with its budget in layers; None if the policy cannot spend it on the detector's head."""

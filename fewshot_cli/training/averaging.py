@@ -1,8 +1,9 @@
 """Averaging with the pretrained weights: between the detector before training and after it.
 
-θ = (1 − α)·θ_base + α·θ_tuned for every parameter that trained (Wortsman et al., Robust Fine-Tuning of Zero-Shot
-Models, CVPR 2022: WiSE-FT). α = 1 is the fine-tuned detector itself, α = 0 the detector as it was before training, with
-the initial weights of its new classes. It costs one interpolation, for any detector and policy.
+θ = (1 − α)·θ_base + α·θ_tuned for every parameter that trained: WiSE-FT of Wortsman et al., Robust fine-tuning of
+zero-shot models, CVPR 2022 (arXiv 2109.01903), section 3. α = 1 is the fine-tuned detector itself, α = 0 the detector
+as it was before training, with the initial weights of its new classes. It costs one interpolation, for any detector
+and policy.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fewshot_cli.training.plan import trained_parameters
 from fewshot_cli.training.prepare import Prepared
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-"""Values that are compared where α is to be chosen."""
+"""Values of α that are compared where it may be chosen on left-out shots."""
 CLASS_ALPHA = {Start.KNOWN: 0.25, Start.SIMILAR: 0.5, Start.NEW: 0.9}
 """α by what a class is to the pretrained detector: the more of it is known, the less ten shots can add."""
 
@@ -40,7 +41,7 @@ class Average:
     reason: Literal["option", "classes", "cross-validation"]
 
     def describe(self) -> str:
-        """In words: the shares and why."""
+        """The shares and the reason in words."""
         return (
             f"{self.alpha:.4g} of the trained weights, {1 - self.alpha:.4g} of those before ({_REASONS[self.reason]})"
         )
@@ -57,7 +58,10 @@ _REASONS = {
 
 
 def given_average(config: FinetuneConfig, prepared: Prepared) -> Average:
-    """What the configuration says, or the classes where it says `auto`."""
+    """α before anything is measured: the option, or where that is `auto`, what follows from the classes.
+
+    With random initial weights, or if nothing trains, there is nothing to average: α = 1.
+    """
     if isinstance(config.average, float):
         return Average(config.average, "option")
     if config.policy == "none" or not prepared.detector.pretrained:
@@ -66,33 +70,30 @@ def given_average(config: FinetuneConfig, prepared: Prepared) -> Average:
 
 
 def class_alpha(starts: Iterable[Start]) -> float:
-    """α before anything is measured: the mean of CLASS_ALPHA over the classes, one or more."""
+    """The mean of CLASS_ALPHA over the classes, one or more."""
     return statistics.fmean(CLASS_ALPHA[start] for start in starts)
 
 
 class Averaging:
-    """The trained parameters of a detector between what they were when this was made and what they are now.
+    """The weights of a detector before training, kept for averaging with those after it.
 
     Args:
         detector: not trained yet, frozen but for what will train.
-        alpha: 0 … 1, the share of what training makes of it.
     """
 
-    def __init__(self, detector: Detector, alpha: float) -> None:
-        self.alpha = alpha
+    def __init__(self, detector: Detector) -> None:
         self._trained = trained_parameters(detector)
         self._base = {name: parameter.detach().clone() for name, parameter in self._trained.items()}
 
     @torch.no_grad()
-    def apply(self, alpha: float | None = None) -> None:
-        """Move the parameters for good to `alpha`, by default the one given at first."""
-        share = self.alpha if alpha is None else alpha
+    def apply(self, alpha: float) -> None:
+        """Set each trained parameter to (1 − α) times what it was before training plus α times what it is now."""
         for name, parameter in self._trained.items():
-            parameter.copy_(torch.lerp(self._base[name], parameter, share))
+            parameter.copy_(torch.lerp(self._base[name], parameter, alpha))
 
     @contextmanager
-    def applied(self, alpha: float | None = None) -> Iterator[None]:
-        """The averaged detector, as long as the context lasts; then the parameters are what they were before."""
+    def applied(self, alpha: float) -> Iterator[None]:
+        """`apply` for as long as the context lasts; then the parameters are again what training made of them."""
         tuned = {name: parameter.detach().clone() for name, parameter in self._trained.items()}
         self.apply(alpha)
         try:

@@ -117,7 +117,12 @@ def start_of(name: str, init: ClassInit, base_classes: Sequence[str]) -> Start:
 
 
 def describe_init(init: ClassInit, base_classes: Sequence[str]) -> str:
-    """The same in words, after `starts from`."""
+    """Initial weights in words, to follow `starts from`.
+
+    Args:
+        init: indices of base classes; none: random weights.
+        base_classes: names of those of the pretrained detector.
+    """
     if not init:
         return "random weights"
     if len(init) == 1:

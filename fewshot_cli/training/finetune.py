@@ -79,9 +79,9 @@ def finetune(
         config: what to do.
         run: where it is recorded.
         features: shared with fine-tunes before and after this one.
-        validate: called before the training, e.g. for a cross-validation.
-        facts: further keys of result.json, of what was chosen before.
-        clock: that has measured the steps before.
+        validate: called before the training: a cross-validation, for example.
+        facts: further keys of result.json, of what was chosen earlier.
+        clock: counts the steps, and has counted those before this call; default: a new one.
 
     Returns:
         the content of the run's result.json.
@@ -104,8 +104,8 @@ def finetune(
             )
         with clock.measures("cross_validation" if validate is not not_validated else None):
             average, validated = validate(config, data, prepared, cached)
-        averaging = Averaging(prepared.detector, average.alpha)
-        if averaging.alpha < 1 and config.policy != "none":
+        averaging = Averaging(prepared.detector)
+        if average.alpha < 1 and config.policy != "none":
             reporter.say(f"Averaging: {average.describe()}.")
         with clock.measures("training" if config.policy != "none" else None):
             objective = DetectorLosses(prepared.detector, cached.cut)
@@ -114,13 +114,13 @@ def finetune(
                 cached,
                 objective,
                 config,
-                averaging=averaging,
+                averaged=partial(averaging.applied, average.alpha),
                 test=data.test,
                 run=run,
                 trackers=trackers,
                 reporter=reporter,
             )
-        averaging.apply()
+        averaging.apply(average.alpha)
         facts = {"average": average.to_json(), **(facts or {}), **validated}
         result = record(run, config, data, prepared, cached, progress, before, facts, clock.seconds())
         trackers.show(partial(sample_images, prepared, cached, data), progress.iteration)

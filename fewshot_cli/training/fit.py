@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,16 +18,19 @@ from fewshot_cli.runs.checkpoint import load_tensors, save_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.tracking import Trackers
-from fewshot_cli.training.averaging import Averaging
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import Objective
-from fewshot_cli.training.plan import learning_rates, trained_parameters
+from fewshot_cli.training.plan import trained_parameters
 from fewshot_cli.training.prepare import Prepared
+from fewshot_cli.training.rates import learning_rates
 from fewshot_cli.training.schedule import batch_order, learning_rate
 
 SAVE_EVERY = 50
 """Iterations between two saved states when nothing is measured in between."""
+
+Averaged = Callable[[], AbstractContextManager[None]]
+"""Opens a context in which the detector is averaged with its weights before training."""
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ def fit(
     objective: Objective,
     config: FinetuneConfig,
     *,
-    averaging: Averaging,
+    averaged: Averaged,
     test: Split | None,
     run: Run,
     trackers: Trackers,
@@ -69,7 +73,7 @@ def fit(
     not averaged.
 
     Args:
-        averaging: with the weights before training.
+        averaged: a context in which the parameters are those to measure and keep.
         test: the test set; None: nothing is measured.
         run: where metrics, the best checkpoint and the state are written; its saved state is continued.
         trackers: get the losses and the rate of every step, and what is measured.
@@ -78,7 +82,7 @@ def fit(
         DivergedError: a loss, a gradient or a parameter is not finite.
         CheckpointError, StorageError: the saved state is damaged, or the disk cannot be written.
     """
-    watch = _Watch(prepared, features, config, averaging, test, run, trackers)
+    watch = _Watch(prepared, features, config, averaged, test, run, trackers)
     if not trained_parameters(prepared.detector):
         watch.measure(0, {})
         return watch.progress
@@ -181,12 +185,12 @@ class _Watch:
         prepared: Prepared,
         features: Features,
         config: FinetuneConfig,
-        averaging: Averaging,
+        averaged: Averaged,
         test: Split | None,
         run: Run,
         trackers: Trackers,
     ) -> None:
-        self.averaging, self.trackers = averaging, trackers
+        self.averaged, self.trackers = averaged, trackers
         self.prepared, self.features, self.config, self.test, self.run = prepared, features, config, test, run
         self.progress = Progress()
 
@@ -231,7 +235,7 @@ class _Watch:
         record: dict[str, Any] = {"iteration": done, "ap": None}
         record["losses"] = {name: round(value, 6) for name, value in losses.items()}
         if self.test is not None:
-            with self.averaging.applied():
+            with self.averaged():
                 record |= self._measure_on(self.test, done)
         self.progress.records.append(record)
         self.run.write_metrics(self.progress.records)

@@ -21,7 +21,9 @@ from fewshot_cli.training.plan import parameters_per_layer, plan_chain, planned_
 
 @lru_cache
 def outline(name: str, classes: int) -> Detector:
-    """The chain of a detector with a predictor for that many classes, without memory for weights; not to be changed.
+    """The chain of a detector with a predictor for that many classes, without memory for weights.
+
+    The detector is shared by all callers: do not change it.
 
     Raises:
         ModelError: an unknown detector.
@@ -39,7 +41,7 @@ def resolve(config: FinetuneConfig, classes: int, reporter: Reporter) -> Finetun
     Args:
         config: its budget is filled in (`with_budget`).
         classes: of the data set; the predictor's parameters depend on it.
-        reporter: is told how many layers a budget in parameters is.
+        reporter: receives how many layers a budget in parameters is.
 
     Raises:
         PolicyError: no layer fits in the budget, or a layer is not in the chain.

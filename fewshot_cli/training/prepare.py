@@ -18,16 +18,8 @@ from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
 from fewshot_cli.training.class_init import Start, choose_inits, describe_init, similar_classes, start_of
-from fewshot_cli.training.plan import (
-    Plan,
-    backbone_share,
-    freeze,
-    plan_chain,
-    planned_layers,
-    planned_parameters,
-    small_object_share,
-    small_objects_group,
-)
+from fewshot_cli.training.plan import Plan, freeze, plan_chain, planned_layers, planned_parameters
+from fewshot_cli.training.rates import backbone_share, small_object_share, small_objects_group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +81,6 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
     base_fingerprint = state_fingerprint(detector.network)
     beside = _kept_head(detector, config, data, selection) if config.keep_base_classes else None
     starts = _give_classes(detector, config, data, reporter)
-    share = config.small_object_lr or small_object_share(detector, data.shots)
     plan = freeze(detector, selection)
     kept = tensors_to_keep(detector, base, tensor_fingerprints(detector.network))
     return Prepared(
@@ -99,7 +90,7 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
         copies=_copies(config, data),
         second_head=beside,
         backbone_lr=config.backbone_lr or backbone_share(starts.values()),
-        small_object_lr=share,
+        small_object_lr=config.small_object_lr or small_object_share(detector, data.shots),
         kept=tuple(kept),
         info=_describe(config, detector, selection, plan, base_fingerprint),
     )

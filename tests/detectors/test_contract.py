@@ -24,7 +24,8 @@ from fewshot_cli.runs.checkpoint import restore
 from fewshot_cli.training.cache import FeatureCache
 from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import DetectorLosses
-from fewshot_cli.training.plan import freeze, learning_rates, plan_chain
+from fewshot_cli.training.plan import freeze, plan_chain
+from fewshot_cli.training.rates import learning_rates
 from fewshot_cli.training.variants import Example, Examples
 
 STUBS = [stub_two_stage, stub_queries]

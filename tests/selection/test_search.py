@@ -17,10 +17,9 @@ from fewshot_cli.errors import ConfigError, DivergedError, PolicyError
 from fewshot_cli.progress import SilentReporter
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection import left_out as folds_module
-from fewshot_cli.selection import search as module
 from fewshot_cli.selection.candidates import Candidate, list_candidates
 from fewshot_cli.selection.folds import make_folds
-from fewshot_cli.selection.search import Trial, choose, deficit
+from fewshot_cli.selection.trials import Trial, choose, deficit, drop_clearly_worse
 from fewshot_cli.training.outline import outline
 from fewshot_cli.verbs.finetune import resume, run_at
 
@@ -286,11 +285,11 @@ def test_a_candidate_clearly_worse_is_not_trained_further() -> None:
         pytest.approx(deficit(worse, best), rel=0.01),
         pytest.approx(deficit(close, best), rel=0.01),
     )
-    assert [best, close] == module._without_clearly_worse([best, worse, close])
+    assert [best, close] == drop_clearly_worse([best, worse, close])
     assert ("clearly worse", None) == (worse.dropped, close.dropped)
 
 
 def test_two_shots_alone_rule_nothing_out() -> None:
     """The quantile for two shots is 6.3 standard errors."""
     best, worse = trial(2, 0.5, 0.6), trial(1, 0.2, 0.1)
-    assert 4 == pytest.approx(deficit(worse, best)) and [best, worse] == module._without_clearly_worse([best, worse])
+    assert 4 == pytest.approx(deficit(worse, best)) and [best, worse] == drop_clearly_worse([best, worse])

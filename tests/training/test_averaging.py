@@ -27,20 +27,20 @@ def prepared(shapes: Path) -> Prepared:
 
 def test_parameters_lie_between_both_detectors(prepared: Prepared) -> None:
     """At α = 0.25 a parameter that training moved by 1 has moved by a quarter; afterwards it is trained again."""
-    averaging = Averaging(prepared.detector, 0.25)
+    averaging = Averaging(prepared.detector)
     trained = trained_parameters(prepared.detector)
     before = {name: parameter.detach().clone() for name, parameter in trained.items()}
     with torch.no_grad():
         for parameter in trained.values():
             parameter += 1
     after = {name: parameter.detach().clone() for name, parameter in trained.items()}
-    with averaging.applied():
+    with averaging.applied(0.25):
         for name, parameter in trained.items():
             torch.testing.assert_close(parameter, before[name] + 0.25)
     assert all(torch.equal(parameter, after[name]) for name, parameter in trained.items())
     with averaging.applied(0.0):
         assert all(torch.equal(parameter, before[name]) for name, parameter in trained.items())
-    averaging.apply()
+    averaging.apply(0.25)
     assert all(
         torch.equal(parameter, torch.lerp(before[name], after[name], 0.25)) for name, parameter in trained.items()
     )

@@ -24,13 +24,12 @@ from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.plan import (
     FrozenCheck,
     freeze,
-    learning_rates,
     parameters_per_layer,
     plan_chain,
     planned_layers,
-    small_object_share,
     trained_parameters,
 )
+from fewshot_cli.training.rates import learning_rates, small_object_share
 
 RULES = [name for name, policy in POLICIES.items() if policy.head_layers]
 """Policies that say what trains: all but `custom` and `auto`."""
