@@ -10,11 +10,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from fewshot_cli.evaluation.interval import standard_error
+from fewshot_cli.selection.folds import FEWEST_SHOTS
 from fewshot_cli.training.averaging import Average
 
 
 def choose_average(start: Average, scores: Mapping[float, Sequence[float]]) -> Average:
     """The value with the highest mean, if it beats that of `start` by more than a standard error; else `start`.
+
+    Fewer than FEWEST_SHOTS left-out shots change nothing.
 
     Args:
         start: what the option or the classes say.
@@ -26,6 +29,6 @@ def choose_average(start: Average, scores: Mapping[float, Sequence[float]]) -> A
     best = max(mean, key=lambda alpha: (mean[alpha], -abs(alpha - start.alpha)))
     gains = [higher - lower for higher, lower in zip(scores[best], scores[start.alpha], strict=True)]
     error = standard_error(gains)
-    if error is None or statistics.mean(gains) <= error:
+    if error is None or len(gains) < FEWEST_SHOTS or statistics.mean(gains) <= error:
         return start
     return Average(best, "cross-validation")

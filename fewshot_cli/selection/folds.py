@@ -13,6 +13,8 @@ from fewshot_cli.policies import get_policy
 FOLDS, WHOLE_FOLDS = 5, 3
 """Folds where none are asked for; fewer where the whole detector trains, which no cached features shorten."""
 
+FEWEST_SHOTS = 4
+"""With fewer left-out shots, chance would choose."""
 SEARCH_FOLDS, SEARCH_SHARE = 3, 0.25
 """Folds of a search by policy auto, and the share of the iterations that each of its candidates trains for."""
 

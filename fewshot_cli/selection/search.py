@@ -26,16 +26,20 @@ from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.selection.candidates import Candidate, list_candidates
 from fewshot_cli.selection.criteria import DEFAULT_CRITERION, rank
-from fewshot_cli.selection.folds import SEARCH_FOLDS, SEARCH_SHARE, divided_classes, folds_with, make_folds
+from fewshot_cli.selection.folds import (
+    FEWEST_SHOTS,
+    SEARCH_FOLDS,
+    SEARCH_SHARE,
+    divided_classes,
+    folds_with,
+    make_folds,
+)
 from fewshot_cli.selection.gradients import measure_layers
 from fewshot_cli.selection.left_out import shot_scores, train_fold
 from fewshot_cli.selection.trials import Trial, best_of, choose, drop_clearly_worse
 from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import Features, FeatureStore, cache_features
 from fewshot_cli.training.prepare import prepare
-
-FEWEST_SHOTS = 4
-"""With fewer, folds say nothing."""
 
 Scores = Mapping[str, Sequence[Sequence[float]]]
 """Candidate → for each finished fold, the score of each shot that it left out."""

@@ -11,7 +11,8 @@ from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.config import FinetuneConfig, implied_policy
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection.candidates import list_candidates
-from fewshot_cli.selection.search import FEWEST_SHOTS, Found, Scores, search
+from fewshot_cli.selection.folds import FEWEST_SHOTS
+from fewshot_cli.selection.search import Found, Scores, search
 from fewshot_cli.training.features import FeatureStore
 from fewshot_cli.training.outline import outline
 

@@ -13,7 +13,7 @@ START = Average(0.5, "classes")
 
 def test_a_clear_gain_moves_alpha() -> None:
     """Every shot is better by about a tenth."""
-    scores = {0.5: [0.3, 0.5, 0.2], 0.75: [0.4, 0.61, 0.31], 1.0: [0.1, 0.1, 0.1]}
+    scores = {0.5: [0.3, 0.5, 0.2, 0.6], 0.75: [0.4, 0.61, 0.31, 0.7], 1.0: [0.1, 0.1, 0.1, 0.1]}
     assert Average(0.75, "cross-validation") == choose_average(START, scores)
 
 
@@ -23,9 +23,10 @@ def test_a_gain_within_a_standard_error_does_not() -> None:
     assert START == choose_average(START, scores)
 
 
-def test_one_shot_decides_nothing() -> None:
-    """It has no standard error."""
+def test_few_shots_decide_nothing() -> None:
+    """One has no standard error, and that of three can be small by chance."""
     assert START == choose_average(START, {0.5: [0.1], 1.0: [0.9]})
+    assert START == choose_average(START, {0.5: [0.1, 0.2, 0.3], 1.0: [0.9, 0.9, 0.91]})
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=12))
