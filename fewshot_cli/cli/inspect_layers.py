@@ -70,22 +70,30 @@ def inspect_layers(
     if target is None:
         _list_detectors(console)
         return
+    report = _inspect(target, classes or 1, options, console)
+    console.result(report, lambda: _table(report), _totals(report))
+
+
+def _inspect(target: str, classes: int, options: dict[str, Any], console: Console) -> dict[str, Any]:
+    """The chain of a run, or of a detector with what the options would train."""
     from fewshot_cli.detectors.predictors import numbered
     from fewshot_cli.verbs.inspect import inspect_run, inspect_selection
 
-    if Path(target, "config.json").is_file():
+    if _is_run(target):
         if options["policy"] is not None or options["budget"] is not None or options["layers"]:
             raise UsageError(f"{target} is a run: its policy and budget are fixed", hint="Name a detector instead.")
-        report = inspect_run(Path(target), keep_base_classes=options["keep_base_classes"])
-    else:
-        report = inspect_selection(
-            target,
-            _selection(target, classes or 1, options, console),
-            classes=numbered(classes or 1),
-            image_size=options["image_size"],
-            keep_base_classes=options["keep_base_classes"],
-        )
-    console.result(report, lambda: _table(report), _totals(report))
+        return inspect_run(Path(target), keep_base_classes=options["keep_base_classes"])
+    return inspect_selection(
+        target,
+        _selection(target, classes, options, console),
+        classes=numbered(classes),
+        image_size=options["image_size"],
+        keep_base_classes=options["keep_base_classes"],
+    )
+
+
+def _is_run(target: str) -> bool:
+    return Path(target, "config.json").is_file()
 
 
 def _show_measured(
@@ -96,8 +104,8 @@ def _show_measured(
     classes: int | None,
     options: dict[str, Any],
 ) -> None:
-    """The chain with a column for each criterion."""
-    if target is not None and Path(target, "config.json").is_file():
+    """Show the chain with a column for each criterion."""
+    if target is not None and _is_run(target):
         raise UsageError(
             f"{target} is a run: --data goes with a detector", hint="Name the detector that it started from."
         )

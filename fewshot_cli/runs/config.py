@@ -42,7 +42,7 @@ def _folds(folds: int | None) -> int | None:
 
 
 def _rules(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Policies that are rules, each once."""
+    """Policies that have a rule, each once; ValueError for another name."""
     rules = [name for name, policy in POLICIES.items() if policy.head_layers]
     for name in names:
         if name not in rules:
@@ -211,8 +211,8 @@ class FinetuneConfig(Variants):
         float | str,
         Option(
             "Averaging with the weights before training (WiSE-FT): share of the trained ones, 0 to 1 (no averaging); "
-            "auto: 0.25 for classes that the detector knows, 0.5 for those that it takes for others, 0.9 for new ones, "
-            "or what a cross-validation clearly favours.",
+            "auto: 0.25 for classes of the pretrained detector, 0.5 for those whose objects it detects as others, 0.9 "
+            "for new ones, or what is clearly better in a cross-validation.",
             panel=CHECK,
             metavar="auto|ALPHA",
             check=_alpha,
@@ -295,7 +295,7 @@ def implied_policy(options: Mapping[str, Any], default: str = FinetuneConfig.pol
 
 
 def needs_chain(config: FinetuneConfig) -> bool:
-    """Whether the detector's chain has to be known to tell what trains: for named layers, and budgets in parameters."""
+    """Whether it takes the detector's chain to tell what trains: for named layers, and budgets in parameters."""
     typed = isinstance(config.budget, str) and config.budget != AUTO
     return bool(config.layers) or (typed and get_policy(config.policy).takes_budget)
 
