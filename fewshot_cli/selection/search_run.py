@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fewshot_cli.datasets.store import open_dataset
 from fewshot_cli.progress import Reporter
@@ -76,10 +76,8 @@ def _fall_back(config: FinetuneConfig, classes: int, reporter: Reporter) -> Fine
 
 def _read(run: Run) -> Scores:
     """The scores that a run kept; none if the file holds something else."""
-    from pydantic import Field, TypeAdapter, ValidationError
+    from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
     with suppress(ValidationError):
-        return TypeAdapter(dict[str, list[list[Annotated[float, Field(ge=0, le=1)]]]]).validate_python(
-            run.read_search()
-        )
+        return TypeAdapter(dict[str, list[list[FiniteFloat]]]).validate_python(run.read_search())
     return {}
