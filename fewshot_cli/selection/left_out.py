@@ -93,9 +93,9 @@ def shot_scores(shots: Split, classes: Sequence[str], folds: Sequence[Fold], alp
     """What each left-out shot that shows one of the classes contributes to the mAP of its fold, fold by fold.
 
     Jackknife pseudo-values (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 11): of a fold with n
-    such shots n times its mAP@[.50:.95], less n − 1 times that without the shot. Their mean is about the mAP of the fold
-    and their spread gives its standard error. The mAP of single images would be blind to what false detections in one
-    image cost in another.
+    such shots n times its mAP@[.50:.95], less n − 1 times that without the shot. Their mean is about the mAP of the
+    fold, and their spread gives its standard error. The mAP of single images would be blind to what false detections in
+    one image cost in another.
 
     Args:
         shots: the originals.

@@ -25,7 +25,7 @@ class Trial:
 
     Attributes:
         criterion: the mean of the ranking criterion over its layers; None where it was not ranked.
-        scores: of each fold that was measured, the mAP of each shot that it left out.
+        scores: of each fold that was measured, the score of each shot that it left out (`left_out.shot_scores`).
         dropped: why it was not measured further: `ranked lower`, `clearly worse`, `diverged`; None if it was not.
     """
 

@@ -24,6 +24,7 @@ from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection import left_out as module
 from fewshot_cli.selection.cross_validation import CrossValidation, cross_validate
 from fewshot_cli.selection.folds import make_folds
+from fewshot_cli.selection.left_out import shot_scores
 from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import FeatureStore, cache_features
 from fewshot_cli.training.prepare import prepare
@@ -120,6 +121,23 @@ def test_the_estimate_is_the_mean_over_folds(found: CrossValidation, six: Path, 
     assert (mean, 4.303 * deviation / 3**0.5) == (pytest.approx(found.ap), pytest.approx(found.interval, rel=1e-3))
     (tmp_path / "all.json").write_text(json.dumps(found.results))
     assert score(six / "train" / "annotations.json", tmp_path / "all.json") == pytest.approx(found.pooled_ap)
+
+
+def test_a_shot_scores_what_it_adds_to_the_map_of_its_fold(found: CrossValidation, six: Path, tmp_path: Path) -> None:
+    """pycocotools on files: twice the mAP of a fold of two, less that of the other shot alone."""
+    fold = found.folds[0]
+    (tmp_path / "found.json").write_text(json.dumps(fold.results[1.0]))
+    both = score(only(six / "train", fold.images, tmp_path / "both") / "annotations.json", tmp_path / "found.json")
+    alone = []
+    for shot in fold.images:
+        own = [result for result in fold.results[1.0] if result["image_id"] == shot]
+        (tmp_path / f"{shot}.json").write_text(json.dumps(own))
+        truth = only(six / "train", [shot], tmp_path / str(shot)) / "annotations.json"
+        alone.append(score(truth, tmp_path / f"{shot}.json"))
+    assert 2 == len(alone) and both > 0
+    assert [2 * both - alone[1], 2 * both - alone[0]] == pytest.approx(
+        shot_scores(found.shots, found.classes, [fold], 1.0)
+    )
 
 
 def test_variants_stay_out_with_their_shot(six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
