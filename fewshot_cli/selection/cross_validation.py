@@ -36,7 +36,7 @@ class CrossValidation:
         classes: those that were validated: the ones with shots in at least two folds.
         folds: in order.
         average: with the weights before training; everything below is that of detectors averaged so.
-        tried: α → mAP@[.50:.95], mean over left-out shots, of all values that were compared.
+        tried: α → mean score of the left-out shots (`left_out.shot_scores`), of all values that were compared.
         fold_ap: mAP@[.50:.95] on the shots that each fold left out; None where they show no validated class.
         pooled_ap: the same on all shots at once.
         quality: by class, the threshold of the best F1 (None if no detection is right), and what it gives. The scores
