@@ -178,7 +178,7 @@ def table_rows(cells: list[Cell], chosen: dict[tuple[str, int], str]) -> dict[st
         rows[f"{setup}, averaged"] = scores(own, averaged)
     rates = {kind: f"full, backbone rate {share:g}" for kind, share in BACKBONE_SHARE.items()}
     default = [cell for cell in cells if cell.setup == rates[cell.start]]
-    rows["**default**: full, averaged"] = scores(default, averaged)
+    rows["**default (full, averaged)**"] = scores(default, averaged)
     rows["the same, not averaged"] = scores(default, trained)
     auto = [cell for cell in cells if cell.setup == chosen.get((cell.name, cell.seed))]
     # Policy none is no cell of its own: α = 0 of any other.

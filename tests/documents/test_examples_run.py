@@ -93,7 +93,7 @@ def test_what_trains(tmp_path: Path) -> None:
     call = ["what_trains.py", f"cat={tmp_path / 'cats'}", "--weights", "none", "--seeds", "1", "--shots", "4", *SMALL]
     printed = run_example(*call)
     rows = {row[0]: row[1:] for row in table(printed)}
-    assert {"none", "symmetric 3", "**default**: full, averaged", "policy auto, averaged"} <= rows.keys()
+    assert {"none", "symmetric 3", "default (full, averaged)", "policy auto, averaged"} <= rows.keys()
     assert all(0 <= float(row[0]) <= 1 for row in rows.values() if row[-1] == "1")
     begun = sorted(path.stat().st_mtime_ns for path in (tmp_path / "what-trains").glob("*.json"))
     assert printed == run_example(*call)
