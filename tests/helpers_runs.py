@@ -21,6 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from typer.testing import CliRunner, Result
 
 from fewshot_cli.cli.app import app
+from fewshot_cli.progress import SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 
@@ -45,6 +46,20 @@ TINY: dict[str, Any] = {
 
 LEARNING: dict[str, Any] = {**TINY, "iterations": 60, "eval_every": 20, "copies": 4, "lr": 0.02}
 """A fine-tune of a second whose mAP is above zero, so that equal means something."""
+
+
+class Listening(SilentReporter):
+    """Remembers what was said, and of what it was warned."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.warned: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
 
 
 def draw_shapes(folder: Path, count: int, seed: int) -> dict[str, Any]:

@@ -96,7 +96,10 @@ class SweepConfig:
         int, Option("Iterations between two points of a learning curve; 0: the end only.", _CELLS, ge=0)
     ] = 50
     options: Annotated[
-        dict[str, Any], Option("Option of finetune for every cell, e.g. iterations=100.", _CELLS, "NAME=VALUE")
+        dict[str, Any],
+        Option(
+            "Option of finetune for every cell, e.g. iterations=100; average is 1 unless given.", _CELLS, "NAME=VALUE"
+        ),
     ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -164,7 +164,7 @@ def announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporter
     )
     if trained and prepared.plan.cut == 0 and prepared.placed.device.type == "cpu":
         reporter.say(
-            "No features are cached, because the first layer trains: --policy symmetric is several times faster."
+            "Only images are cached, because the first layer trains: --policy symmetric is several times faster."
         )
     predictor = prepared.detector.layers[-1].name
     if prepared.info.policy == CUSTOM and predictor not in prepared.info.trained_layers:

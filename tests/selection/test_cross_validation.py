@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers_data import write_document
-from helpers_runs import LEARNING, TINY, config_of, draw_shapes, fine_tune, score
+from helpers_runs import LEARNING, TINY, Listening, config_of, draw_shapes, fine_tune, score
 from safetensors.torch import load_file
 
 from fewshot_cli.datasets.store import open_dataset
@@ -32,20 +32,6 @@ from fewshot_cli.training.variants import Prefix
 from fewshot_cli.verbs.finetune import resume, run_at
 
 CROSS = {**TINY, "cross_validate": 2, "eval_every": 0}
-
-
-class Listening(SilentReporter):
-    """Remembers what was said, and of what it was warned."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_runs import LEARNING, TINY, argv_of, fsod
+from helpers_runs import LEARNING, TINY, Listening, argv_of, fsod
 
 from fewshot_cli import PolicyError, evaluate, finetune, load_run
-from fewshot_cli.progress import SilentReporter
 from fewshot_cli.runs.checkpoint import read_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
@@ -18,18 +17,6 @@ from fewshot_cli.verbs.finetune import run_at
 
 OPEN = {name: value for name, value in TINY.items() if name not in ("policy", "budget")}
 """A fine-tune that does not say yet what trains."""
-
-
-class Heard(SilentReporter):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
 
 
 def moved(run: Run) -> list[str]:
@@ -111,14 +98,14 @@ def test_without_the_predictor_there_is_a_warning(shapes: Path, tmp_path: Path) 
         (("head.1",), ["head.4, the predictor, does not train: new classes keep their initial weights."]),
         (("head.4",), []),
     ):
-        heard = Heard()
+        heard = Listening()
         finetune(shapes, runs=tmp_path, layers=layers, reporter=heard, **{**OPEN, "iterations": 1})
         assert warnings == heard.warned, layers
 
 
 def test_a_budget_in_parameters_is_recorded_in_layers(shapes: Path, tmp_path: Path) -> None:
     """Two classes: 60,000 parameters are three layers; the run is the one that --budget 3 makes."""
-    heard = Heard()
+    heard = Listening()
     run = finetune(shapes, runs=tmp_path, reporter=heard, policy="symmetric", budget="60k", **OPEN)
     assert "shapes-yolox_nano-symmetric3-seed0" == run.folder.name
     assert (3, 3) == (run.read_config().budget, run.read_result()["budget"])
