@@ -33,7 +33,7 @@ MEMORY = 2 << 30
 """Bytes beyond those of the parent: more is a fault."""
 LONGEST_MESSAGE = 8_000
 """Characters on stderr; 20 problems of a data set fit."""
-REFUSALS = {2, 3, 4, 5, 7}
+REFUSALS, DIVERGED = {2, 3, 4, 5, 7}, 6
 
 Change = Callable[[Path], None]
 """Damages or replaces what is at a path."""
@@ -78,7 +78,8 @@ class Outcome:
 
 def faults(case: Case, outcome: Outcome) -> list[str]:
     """What is wrong with how a case ended; empty if it ended well."""
-    refused = outcome.code in REFUSALS
+    # A rate that may work may also lead nowhere.
+    refused = outcome.code in REFUSALS or (outcome.code == DIVERGED and case.harmless)
     left = [path for path in outcome.changed if not any(fnmatch(path, pattern) for pattern in case.leaves)]
     checks = {
         f"over {SECONDS} s": outcome.waited,
@@ -98,7 +99,9 @@ def faults(case: Case, outcome: Outcome) -> list[str]:
 def _names_something(case: Case, stderr: str) -> bool:
     """Whether an error says more than that there is one: an option, a path, a value, a word of the call."""
     message = stderr.rpartition("error: ")[2]
-    named = re.search(r"--\w|['\"`/\d]|\w\.\w", message) or any(word[:40] in message for word in case.argv[1:] if word)
+    named = re.search(r"--\w|['\"`/\d]|\w\.\w", message) or any(
+        word[-40:] in message for word in re.split("[:=]", " ".join(case.argv[1:])) if word
+    )
     return "error: " in stderr and bool(named)
 
 

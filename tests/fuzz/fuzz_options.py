@@ -33,8 +33,21 @@ PATHS = {
 """Parameters that are paths, which `fuzz_paths` gives what is none, or that start a data base."""
 FREE = {"name", "classes", "class_names", "address", "mirror", "fiftyone"}
 """Parameters that take words of the person's own."""
-GENEROUS = {"test_images", "eval_every", "max_detections", "cache_disk", "cache_memory", "small_object_lr"}
-"""Parameters for which a huge number means: no bound."""
+GENEROUS = {
+    "test_images",
+    "eval_every",
+    "max_detections",
+    "cache_disk",
+    "cache_memory",
+    "small_object_lr",
+    "lr",
+    "backbone_lr",
+    "weight_decay",
+    "clip",
+}
+"""Parameters for which a huge number means something, if nothing useful."""
+LISTS = {"layers", "candidates", "tracker", "ops", "allow"}
+"""Parameters that may be empty."""
 
 
 def options() -> Iterator[Case]:
@@ -49,7 +62,11 @@ def options() -> Iterator[Case]:
             if not option.startswith("--") or parameter.name in PATHS or getattr(parameter, "is_flag", False):
                 continue
             for name, value in _wrong_values(command, parameter):
-                harmless = parameter.name in FREE or (name == "10^20" and parameter.name in GENEROUS)
+                harmless = (
+                    parameter.name in FREE
+                    or (name == "10^20" and parameter.name in GENEROUS)
+                    or (name in ("empty", "space") and parameter.name in LISTS)
+                )
                 yield Case(
                     kind="option", name=f"option: {command} {option} {name}",
                     argv=(command, *call, *[f"{option}={value}"] * 1) if parameter.nargs == 1 else (command, *call, option, *[value] * parameter.nargs),
@@ -189,7 +206,8 @@ def config_files() -> Iterator[Case]:
             texts_json = {label: JSON_TEXTS[label] for label in ("object", "nested", "surrogate", "NUL")}
         else:
             texts, texts_json = TOML_VALUES, JSON_TEXTS
-        fits = ("10^20",) if field.name in GENEROUS else ("half", "true") if float in field.kinds else ()
+        large, real = field.name in GENEROUS, float in field.kinds
+        fits = {*["10^20"] * large, *["half", "true"] * real}
         chosen = Random(name).sample(sorted(texts), min(4, len(texts)))
         for label in chosen:
             lines = {**base, "data": json.dumps(DATA), "report": "false", name: texts[label]}

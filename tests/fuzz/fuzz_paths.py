@@ -117,4 +117,13 @@ def paths() -> Iterator[Case]:
 
 def _case(what: str, argv: tuple[str, ...], name: str, text: str, changes: dict, harmless: bool) -> Case:
     words = tuple(word.replace("@", text) for word in argv)
-    return Case(kind="path", name=f"path: {what} {name}", argv=words, parts=PARTS, changes=changes, harmless=harmless)
+    leaves = ("predictions*",) if argv[0] == "predict" else ()  # what could be read
+    return Case(
+        kind="path",
+        name=f"path: {what} {name}",
+        argv=words,
+        parts=PARTS,
+        changes=changes,
+        harmless=harmless,
+        leaves=leaves,
+    )
