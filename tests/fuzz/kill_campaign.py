@@ -115,7 +115,7 @@ class Campaign:
     """Undisturbed calls, made once each, and kills that are compared with them."""
 
     place: Place
-    _undisturbed: dict[str, tuple[float, dict[str, str]]] = field(default_factory=dict)
+    _undisturbed: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)
 
     def faults(self, kill: Kill) -> tuple[str, list[str]]:
         """What came of the killed call, and in what the end differs from the undisturbed one."""
@@ -130,7 +130,7 @@ class Campaign:
             return how, [f"exit code {repeated.code}: {repeated.stderr[-500:]}"]
         return how, [*_differences(expected, _contents(self.place.work)), *_fault_of_stopping(kill, killed)]
 
-    def _expected(self, name: str) -> tuple[float, dict[str, str]]:
+    def _expected(self, name: str) -> tuple[float, dict[str, Any]]:
         """Seconds of computing, and the content of every file afterwards."""
         if name not in self._undisturbed:
             command = COMMANDS[name]
@@ -155,19 +155,20 @@ def _fault_of_stopping(kill: Kill, killed: Outcome) -> list[str]:
     return [] if killed.code in codes else [f"stopped with {killed.code}: {killed.stderr[-300:]}"]
 
 
-def _contents(folder: Path) -> dict[str, str]:
-    """Path → digest of what is in it, of JSON documents without VARYING."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(_stable(path)).hexdigest() for path in files}
+def _contents(folder: Path) -> dict[str, Any]:
+    """Path → what is in it: a digest, or the JSON documents without VARYING."""
+    return {str(path.relative_to(folder)): _stable(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _stable(path: Path) -> bytes:
-    if path.suffix in (".html", ".png") and "train" not in path.parts and "test" not in path.parts:
-        return b""  # a page shows how long things took
+def _stable(path: Path) -> Any:
+    if path.suffix in (".html", ".png") and path.parent.name != "images":
+        return "a page"  # which shows how long things took
     if path.suffix in (".json", ".jsonl"):
-        lines = [path.read_text("utf-8")] if path.suffix == ".json" else path.read_text("utf-8").splitlines()
-        return json.dumps([_without_varying(json.loads(line)) for line in lines]).encode()
-    return path.read_bytes()
+        text = path.read_text("utf-8")
+        return [
+            _without_varying(json.loads(each)) for each in ([text] if path.suffix == ".json" else text.splitlines())
+        ]
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _without_varying(value: Any) -> Any:
@@ -176,12 +177,24 @@ def _without_varying(value: Any) -> Any:
     return [_without_varying(each) for each in value] if isinstance(value, list) else value
 
 
-def _differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
+def _differences(expected: dict[str, Any], actual: dict[str, Any]) -> list[str]:
     return [
-        f"{path} {'is missing' if path not in actual else 'is left' if path not in expected else 'differs'}"
+        f"{path} {'is missing' if path not in actual else 'is left' if path not in expected else f'differs: {_first_difference(expected[path], actual[path])}'}"
         for path in sorted({*expected, *actual})
         if expected.get(path) != actual.get(path)
     ]
+
+
+def _first_difference(expected: Any, actual: Any) -> str:
+    """The way to it in two JSON documents, and the values there."""
+    if isinstance(expected, dict) and isinstance(actual, dict) and expected.keys() == actual.keys():
+        inner: Any = expected
+    elif isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
+        inner = range(len(expected))
+    else:
+        return f"{str(expected)[:60]} instead of {str(actual)[:60]}"
+    key = next(key for key in inner if expected[key] != actual[key])
+    return f"{key} {_first_difference(expected[key], actual[key])}"
 
 
 def main() -> None:
