@@ -80,6 +80,7 @@ def _searched(search: Mapping[str, Any] | None) -> dict[str, Any] | None:
     outcome = outcomes(search)
     return {
         **search,
+        "default": search.get("default"),
         "ranked": any(one["criterion"] is not None for one in search["candidates"]),
         "criterion_summary": CRITERIA[search["criterion"]].summary,
         "candidates": [

@@ -114,6 +114,15 @@ def test_every_candidate_has_a_reason() -> None:
     assert OUTCOMES == outcomes(SEARCH)
 
 
+def test_where_the_default_is_kept_that_is_the_outcome() -> None:
+    """The others were not clearly better, whatever their scores and sizes."""
+    found = outcomes({**SEARCH, "default": "symmetric 2"})
+    kept = {"last 1", "all", "full, backbone rate 0.1"}
+    assert {"not clearly better than the default"} == {found[name] for name in kept}
+    assert "chosen, the default" == found["symmetric 2"]
+    assert {name: why for name, why in OUTCOMES.items() if name not in kept | {"symmetric 2"}}.items() <= found.items()
+
+
 def test_of_as_many_parameters_the_score_decides() -> None:
     """Unless the better one is too far from the best, shot by shot."""
     rivals = [candidate("one", 100, 0.3), candidate("two", 100, 0.4), candidate("three", 100, 0.45)]
