@@ -123,6 +123,7 @@ def _row(setup: str, result: dict[str, Any], evaluation: Evaluation) -> dict[str
         "layers": ", ".join(result["trained_layers"]) or "none",
         "parameters": result["parameters"]["trained"],
         "ap": evaluation.metrics.ap,
+        "ap_interval": evaluation.metrics.ap_interval(),
         "ap50": evaluation.metrics.numbers["AP50"],
         "seconds": result["seconds"]["total"],
     }

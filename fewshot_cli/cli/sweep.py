@@ -193,6 +193,7 @@ def _show(console: Console, result: SweepResult) -> None:
     console.result(
         {**result.to_json(), "files": [str(file) for file in files]},
         *(rich_table(summary) for summary in result.summaries),
+        *dict.fromkeys(text for summary in result.summaries for text in summary.caveats),
         LEGEND if result.summaries else "No cell is finished.",
         *(rich_differences(summary) for summary in result.summaries if summary.comparisons),
         f"Written: {', '.join(str(file) for file in files)}",

@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from fewshot_cli.detectors.chain import Detections
 from fewshot_cli.evaluation.bootstrap import ap_interval
+from fewshot_cli.evaluation.caveats import caveats
 from fewshot_cli.evaluation.matches import Matches, matches_of
 
 NAMES: tuple[str, ...] = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100")
@@ -40,6 +41,21 @@ class Metrics:
     def ap(self) -> float:
         """mAP@[.50:.95]; 0 where no object of a measured size exists."""
         return self.numbers["AP"] or 0.0
+
+    @property
+    def images(self) -> int:
+        """How many were measured on."""
+        return len(self.matches[0].objects) if self.matches else 0
+
+    @property
+    def boxes(self) -> int:
+        """Of the ground truth, of the classes that were measured; without crowds."""
+        return sum(int(each.objects.sum()) for each in self.matches)
+
+    @property
+    def caveats(self) -> list[str]:
+        """Sentences that belong beside the mAP."""
+        return caveats(self.images, self.boxes)
 
     def ap_interval(self) -> list[float] | None:
         """Low and high end of the mAP's 95 % interval over samples of the images (`bootstrap`); takes up to a second.

@@ -167,8 +167,9 @@ def run_cell(folder: SweepFolder, cell: Cell, features: Any, device: str) -> Fai
     try:
         data = str(folder.data(cell.group).resolve())
         config = finetune_config(folder.config, cell, data=data, device=device)
-        # The engine has shared the cores among its processes.
-        config = replace(config, threads=torch.get_num_threads())
+        if not config.deterministic:
+            # The engine has shared the cores among its processes.
+            config = replace(config, threads=torch.get_num_threads())
         run_at(folder.run(cell).folder, config, features=features)
     except FsodError as error:
         return Failure(cell, error.message, error.exit_code)
