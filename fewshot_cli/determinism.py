@@ -1,8 +1,8 @@
 """Computing the same bits twice.
 
-What draws at random is seeded in any case, and on a CPU the same number of threads gives the same bits. What is left are
-operations that add in another order each time, most of them on GPUs: torch has other versions of nearly all of them,
-which are slower.
+What draws at random is seeded in any case, and on a CPU the same number of threads gives the same bits. What is left
+are operations that add in another order each time, most of them on GPUs: torch has other versions of nearly all of
+them, which are slower.
 """
 
 from __future__ import annotations

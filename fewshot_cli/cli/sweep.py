@@ -11,6 +11,7 @@ import typer
 from fewshot_cli.cli.console import Console, note_on_interrupt
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.errors import UsageError
+from fewshot_cli.schemas import SweepPlan, schema_of
 from fewshot_cli.settings import fields_of
 from fewshot_cli.sweeps.config import SweepConfig
 
@@ -177,7 +178,7 @@ def _show_plan(
     if seconds is None:
         seconds = forecast(folder, device=device, threads=threads, reporter=console)
     console.result(
-        {"cells": cells, "missing": len(missing), "seconds": seconds},
+        {"schema": schema_of(SweepPlan), "cells": cells, "missing": len(missing), "seconds": seconds},
         *(f"{'done   ' if cell['done'] else 'missing'}  {cell['cell']}" for cell in cells),
         f"{len(cells)} cells, {len(missing)} missing: about {seconds / 60:.0f} min in one process",
     )

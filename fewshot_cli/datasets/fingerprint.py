@@ -18,8 +18,8 @@ DIGITS = 16
 def fingerprint(split: Split) -> str:
     """A short SHA-256 of a split: its classes, and of each image name, size, boxes, labels and content.
 
-    Content is the checksum that dataset.json recorded; for images of other data sets it is the size of the file, so that
-    no image is read. Where the folder lies does not matter.
+    Content is the checksum that dataset.json recorded; for images of other data sets it is the size of the file, so
+    that no image is read. Where the folder lies does not matter.
     """
     digest, checksums = hashlib.sha256(json.dumps(split.classes).encode()), recorded_checksums(split)
     for image in split.images:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from fewshot_cli.evaluation.caveats import caveats_of_several
 from fewshot_cli.evaluation.interval import half_interval
+from fewshot_cli.schemas import SweepTable, schema_of
 from fewshot_cli.sweeps.cells import Cell, Setup
 
 NOT_AVERAGED = {"alpha": 1.0}
@@ -115,6 +116,7 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Everything, by name."""
         return {
+            "schema": schema_of(SweepTable),
             "detector": self.detector,
             "shots": self.shots,
             "classes": list(self.classes),

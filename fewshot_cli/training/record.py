@@ -18,7 +18,7 @@ from fewshot_cli.evaluation.measure import score
 from fewshot_cli.runs.checkpoint import save_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.schemas import Environment
+from fewshot_cli.schemas import Environment, Result, schema_of
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.fit import Progress
 from fewshot_cli.training.plan import FrozenCheck
@@ -88,6 +88,7 @@ def _about(run: Run, config: FinetuneConfig, data: Dataset, prepared: Prepared) 
     trained, total = parameter_counts(prepared.detector)
     tests = len(data.test.images) if data.test else 0
     return {
+        "schema": schema_of(Result),
         "run": str(run.folder),
         "data": config.data,
         "classes": list(prepared.detector.classes),

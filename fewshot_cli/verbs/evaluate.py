@@ -13,6 +13,7 @@ from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.inference.opening import as_named, check_options, or_latest, place, place_pretrained
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.schemas import Evaluated, schema_of
 from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """What `--json` prints; takes up to a second, for the interval of the mAP."""
         return {
+            "schema": schema_of(Evaluated),
             "measured": self.measured,
             "data": str(self.split.annotations),
             "images": len(self.split.images),

@@ -33,7 +33,7 @@ from fewshot_cli.inference.stream import Item, detect_all
 from fewshot_cli.inference.video import frame_count
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.schemas import Environment
+from fewshot_cli.schemas import Environment, Predicted, schema_of
 from fewshot_cli.threads import choose_threads, usable_cores
 
 DEFAULT_OUT = "predictions"
@@ -93,6 +93,7 @@ class PredictResult:
     def to_json(self) -> dict[str, Any]:
         """What `--json` prints, and `predict.json` holds."""
         return {
+            "schema": schema_of(Predicted),
             "command": "predict",
             "fsod": __version__,
             "model": self.model,
