@@ -111,12 +111,10 @@ def _parts() -> list[type]:
 
 
 def _parts_of(hint: Any) -> Iterator[type]:
-    if is_typeddict(hint):
+    named = is_typeddict(hint)
+    if named:
         yield hint
-        inner = get_type_hints(hint).values()
-    else:
-        inner = get_args(hint)
-    for each in inner:
+    for each in get_type_hints(hint).values() if named else get_args(hint):
         yield from _parts_of(each)
 
 
