@@ -21,6 +21,7 @@ from fewshot_cli.progress import Reporter
 from fewshot_cli.report.page import write_page
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.schemas import Demonstrated, schema_of
 from fewshot_cli.sources.fetch import FetchRequest, fetch
 from fewshot_cli.sources.miniature.classes import BASE
 from fewshot_cli.threads import choose_threads, use_threads
@@ -45,7 +46,7 @@ class DemoResult:
     commands: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        return {"page": str(self.page), "rows": self.rows, "commands": self.commands}
+        return {"schema": schema_of(Demonstrated), "page": str(self.page), "rows": self.rows, "commands": self.commands}
 
 
 def run_demo(
@@ -123,6 +124,7 @@ def _row(setup: str, result: dict[str, Any], evaluation: Evaluation) -> dict[str
         "layers": ", ".join(result["trained_layers"]) or "none",
         "parameters": result["parameters"]["trained"],
         "ap": evaluation.metrics.ap,
+        "ap_interval": evaluation.metrics.ap_interval(),
         "ap50": evaluation.metrics.numbers["AP50"],
         "seconds": result["seconds"]["total"],
     }

@@ -82,13 +82,15 @@ def evaluate(
 
 
 def _show(console: Console, evaluation: Evaluation, more: dict[str, str]) -> None:
-    measured, split, metrics = evaluation.measured, evaluation.split, evaluation.metrics
-    document = {"measured": measured, "data": str(split.annotations), "images": len(split.images), **more}
+    measured, split, metrics, document = evaluation.measured, evaluation.split, evaluation.metrics, evaluation.to_json()
+    from fewshot_cli.evaluation.interval import interval_text
     from fewshot_cli.report.tables import metrics_table, per_class_table
 
     console.result(
-        {**document, **metrics.to_json()},
+        {**document, **more},
         f"{measured} on {split.annotations} ({len(split.images)} images)",
+        f"mAP {metrics.ap:.3f}{interval_text(document['ap_interval'])}",
+        *document["caveats"],
         lambda: metrics_table(metrics.numbers),
         lambda: per_class_table(metrics.per_class),
     )

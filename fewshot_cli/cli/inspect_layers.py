@@ -14,6 +14,7 @@ from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import UsageError
 from fewshot_cli.policies import Selection
 from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers, with_budget
+from fewshot_cli.schemas import Detectors, schema_of
 from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
 
 _EVERY = "all"
@@ -144,7 +145,11 @@ def _list_detectors(console: Console) -> None:
     rows = {name: {"summary": spec.summary, "head_layers": spec.head_depth} for name, spec in DETECTORS.items()}
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  M = {row['head_layers']}  {row['summary']}" for name, row in rows.items()]
-    console.result({"detectors": rows}, "\n".join(lines), "Next: fsod inspect-layers NAME --policy symmetric")
+    console.result(
+        {"schema": schema_of(Detectors), "detectors": rows},
+        "\n".join(lines),
+        "Next: fsod inspect-layers NAME --policy symmetric",
+    )
 
 
 def _table(report: dict[str, Any]) -> object:

@@ -11,6 +11,7 @@ import typer
 from fewshot_cli.cli.console import Console, note_on_interrupt
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.errors import UsageError
+from fewshot_cli.schemas import SweepPlan, schema_of
 from fewshot_cli.settings import fields_of
 from fewshot_cli.sweeps.config import SweepConfig
 
@@ -177,7 +178,7 @@ def _show_plan(
     if seconds is None:
         seconds = forecast(folder, device=device, threads=threads, reporter=console)
     console.result(
-        {"cells": cells, "missing": len(missing), "seconds": seconds},
+        {"schema": schema_of(SweepPlan), "cells": cells, "missing": len(missing), "seconds": seconds},
         *(f"{'done   ' if cell['done'] else 'missing'}  {cell['cell']}" for cell in cells),
         f"{len(cells)} cells, {len(missing)} missing: about {seconds / 60:.0f} min in one process",
     )
@@ -193,6 +194,7 @@ def _show(console: Console, result: SweepResult) -> None:
     console.result(
         {**result.to_json(), "files": [str(file) for file in files]},
         *(rich_table(summary) for summary in result.summaries),
+        *dict.fromkeys(text for summary in result.summaries for text in summary.caveats),
         LEGEND if result.summaries else "No cell is finished.",
         *(rich_differences(summary) for summary in result.summaries if summary.comparisons),
         f"Written: {', '.join(str(file) for file in files)}",

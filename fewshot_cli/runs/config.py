@@ -229,6 +229,14 @@ class FinetuneConfig(Variants):
         int | None,
         Option("Threads that compute on the CPU; default: the free cores.", panel=SPEED, ge=1, le=MOST_THREADS),
     ] = None
+    deterministic: Annotated[
+        bool,
+        Option(
+            "Use only operations that give the same bits in every run, and one thread unless --threads says otherwise. "
+            "On a CPU it costs what the other threads would save, on a GPU slower operations.",
+            panel=SPEED,
+        ),
+    ] = False
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
         Option(

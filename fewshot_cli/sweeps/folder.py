@@ -18,6 +18,7 @@ from typing import Any
 from fewshot_cli.errors import ConfigError
 from fewshot_cli.files import make_folder, write_json
 from fewshot_cli.runs.folder import RESULT, Run
+from fewshot_cli.schemas import SweepRecord, schema_of
 from fewshot_cli.sweeps.cells import Cell, Group, Setup
 from fewshot_cli.sweeps.config import SweepConfig
 
@@ -82,7 +83,7 @@ def open_sweep(path: Path, config: SweepConfig) -> SweepFolder:
     """
     file = path / "sweep.json"
     # As JSON has it, so that it can be compared with what the file holds.
-    document = json.loads(json.dumps(config.to_json()))
+    document = json.loads(json.dumps({"schema": schema_of(SweepRecord), **config.to_json()}))
     if file.exists():
         changed = _changes(_read(file), document)
         if changed:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fewshot_cli.evaluation.caveats import caveats_of_several
 from fewshot_cli.evaluation.interval import half_interval
+from fewshot_cli.schemas import SweepTable, schema_of
 from fewshot_cli.sweeps.cells import Cell, Setup
 
 NOT_AVERAGED = {"alpha": 1.0}
@@ -85,6 +87,7 @@ class Summary:
         rows: in the order of the grid.
         averaged: whether any run was averaged with the weights before training.
         comparisons: every policy against `last` at the same budget, then every setup that trains against `full`.
+        caveats: sentences that belong beside the numbers.
     """
 
     detector: str
@@ -94,6 +97,7 @@ class Summary:
     rows: tuple[Row, ...]
     averaged: bool
     comparisons: tuple[Comparison, ...]
+    caveats: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -112,10 +116,12 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Everything, by name."""
         return {
+            "schema": schema_of(SweepTable),
             "detector": self.detector,
             "shots": self.shots,
             "classes": list(self.classes),
             "averaged": self.averaged,
+            "caveats": list(self.caveats),
             "averages": {column: list(names) for column, names in self.averages.items()},
             "rows": [
                 {
@@ -185,7 +191,14 @@ def _summary(detector: str, shots: int, cells: Mapping[Cell, dict[str, Any]]) ->
         by_class[cell.group.class_name][cell.group.seed] = float(result["ap"])
     rows = tuple(_row(setup, scores[setup], averages, cells) for setup in scores)
     averaged = any(result.get("average", NOT_AVERAGED)["alpha"] < 1 for result in cells.values())
-    return Summary(detector, shots, classes, averages, rows, averaged, tuple(_comparisons(scores, averages)))
+    comparisons, caveats = tuple(_comparisons(scores, averages)), tuple(_caveats(cells.values()))
+    return Summary(detector, shots, classes, averages, rows, averaged, comparisons, caveats)
+
+
+def _caveats(results: Iterable[dict[str, Any]]) -> list[str]:
+    """Runs before boxes were counted are left out."""
+    counts = [(result["images"]["test"], result["boxes"]["test"]) for result in results if "boxes" in result]
+    return caveats_of_several(counts)
 
 
 def _row(
