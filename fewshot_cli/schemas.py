@@ -133,6 +133,7 @@ class Search(TypedDict):
     """What policy `auto` chose from."""
 
     chosen: Annotated[str, Doc("Name of the candidate.")]
+    default: Annotated[str, Doc("Name of the candidate that would be trained without a comparison.")]
     criterion: Annotated[str, Doc("That ranked the candidates.")]
     folds: Annotated[int, Doc("Of its cross-validation.")]
     iterations: Annotated[int, Doc("Of the training in each fold.")]
