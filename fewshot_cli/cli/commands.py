@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import typer
 
+from fewshot_cli.cli.help import PanelledCommand
+
 
 class Command(NamedTuple):
     """Where a subcommand is, and its line in `fsod --help`; `fsod COMMAND --help` shows its docstring."""
@@ -54,5 +56,5 @@ class Commands(Mapping[str, Any]):
 def _make(name: str, command: Command) -> Any:
     alone = typer.Typer(add_completion=False)
     function = getattr(import_module(f"fewshot_cli.cli.{command.module}"), command.function)
-    alone.command(name)(function)
+    alone.command(name, cls=PanelledCommand)(function)
     return typer.main.get_command(alone)

@@ -175,22 +175,6 @@ def test_every_command_that_computes_takes_threads() -> None:
     assert {"augment", "finetune", "eval", "demo"} <= takers
 
 
-def test_options_of_finetune_stand_in_panels() -> None:
-    """`fsod finetune --help` groups the options by what they are about."""
-    shown = call("finetune", "--help").stdout
-    panels = [
-        "Options",
-        "Data and detector",
-        "What trains",
-        "Schedule and optimizer",
-        "Speed and memory",
-        "Output",
-        "Augmentation",
-    ]
-
-    assert panels == sorted(panels, key=lambda panel: shown.index(f"─ {panel} ─"))
-
-
 def test_every_command_takes_a_config_file_json_and_quiet() -> None:
     """What scripts rely on is the same on every command."""
     group: Any = typer.main.get_command(app)
