@@ -46,7 +46,7 @@ def inspect_layers(
         str | None,
         typer.Option(
             metavar="|".join([*CRITERIA, _EVERY]),
-            help="With --data: relative gradient norm, signal-to-noise ratio, Fisher information (sum or mean), or all. "
+            help="With --data: relative gradient norm, signal-to-noise ratio, Fisher information or its mean, or all. "
             f"Default: {DEFAULT_CRITERION}.",
             rich_help_panel=CRITERIA_PANEL,
         ),

@@ -16,8 +16,8 @@ from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.report.curves import draw_curves, draw_precision_recall
 from fewshot_cli.report.judging import Judged, judge
 from fewshot_cli.report.page import write_page
-from fewshot_cli.report.plots import figure_url
-from fewshot_cli.report.run import drawn
+from fewshot_cli.report.plots import CURVE_IOU, figure_url
+from fewshot_cli.report.run import LEAST, drawn
 from fewshot_cli.report.table1 import (
     LEGEND,
     PAIRED,
@@ -35,8 +35,6 @@ from fewshot_cli.sweeps.summary import Summary
 
 SHOWN_TESTS = 2
 """Best, and worst, test images of each class on the page."""
-CURVE_IOU = 0.5
-"""Overlap of the precision–recall curves."""
 
 
 def write_report(folder: SweepFolder, summaries: Sequence[Summary]) -> list[Path]:
@@ -168,9 +166,10 @@ def _images(name: str, found: JudgedClass) -> dict[str, Any]:
     chosen = ordered[:SHOWN_TESTS] + ordered[SHOWN_TESTS:][-SHOWN_TESTS:]
     return {
         "name": name,
-        "shots": [drawn(found.data.train, image, []) for image in found.data.train.images],
+        "shots": [drawn(found.data.train, image, [], LEAST) for image in found.data.train.images],
         "setups": [str(cell.setup) for cell in found.cells],
         "rows": [
-            [(drawn(found.data.require_test(), one.image, one.results), one.f1) for one in shown] for shown in chosen
+            [(drawn(found.data.require_test(), one.image, one.results, LEAST), one.f1) for one in shown]
+            for shown in chosen
         ],
     }
