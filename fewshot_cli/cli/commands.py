@@ -30,6 +30,8 @@ COMMANDS = {
     "predict": Command("predict", "predict", "Detect objects in images, folders and videos."),
     "export": Command("export", "export", "Write a detector as one ONNX or weights file."),
     "inspect-layers": Command("inspect_layers", "inspect_layers", "Show a detector's layers and what would train."),
+    "compare": Command("compare", "compare", "Compare runs: mAP by class, drift, learning curves."),
+    "report": Command("report", "report", "Write the page of a run or a sweep again."),
     "sweep": Command("sweep", "sweep", "Fine-tune over a grid of policies, budgets and seeds."),
     "demo": Command("demo", "demo", "Adapt an embedded detector to a new class, offline."),
 }

@@ -57,6 +57,34 @@ def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot | None:
     return Plot("Learning", figure_url(figure), f"{names} against the iteration. {last}{once}.".capitalize())
 
 
+def compared_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | None:
+    """mAP on the test set against the iteration, a line a run; None where no run was measured twice.
+
+    Args:
+        curves: name of a run → the lines of its metrics.jsonl.
+    """
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    panel = figure.subplots()
+    panel.set(xlabel="iteration", ylabel="mAP on the test set", ylim=(0, 1))
+    panel.grid(alpha=0.25)
+    ends = []
+    for place, (name, lines) in enumerate(curves.items()):
+        scores = [(line["iteration"], line["ap"]) for line in lines if line["ap"] is not None]
+        if len(scores) > 1:
+            panel.plot(*zip(*scores, strict=True), "o-", color=class_color(place), markersize=4, label=name)
+            ends.append(End(*scores[-1], name, class_color(place)))
+    if not ends:
+        return None
+    if len(ends) <= MOST:
+        name_lines(panel, ends)
+    else:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    last = ", ".join(f"{end.name} {end.y:.3f}" for end in ends)
+    return Plot(
+        "Learning curves", figure_url(figure), f"mAP on the test set against the iteration; at the end: {last}."
+    )
+
+
 def precision_recall_plot(curves: Mapping[str, Mapping[float, Sequence[float]]], classes: Sequence[str]) -> Plot:
     """Precision at each recall that is reached, for each class that has objects, at CURVE_IOU.
 

@@ -16,9 +16,9 @@ from helpers_runs import browse, needs_browser
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from fewshot_cli.colors import CLASSES
 from fewshot_cli.report import plots
 from fewshot_cli.report.choices import chosen_text, outcomes
-from fewshot_cli.colors import CLASSES
 from fewshot_cli.report.plots import GREY, average_plot, search_plot
 from fewshot_cli.report.run import write_run_report
 from fewshot_cli.report.tables import result_table
