@@ -44,7 +44,7 @@ def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot | None:
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     panel = figure.subplots()
     panel.set(xlabel="iteration")
-    panel.locator_params(axis="x", nbins=6)
+    panel.locator_params(axis="x", nbins=6, integer=True)
     for axes, (name, points) in zip([panel, panel.twinx()] if len(drawn) > 1 else [panel], drawn.items(), strict=True):
         color = class_color([*curves].index(name))
         axes.plot(*zip(*points, strict=True), "o-" if points is scores else "s--", color=color)
@@ -66,6 +66,7 @@ def compared_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | N
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     panel = figure.subplots()
     panel.set(xlabel="iteration", ylabel="mAP on the test set", ylim=(0, 1))
+    panel.locator_params(axis="x", nbins=6, integer=True)
     panel.grid(alpha=0.25)
     ends = []
     for place, (name, lines) in enumerate(curves.items()):

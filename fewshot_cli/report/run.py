@@ -31,10 +31,10 @@ from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection.criteria import CRITERIA
 from fewshot_cli.selection.validate_run import left_out_shots
 
-SHOWN_TESTS, SHOWN_SHOTS, SHOWN_MISTAKES = 6, 20, 12
+SHOWN_TESTS, SHOWN_SHOTS, SHOWN_MISTAKES = 6, 12, 12
 LISTED_LAYERS = 6
 """Of a candidate of policy `auto`; of more, the first and the last."""
-LARGE, LEAST = 960, 480
+LARGE, LEAST = 800, 480
 """Longer side of the images that the page enlarges, pixels, at most and at least: the page has a few MB."""
 
 
