@@ -25,7 +25,7 @@ def split_of(objects: list[tuple[int, int]], crowds: int = 0) -> Split:
     boxes = np.array([[40 * slot, 0, 40 * slot + 30, 30] for _, slot in objects], np.float32).reshape(-1, 4)
     labels = np.array([label for label, _ in objects], np.int64)
     crowd = np.arange(len(objects)) < crowds
-    image = ImageRecord(1, Path("x.png"), 2000, 50, boxes, labels, crowd)
+    image = ImageRecord(id=1, path=Path("x.png"), width=2000, height=50, boxes=boxes, labels=labels, crowd=crowd)
     return Split(annotations=Path("x"), classes=NAMES, images=(image,), category_ids=CATEGORIES)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from fewshot_cli.colors import CLASSES, class_color, to_rgb
 from fewshot_cli.report.curves import MOST_LINES, draw_curves
@@ -34,13 +35,13 @@ def test_names_are_spread_as_far_as_needed_and_stay_in_order(places: list[float]
 
 
 def test_names_of_lines_that_end_together_do_not_overlap() -> None:
-    """Measured on the drawn figure."""
+    """Measured on the drawn figure; the words alone, without what leads to them."""
     figure = Figure(layout="constrained")
     panel = figure.subplots()
     panel.set_ylim(0, 1)
     name_lines(panel, [End(1.0, 0.5 + i / 1000, f"run {i}", class_color(i)) for i in range(6)])
     figure.draw_without_rendering()
-    boxes = sorted((text.get_window_extent() for text in panel.texts), key=lambda box: box.y0)
+    boxes = sorted((Text.get_window_extent(text) for text in panel.texts), key=lambda box: box.y0)
     assert all(below.y1 <= above.y0 for below, above in pairwise(boxes))
     assert 6 * APART < 1
 
