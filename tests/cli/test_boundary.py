@@ -27,7 +27,9 @@ from fewshot_cli.cli.app import BoundaryGroup, Terminated, app
 from fewshot_cli.cli.options import Json, Quiet
 
 REPOSITORY = Path(__file__).parents[2]
-COMMANDS = ["fetch", "augment", "finetune", "eval", "predict", "export", "inspect-layers", "sweep", "demo"]
+COMMANDS = [
+    "fetch", "augment", "finetune", "eval", "predict", "export", "inspect-layers", "compare", "report", "sweep", "demo",
+]  # fmt: skip
 
 
 class OutOfMemoryError(RuntimeError):
