@@ -45,7 +45,7 @@ def panel_of(parameter: Any) -> str:
 
 
 def names_of(parameter: Any) -> str:
-    """As they are typed: `-q, --[no-]quiet`, `--iterations <int>`, `RUN`."""
+    """As they are typed: `-q, --quiet`, `--draw/--no-draw`, `--iterations <int>`, `RUN`."""
     value = str(parameter.display_type_rich(ctx=None) or "").replace(" range>", ">")
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or parameter.name.upper())
@@ -71,10 +71,10 @@ def _place(panel: str) -> int:
 
 
 def _long(parameter: Any) -> str:
-    """`--[no-]draw`, `--train-neck/--freeze-neck`."""
+    """`--json`, `--draw/--no-draw`: the opposite where it is not what happens anyway."""
     on = str(max(parameter.opts, key=len))
-    off = "/".join(parameter.secondary_opts)
-    return f"--[no-]{on[2:]}" if off == f"--no-{on[2:]}" else "/".join(filter(None, (on, off)))
+    off = [name for name in parameter.secondary_opts if parameter.default is True or name != f"--no-{on[2:]}"]
+    return "/".join([on, *off])
 
 
 def _drawn(panel: str, parameters: list[Any], width: int) -> Any:

@@ -56,10 +56,11 @@ def test_a_help_text_is_a_line(name: str) -> None:
 
 
 def test_names_are_as_they_are_typed() -> None:
-    """Both sides of a switch in one word, the short name first, the kind of value behind."""
+    """The side of a switch that changes something, both where it is on, the short name first, the kind of value behind."""
     by_name = {each.name: each for each in GROUP.commands["finetune"].params}
     expected = {
-        "quiet": "-q, --[no-]quiet",
+        "quiet": "-q, --quiet",
+        "report": "--report/--no-report",
         "train_neck": "--train-neck/--freeze-neck",
         "iterations": "--iterations <int>",
         "budget": "--budget N|60k|5%|auto",
