@@ -35,6 +35,8 @@ SETUPS: dict[str, tuple[str, int | None]] = {
     "zero-shot": ("none", None),
 }
 SHOWN_TESTS, SHOWN_VARIANTS = 8, 12
+SIDE = 480
+"""Longer side of an image on the page, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +170,8 @@ def _write(
         known=len(BASE),
         rows=rows,
         test_images=len(shots.require_test().images),
-        shots=[as_data_url(draw_boxes(image)) for image in shots.train.images],
-        variants=[as_data_url(draw_boxes(image)) for image in made[::step][:SHOWN_VARIANTS]],
+        shots=[as_data_url(draw_boxes(image, side=SIDE)) for image in shots.train.images],
+        variants=[as_data_url(draw_boxes(image, side=SIDE)) for image in made[::step][:SHOWN_VARIANTS]],
         operations=", ".join(Augmentation.ops),
         tests=[_test_row(number, evaluations) for number in range(min(SHOWN_TESTS, len(shots.require_test().images)))],
         threshold=SCORE_THRESHOLD,
@@ -180,5 +182,5 @@ def _write(
 def _test_row(number: int, evaluations: dict[str, Evaluation]) -> list[str]:
     """One test image: its ground truth, then what each setup found."""
     image = next(iter(evaluations.values())).split.images[number]
-    found = [draw_boxes(image, evaluation.results) for evaluation in evaluations.values()]
-    return [as_data_url(drawn) for drawn in (draw_boxes(image), *found)]
+    found = [draw_boxes(image, evaluation.results, side=SIDE) for evaluation in evaluations.values()]
+    return [as_data_url(drawn) for drawn in (draw_boxes(image, side=SIDE), *found)]

@@ -431,6 +431,56 @@ class Evaluated(TypedDict):
     fiftyone: NotRequired[Annotated[str, Doc("Name of the FiftyOne data set, with --fiftyone.")]]
 
 
+class ComparedRun(TypedDict):
+    """One run of a comparison."""
+
+    name: Annotated[str, Doc("Of its folder; the whole path where two have the same name.")]
+    run: Annotated[str, Doc("Folder.")]
+    detector: Annotated[str, Doc("Name in the registry.")]
+    policy: Annotated[str, Doc("Policy.")]
+    budget: Annotated[int | str | None, Doc("Head layers or parameters; null: the policy takes no budget.")]
+    alpha: Annotated[float, Doc("Share of the trained weights.")]
+    seed: Annotated[int, Doc("Random seed.")]
+    ap: Annotated[float | None, Doc("mAP@[.50:.95] on the test set; null: there is none.")]
+    ap_interval: Annotated[list[float] | None, Doc("Low and high end of its 95 % interval.")]
+    ap50: Annotated[float | None, Doc("AP at IoU 0.5.")]
+    per_class: Annotated[dict[str, float | None], Doc("Class → AP@[.50:.95].")]
+    parameters: Annotated[int, Doc("That trained.")]
+    seconds: Annotated[float, Doc("Of the whole run.")]
+    caveats: Annotated[list[str], Doc("Sentences that belong beside the mAP.")]
+
+
+class RunDifference(TypedDict):
+    """A run minus the first one."""
+
+    run: Annotated[str, Doc("Name of the run.")]
+    ap: Annotated[float | None, Doc("Of mAP@[.50:.95].")]
+    per_class: Annotated[dict[str, float | None], Doc("Class → of AP@[.50:.95].")]
+    ap_interval: Annotated[
+        list[float] | None, Doc("Low and high end of the 95 % interval of `ap` over samples of the same test images.")
+    ]
+    drift: Annotated[
+        dict[str, float] | None, Doc("Layer → 1 − |cos| of its parameters in both; null: from different weights.")
+    ]
+
+
+class Comparison(TypedDict):
+    """What `fsod compare --json` prints."""
+
+    schema: Annotated[Literal["fsod/compare/1"], Doc("Kind and version.")]
+    classes: Annotated[list[str], Doc("In label order.")]
+    runs: Annotated[list[ComparedRun], Doc("In the given order.")]
+    differences: Annotated[list[RunDifference], Doc("One for each run but the first.")]
+    page: NotRequired[Annotated[str, Doc("The page, with --page.")]]
+
+
+class Reported(TypedDict):
+    """What `fsod report --json` prints."""
+
+    schema: Annotated[Literal["fsod/report/1"], Doc("Kind and version.")]
+    page: Annotated[str, Doc("The page.")]
+
+
 class Predicted(TypedDict):
     """predict.json in a folder of detections, and what `fsod predict --json` prints."""
 
@@ -574,6 +624,8 @@ DOCUMENTS: tuple[type, ...] = (
     Result,
     RunConfig,
     Evaluated,
+    Comparison,
+    Reported,
     Predicted,
     Exported,
     Detectors,

@@ -21,6 +21,7 @@ from fewshot_cli.cli.options import (
     Threads,
     Weights,
 )
+from fewshot_cli.panels import DATA
 
 if TYPE_CHECKING:
     from fewshot_cli.verbs.evaluate import Evaluation
@@ -30,7 +31,7 @@ def evaluate(
     run: RunOrFile = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Data set (its test split) or one split; default: that of the run; --detector needs one."),
+        typer.Option(help="Data set (its test split) or one split; default: that of the run.", rich_help_panel=DATA),
     ] = None,
     detector: Detector = None,
     weights: Weights = None,
@@ -39,9 +40,7 @@ def evaluate(
     predictions: Annotated[Path | None, typer.Option(help="Write the detections here, in COCO results format.")] = None,
     fiftyone: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Store ground truth, predictions and their evaluation as this FiftyOne data set."
-        ),
+        typer.Option(metavar="NAME", help="Store ground truth, predictions and evaluation as this FiftyOne data set."),
     ] = None,
     device: Device = "auto",
     threads: Threads = None,

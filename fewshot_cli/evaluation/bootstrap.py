@@ -37,15 +37,37 @@ def ap_interval(classes: Sequence[Matches]) -> tuple[float, float] | None:
     Returns:
         None for fewer than two images, and where there is no object to be found.
     """
+    weights = _draw(classes)
+    return None if weights is None else _middle(ap_of_samples(classes, weights))
+
+
+def difference_interval(first: Sequence[Matches], second: Sequence[Matches]) -> tuple[float, float] | None:
+    """The 95 % interval of the second mAP minus the first, over the same samples of the same images.
+
+    Args:
+        first, second: what was matched of each class by two detectors, in the same images.
+
+    Returns:
+        None where `ap_interval` is None.
+    """
+    weights = _draw([*first, *second])
+    return None if weights is None else _middle(ap_of_samples(second, weights) - ap_of_samples(first, weights))
+
+
+def _draw(classes: Sequence[Matches]) -> NDArray[np.int64] | None:
+    """(S, N) how many times each image is in each sample; None if samples would say nothing."""
     count = len(classes[0].objects) if classes else 0
     if count < 2 or not any(each.objects.any() for each in classes):
         return None
     sums = sum(each.right.size for each in classes)
     samples = int(np.clip(MOST_SUMS // max(1, sums), FEWEST_SAMPLES, SAMPLES))
-    weights = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), samples)
+    return np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), samples)
+
+
+def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
     tail = 50 * (1 - CONFIDENCE)
     # A sample may show none of the classes.
-    low, high = np.nanpercentile(ap_of_samples(classes, weights), [tail, 100 - tail])
+    low, high = np.nanpercentile(values, [tail, 100 - tail])
     return float(low), float(high)
 
 

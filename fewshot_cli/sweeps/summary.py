@@ -18,17 +18,27 @@ from fewshot_cli.sweeps.cells import Cell, Setup
 NOT_AVERAGED = {"alpha": 1.0}
 """What runs before averaging was possible do not record."""
 AVERAGES = ("avg", "avg (in-domain)", "avg (out-of-domain)")
+FEW = 2
+"""Seeds whose interval says nothing: Student's t with one degree of freedom is 12.7."""
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds and half its 95 % confidence interval (Student's t), None for a single seed."""
+    """A mean over seeds and half its 95 % confidence interval (Student's t), None for a single seed.
+
+    As a text, a mean of two seeds has no interval: it would be several times the mean.
+    """
 
     mean: float
     margin: float | None
     seeds: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f}" if self.margin is None else f"{self.mean:.3f} ± {self.margin:.3f}"
+        return f"{self.mean:.3f}{' (2 seeds)' if self.seeds == FEW else self.interval}"
+
+    @property
+    def interval(self) -> str:
+        """` ± 0.014`; empty for so few seeds that it says nothing."""
+        return "" if self.margin is None or self.seeds <= FEW else f" ± {self.margin:.3f}"
 
 
 class Difference(NamedTuple):
@@ -44,9 +54,8 @@ class Difference(NamedTuple):
     losses: int
 
     def __str__(self) -> str:
-        mean, margin, _ = self.estimate
-        interval = "" if margin is None else f" ± {margin:.3f}"
-        return f"{mean:+.3f}".replace("-", "−") + f"{interval} ({self.wins} : {self.losses})"
+        mean = f"{self.estimate.mean:+.3f}".replace("-", "−")
+        return f"{mean}{self.estimate.interval} ({self.wins} : {self.losses})"
 
 
 class Comparison(NamedTuple):
@@ -184,7 +193,7 @@ def _summary(detector: str, shots: int, cells: Mapping[Cell, dict[str, Any]]) ->
     )
     unknown = tuple(name for name in classes if name not in known)
     averages = dict(zip(AVERAGES, (classes, known, unknown), strict=True))
-    averages = {column: names for column, names in averages.items() if names}
+    averages = _distinct(averages, classes)
     scores: Scores = {}
     for cell, result in cells.items():
         by_class = scores.setdefault(cell.setup, {name: {} for name in classes})
@@ -199,6 +208,15 @@ def _caveats(results: Iterable[dict[str, Any]]) -> list[str]:
     """Runs before boxes were counted are left out."""
     counts = [(result["images"]["test"], result["boxes"]["test"]) for result in results if "boxes" in result]
     return caveats_of_several(counts)
+
+
+def _distinct(averages: Mapping[str, tuple[str, ...]], classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The averages of classes that are not the same as another column: an average of one class is that class."""
+    kept: dict[tuple[str, ...], str] = {(name,): "" for name in classes}
+    for column, names in averages.items():
+        if names:
+            kept.setdefault(names, column)
+    return {column: names for names, column in kept.items() if column}
 
 
 def _row(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewshot_cli.evaluation.bootstrap import ap_interval, ap_of_samples
+from fewshot_cli.evaluation.bootstrap import ap_interval, ap_of_samples, difference_interval
 from fewshot_cli.evaluation.coco_metrics import evaluate, match
 from fewshot_cli.evaluation.matches import matches_of
 
@@ -123,3 +123,15 @@ def test_no_detections_at_all_give_a_mean_of_zero() -> None:
     """A detector that finds nothing is certain to have a mAP of 0."""
     truth, _ = scattered(12, 1, seed=0)
     assert [0.0, 0.0] == evaluate(truth, []).ap_interval()
+
+
+def test_the_difference_of_two_detectors_is_taken_on_the_same_samples() -> None:
+    """A detector does not differ from itself, and one that finds less is worse by about the difference of the mAPs."""
+    truth, results = scattered(images=40, classes=2, seed=3)
+    fewer = results[::2]
+    one, other = (matches_of(match(truth, found)) for found in (results, fewer))
+    assert (0.0, 0.0) == difference_interval(one, one)
+    interval = difference_interval(one, other)
+    assert interval is not None
+    gap = (evaluate(truth, fewer).ap or 0) - (evaluate(truth, results).ap or 0)
+    assert interval[0] < gap < interval[1] < 0

@@ -16,9 +16,9 @@ from helpers_runs import browse, needs_browser
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from fewshot_cli.colors import CLASSES
 from fewshot_cli.report import plots
 from fewshot_cli.report.choices import chosen_text, outcomes
-from fewshot_cli.report.curves import PALETTE
 from fewshot_cli.report.plots import GREY, average_plot, search_plot
 from fewshot_cli.report.run import write_run_report
 from fewshot_cli.report.tables import result_table
@@ -197,7 +197,7 @@ def test_the_plot_of_candidates_says_what_it_shows(drawn: list[Figure]) -> None:
     ]
     points = [container.lines[0] for container in panel.containers]
     assert [0.2, 0.41, 0.5, 0.45, 0.48, 0.55] == [float(point.get_xdata()[0]) for point in points]
-    blue, orange = PALETTE[:2]
+    blue, orange = CLASSES[:2]
     assert [GREY, blue, orange, GREY, blue, blue] == [point.get_color() for point in points]
 
 
