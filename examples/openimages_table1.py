@@ -47,12 +47,13 @@ SETUPS = (
 def beside_the_paper(summary: Summary) -> Table:
     """Our means and the paper's figures, setup by setup; our baselines have no counterpart there."""
     table = Table(title="Ours | the paper's, mAP@[.50:.95]", title_justify="left")
-    for name in ("setup", *summary.classes, "avg"):
+    average = [name for name in ("avg",) if name in summary.averages]
+    for name in ("setup", *summary.classes, *average):
         table.add_column(name, justify="left" if name == "setup" else "right")
     for row in summary.rows:
         theirs = [PAPER[name][SETUPS.index(row.setup)] for name in summary.classes] if row.setup in SETUPS else []
-        theirs += [sum(theirs) / len(theirs)] if theirs else []
-        ours = [row.columns[name] for name in (*summary.classes, "avg")]
+        theirs += [sum(theirs) / len(theirs) for _ in average if theirs]
+        ours = [row.columns[name] for name in (*summary.classes, *average)]
         cells = [f"{one.mean:.3f}" if one else "–" for one in ours]
         cells = [f"{one} | {other:.3f}" for one, other in zip(cells, theirs, strict=True)] if theirs else cells
         table.add_row(str(row.setup), *cells)

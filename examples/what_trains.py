@@ -5,8 +5,12 @@ each as trained and averaged with the weights before training.
 
 NAME=DIR: a class, and a folder that holds test/ and usually pool/ (else the shots are drawn from test/, and the other
 images are the test set). Every setup is trained once a seed and measured at several shares α of the trained weights,
-one interpolation each. What policy auto chooses is trained too, unless it is one of these setups. Tables go to stdout,
-remarks to stderr.
+one interpolation each. What policy auto chooses, or would choose by a simpler rule, is trained too. Tables go to
+stdout, remarks to stderr.
+
+Of setups of your own (and without policy auto), which of two policies is better as trained and averaged:
+
+    python examples/what_trains.py helmet=data/helmet --setups "last 2; symmetric 2" --searched-seeds 0
 
 A comparison that was stopped continues where it was, and several calls with the same --out share the work. What a call
 that was killed had begun is left out by later ones until its file .begun is deleted.
@@ -42,12 +46,15 @@ from fewshot_cli.training.prepare import prepare
 from fewshot_cli.training.rates import BACKBONE_SHARE
 
 SILENT = SilentReporter()
-SETUPS: dict[str, dict[str, Any]] = {
-    "symmetric 3": {"policy": "symmetric", "budget": 3},
-    "full, backbone rate 0.02": {"policy": "full", "backbone_lr": 0.02},
-    "full, backbone rate 0.1": {"policy": "full", "backbone_lr": 0.1},
-}
+SETUPS = "symmetric 3; full, backbone rate 0.02; full, backbone rate 0.1"
 BASELINE = "full, backbone rate 0.02"
+RULES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "policy auto": lambda search: search["chosen"],
+    "highest score on left-out shots": lambda search: max(finished(search), key=lambda one: one["score"])["name"],
+    "fewest parameters within one standard error of it": lambda search: simplest(search),
+    "highest relative gradient norm": lambda search: max(ranked(search), key=lambda one: one["criterion"])["name"],
+}
+"""What chooses from a search of policy auto: itself, and simpler rules."""
 
 
 class Cell(NamedTuple):
@@ -61,11 +68,38 @@ class Cell(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """What policy auto chose for a class and seed."""
+    """What each rule chose for a class and seed."""
 
     name: str
     seed: int
-    setup: str
+    setups: dict[str, str]
+
+
+def finished(search: dict[str, Any]) -> list[dict[str, Any]]:
+    """The candidates that were measured on all left-out shots."""
+    return [one for one in search["candidates"] if not one["dropped"]]
+
+
+def simplest(search: dict[str, Any]) -> str:
+    """Of the candidates that are worse than the best by no more than one standard error."""
+    close = [one for one in finished(search) if one["behind"] <= (one["behind_error"] or 0.0)]
+    return str(min(close, key=lambda one: (one["parameters"], -one["score"]))["name"])
+
+
+def ranked(search: dict[str, Any]) -> list[dict[str, Any]]:
+    """The candidates of the head, each with the mean of the criterion over its layers."""
+    return [one for one in search["candidates"] if one["criterion"] is not None]
+
+
+def setup_of(name: str) -> dict[str, Any]:
+    """Options of a setup: `symmetric 3`, `all`, `full, backbone rate 0.1`."""
+    policy, _, share = name.partition(", backbone rate ")
+    policy, _, budget = policy.partition(" ")
+    return {
+        "policy": policy,
+        "budget": int(budget) if budget else None,
+        "backbone_lr": float(share) if share else None,
+    }
 
 
 def draw(name: str, folder: Path, seed: int, options: argparse.Namespace) -> Dataset:
@@ -142,37 +176,30 @@ def run(options: argparse.Namespace) -> Iterator[Cell | Chosen]:
         for name, folder in options.sets:
             data, store = draw(name, folder, seed, options), FeatureStore()
             stem = options.out / f"{name}-{seed}"
-            setups = dict(SETUPS)
+            setups = list(options.setups)
             if seed < options.searched_seeds:
                 found = once(stem.with_name(f"{stem.name}-search.json"), partial(choose, data, seed, options))
                 if found:
-                    yield Chosen(name, seed, found["chosen"])
-                    setups |= also_trained(found)
-            for setup, fields in setups.items():
-                config = config_of(data, seed, options, **fields)
+                    chosen = {rule: choice(found) for rule, choice in RULES.items()}
+                    yield Chosen(name, seed, chosen)
+                    setups += sorted(set(chosen.values()) - {"none", *setups})
+            for setup in setups:
+                config = config_of(data, seed, options, **setup_of(setup))
                 found = once(stem.with_name(f"{stem.name}-{setup}.json"), partial(train, config, data, store, options))
                 if found:
                     aps = {float(alpha): ap for alpha, ap in found["aps"].items()}
                     yield Cell(name, seed, setup, aps, Start(found["start"]))
 
 
-def also_trained(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The choice of policy auto, unless it is trained anyway or trains nothing."""
-    chosen = next(each for each in found["candidates"] if each["name"] == found["chosen"])
-    if chosen["name"] in ("none", *SETUPS):
-        return {}
-    return {chosen["name"]: {"policy": chosen["policy"], "budget": chosen["budget"]}}
-
-
 Scores = dict[tuple[str, int], float]
 """(class, seed) → mAP."""
 
 
-def table_rows(cells: list[Cell], chosen: dict[tuple[str, int], str]) -> dict[str, Scores]:
+def table_rows(cells: list[Cell], chosen: list[Chosen], setups: list[str]) -> dict[str, Scores]:
     """Title → mAP for each class and seed that has been measured."""
     none = scores(cells, untrained)
     rows = {"none": none}
-    for setup in SETUPS:
+    for setup in setups:
         own = [cell for cell in cells if cell.setup == setup]
         rows[setup] = scores(own, trained)
         rows[f"{setup}, averaged"] = scores(own, averaged)
@@ -180,15 +207,19 @@ def table_rows(cells: list[Cell], chosen: dict[tuple[str, int], str]) -> dict[st
     default = [cell for cell in cells if cell.setup == rates[cell.start]]
     rows["**default (full, averaged)**"] = scores(default, averaged)
     rows["the same, not averaged"] = scores(default, trained)
-    auto = [cell for cell in cells if cell.setup == chosen.get((cell.name, cell.seed))]
-    # Policy none is no cell of its own: α = 0 of any other.
-    nothing = {key: ap for key, ap in none.items() if chosen.get(key) == "none"}
-    rows["policy auto, averaged"] = nothing | scores(auto, averaged)
-    rows["policy auto, not averaged"] = nothing | scores(auto, trained)
-    rows["best fixed policy of each class and seed"] = {
-        key: max(rows[setup][key] for setup in ("none", *SETUPS) if key in rows[setup]) for key in none
-    }
-    return rows
+    for rule in RULES:
+        choice = {(each.name, each.seed): each.setups[rule] for each in chosen}
+        own = [cell for cell in cells if cell.setup == choice.get((cell.name, cell.seed))]
+        # Policy none is no cell of its own: α = 0 of any other.
+        nothing = {key: ap for key, ap in none.items() if choice.get(key) == "none"}
+        rows[f"{rule}, averaged"] = nothing | scores(own, averaged)
+        rows[f"{rule}, not averaged"] = nothing | scores(own, trained)
+    for title, kind in [("", ""), (", averaged", ", averaged")]:
+        rows[f"best fixed policy of each class and seed{title}"] = {
+            key: max(rows[row][key] for row in ("none", *(f"{s}{kind}" for s in setups)) if key in rows[row])
+            for key in none
+        }
+    return {title: row for title, row in rows.items() if row}
 
 
 def scores(cells: list[Cell], ap: Callable[[Cell], float]) -> Scores:
@@ -221,9 +252,9 @@ def line(title: str, row: Scores, baseline: Scores, names: list[str]) -> str:
     return f"| {title} | {' | '.join(cells)} | {average} | {gain} | {len(seeds)} |".replace("-0.", "−0.")
 
 
-def by_alpha(cells: list[Cell]) -> Iterator[str]:
+def by_alpha(cells: list[Cell], setups: list[str]) -> Iterator[str]:
     """Mean over cells, by setup, what the class is to the detector, and α."""
-    for setup in SETUPS:
+    for setup in setups:
         for kind in Start:
             own = [cell for cell in cells if (cell.setup, cell.start) == (setup, kind)]
             if own:
@@ -234,6 +265,7 @@ def by_alpha(cells: list[Cell]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", type=lambda text: (text.split("=")[0], Path(text.split("=")[1])))
+    parser.add_argument("--setups", type=lambda text: [name.strip() for name in text.split(";")], default=SETUPS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--searched-seeds", type=int, default=3, help="seeds for which policy auto is searched")
     parser.add_argument("--detector", default="yolox_nano")
@@ -248,16 +280,18 @@ def main() -> None:
     use_threads(options.threads)
     found = list(run(options))
     cells = [each for each in found if isinstance(each, Cell)]
-    chosen = {(each.name, each.seed): each.setup for each in found if isinstance(each, Chosen)}
+    chosen = [each for each in found if isinstance(each, Chosen)]
     names = [name for name, _ in options.sets]
-    rows = table_rows(cells, chosen)
-    print(f"| | {' | '.join(names)} | average | minus {BASELINE} | seeds |\n|{' --- |' * (len(names) + 4)}")
+    rows = table_rows(cells, chosen, options.setups)
+    baseline = BASELINE if BASELINE in rows else options.setups[0]
+    print(f"| | {' | '.join(names)} | average | minus {baseline} | seeds |\n|{' --- |' * (len(names) + 4)}")
     for title, row in rows.items():
-        print(line(title, row, rows[BASELINE], names))
+        print(line(title, row, rows[baseline], names))
     shares = " | ".join(f"α = {alpha:g}" for alpha in ALPHAS)
     print(f"\n| setup | class | runs | {shares} |\n|{' --- |' * (len(ALPHAS) + 3)}")
-    print("\n".join(by_alpha(cells)))
-    print(f"\npolicy auto: {json.dumps({f'{name}, seed {seed}': setup for (name, seed), setup in chosen.items()})}")
+    print("\n".join(by_alpha(cells, options.setups)))
+    for each in chosen:
+        print(f"\n{each.name}, seed {each.seed}: {json.dumps(each.setups)}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "augment": "fewshot_cli.verbs.augment",
+    "compare": "fewshot_cli.verbs.compare",
     "evaluate": "fewshot_cli.verbs.evaluate",
     "export": "fewshot_cli.verbs.export",
     "fetch": "fewshot_cli.verbs.fetch",
@@ -50,6 +51,7 @@ __all__ = [
     "StorageError",
     "UsageError",
     "augment",
+    "compare",
     "evaluate",
     "export",
     "fetch",
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from fewshot_cli.runs.folder import load_run
     from fewshot_cli.sweeps.run import sweep
     from fewshot_cli.verbs.augment import augment
+    from fewshot_cli.verbs.compare import compare
     from fewshot_cli.verbs.evaluate import evaluate
     from fewshot_cli.verbs.export import export
     from fewshot_cli.verbs.fetch import fetch

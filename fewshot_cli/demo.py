@@ -21,6 +21,7 @@ from fewshot_cli.progress import Reporter
 from fewshot_cli.report.page import write_page
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.schemas import Demonstrated, schema_of
 from fewshot_cli.sources.fetch import FetchRequest, fetch
 from fewshot_cli.sources.miniature.classes import BASE
 from fewshot_cli.threads import choose_threads, use_threads
@@ -34,6 +35,8 @@ SETUPS: dict[str, tuple[str, int | None]] = {
     "zero-shot": ("none", None),
 }
 SHOWN_TESTS, SHOWN_VARIANTS = 8, 12
+SIDE = 480
+"""Longer side of an image on the page, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class DemoResult:
     commands: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        return {"page": str(self.page), "rows": self.rows, "commands": self.commands}
+        return {"schema": schema_of(Demonstrated), "page": str(self.page), "rows": self.rows, "commands": self.commands}
 
 
 def run_demo(
@@ -123,6 +126,7 @@ def _row(setup: str, result: dict[str, Any], evaluation: Evaluation) -> dict[str
         "layers": ", ".join(result["trained_layers"]) or "none",
         "parameters": result["parameters"]["trained"],
         "ap": evaluation.metrics.ap,
+        "ap_interval": evaluation.metrics.ap_interval(),
         "ap50": evaluation.metrics.numbers["AP50"],
         "seconds": result["seconds"]["total"],
     }
@@ -166,8 +170,8 @@ def _write(
         known=len(BASE),
         rows=rows,
         test_images=len(shots.require_test().images),
-        shots=[as_data_url(draw_boxes(image)) for image in shots.train.images],
-        variants=[as_data_url(draw_boxes(image)) for image in made[::step][:SHOWN_VARIANTS]],
+        shots=[as_data_url(draw_boxes(image, side=SIDE)) for image in shots.train.images],
+        variants=[as_data_url(draw_boxes(image, side=SIDE)) for image in made[::step][:SHOWN_VARIANTS]],
         operations=", ".join(Augmentation.ops),
         tests=[_test_row(number, evaluations) for number in range(min(SHOWN_TESTS, len(shots.require_test().images)))],
         threshold=SCORE_THRESHOLD,
@@ -178,5 +182,5 @@ def _write(
 def _test_row(number: int, evaluations: dict[str, Evaluation]) -> list[str]:
     """One test image: its ground truth, then what each setup found."""
     image = next(iter(evaluations.values())).split.images[number]
-    found = [draw_boxes(image, evaluation.results) for evaluation in evaluations.values()]
-    return [as_data_url(drawn) for drawn in (draw_boxes(image), *found)]
+    found = [draw_boxes(image, evaluation.results, side=SIDE) for evaluation in evaluations.values()]
+    return [as_data_url(drawn) for drawn in (draw_boxes(image, side=SIDE), *found)]

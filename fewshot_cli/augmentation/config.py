@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fewshot_cli.errors import closest
+from fewshot_cli.panels import AUGMENTATION as PANEL
 from fewshot_cli.settings import Option, fields_of, validate
 
 OPERATIONS = ("positive", "flip", "rotate", "stretch", "scale", "color")
@@ -14,7 +15,6 @@ OPERATIONS = ("positive", "flip", "rotate", "stretch", "scale", "color")
 LARGEST_SEED = 2**63 - 1
 """What torch's generators take."""
 SMALLEST_ZOOM, LARGEST_ZOOM = 0.01, 100
-PANEL = "Augmentation"
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class Augmentation:
     ops: Annotated[
         tuple[str, ...],
         Option(
-            f"Operations, separated by commas: {', '.join(OPERATIONS)}; empty for none.",
+            f"Operations, with commas: {', '.join(OPERATIONS)}; empty for none.",
             panel=PANEL,
             words=True,
             check=in_order,
@@ -61,10 +61,11 @@ class Augmentation:
         float, Option("Largest rotation to either side, degrees, 0 to 180.", panel=PANEL, ge=0, le=180)
     ] = 15.0
     stretch: Annotated[
-        float, Option("Largest change of the aspect ratio to either side, a factor, 1 to 10.", panel=PANEL, ge=1, le=10)
+        float, Option("Largest change of the aspect ratio, a factor, 1 to 10.", panel=PANEL, ge=1, le=10)
     ] = 4 / 3
     scale: Annotated[
-        tuple[float, float], Option("Smallest and largest zoom, two factors.", panel=PANEL, check=zoom_range)
+        tuple[float, float],
+        Option("Smallest and largest zoom, two factors.", panel=PANEL, metavar="LOW HIGH", check=zoom_range),
     ] = (0.35, 1.8)
     # The hue moves by a twentieth of it.
     color: Annotated[

@@ -27,6 +27,7 @@ import fewshot_cli
 from fewshot_cli.cli import console
 from fewshot_cli.cli.commands import COMMANDS, Commands
 from fewshot_cli.errors import ConfigError, DataError, DatasetError, FsodError, StorageError, UsageError
+from fewshot_cli.schemas import Failed, schema_of
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
@@ -152,7 +153,7 @@ def _answer(error: dict[str, Any]) -> None:
         return
     # The error is on stderr already; that stdout cannot be written must not replace its exit code.
     with contextlib.suppress(_ReaderLeft, StorageError, OSError):
-        console.print_json({"error": error})
+        console.print_json({"schema": schema_of(Failed), "error": error})
         _flush_stdout()
 
 

@@ -11,6 +11,7 @@ from fewshot_cli.augmentation.config import Variants
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.cli.parameters import takes
+from fewshot_cli.schemas import Augmented, schema_of
 
 
 @takes(Variants)
@@ -45,7 +46,8 @@ def augment(
             target.with_name(f"{target.name}.jpg"), open_dataset(source), variants.augmentation, variants.seed
         )
         console.result(
-            {"contact_sheet": str(sheet), "source": str(source)}, f"{sheet}: shots and some of their variants."
+            {"schema": schema_of(Augmented), "contact_sheet": str(sheet), "source": str(source)},
+            f"{sheet}: shots and some of their variants.",
         )
         return
     made = run_augment(data, out, force=force, threads=threads, reporter=console, **options)
@@ -56,6 +58,7 @@ def augment(
     images = {"train": len(made.train.images), "test": len(made.test.images) if made.test else 0}
     console.result(
         {
+            "schema": schema_of(Augmented),
             "path": str(made.path),
             "source": str(source),
             "images": images,

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import typer
 
+from fewshot_cli.cli.help import PanelledCommand
+
 
 class Command(NamedTuple):
     """Where a subcommand is, and its line in `fsod --help`; `fsod COMMAND --help` shows its docstring."""
@@ -28,6 +30,8 @@ COMMANDS = {
     "predict": Command("predict", "predict", "Detect objects in images, folders and videos."),
     "export": Command("export", "export", "Write a detector as one ONNX or weights file."),
     "inspect-layers": Command("inspect_layers", "inspect_layers", "Show a detector's layers and what would train."),
+    "compare": Command("compare", "compare", "Compare runs: mAP by class, drift, learning curves."),
+    "report": Command("report", "report", "Write the page of a run or a sweep again."),
     "sweep": Command("sweep", "sweep", "Fine-tune over a grid of policies, budgets and seeds."),
     "demo": Command("demo", "demo", "Adapt an embedded detector to a new class, offline."),
 }
@@ -54,5 +58,5 @@ class Commands(Mapping[str, Any]):
 def _make(name: str, command: Command) -> Any:
     alone = typer.Typer(add_completion=False)
     function = getattr(import_module(f"fewshot_cli.cli.{command.module}"), command.function)
-    alone.command(name)(function)
+    alone.command(name, cls=PanelledCommand)(function)
     return typer.main.get_command(alone)

@@ -21,6 +21,7 @@ from fewshot_cli.cli.options import (
     Threads,
     Weights,
 )
+from fewshot_cli.panels import DATA
 
 if TYPE_CHECKING:
     from fewshot_cli.verbs.evaluate import Evaluation
@@ -30,7 +31,7 @@ def evaluate(
     run: RunOrFile = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Data set (its test split) or one split; default: that of the run; --detector needs one."),
+        typer.Option(help="Data set (its test split) or one split; default: that of the run.", rich_help_panel=DATA),
     ] = None,
     detector: Detector = None,
     weights: Weights = None,
@@ -39,9 +40,7 @@ def evaluate(
     predictions: Annotated[Path | None, typer.Option(help="Write the detections here, in COCO results format.")] = None,
     fiftyone: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Store ground truth, predictions and their evaluation as this FiftyOne data set."
-        ),
+        typer.Option(metavar="NAME", help="Store ground truth, predictions and evaluation as this FiftyOne data set."),
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -82,13 +81,15 @@ def evaluate(
 
 
 def _show(console: Console, evaluation: Evaluation, more: dict[str, str]) -> None:
-    measured, split, metrics = evaluation.measured, evaluation.split, evaluation.metrics
-    document = {"measured": measured, "data": str(split.annotations), "images": len(split.images), **more}
+    measured, split, metrics, document = evaluation.measured, evaluation.split, evaluation.metrics, evaluation.to_json()
+    from fewshot_cli.evaluation.interval import interval_text
     from fewshot_cli.report.tables import metrics_table, per_class_table
 
     console.result(
-        {**document, **metrics.to_json()},
+        {**document, **more},
         f"{measured} on {split.annotations} ({len(split.images)} images)",
+        f"mAP {metrics.ap:.3f}{interval_text(document['ap_interval'])}",
+        *document["caveats"],
         lambda: metrics_table(metrics.numbers),
         lambda: per_class_table(metrics.per_class),
     )

@@ -9,6 +9,7 @@ import typer
 
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Best, Config, Detector, ImageSize, Json, Quiet, RunOrFile, Threads, Weights
+from fewshot_cli.panels import ADVANCED
 
 if TYPE_CHECKING:
     from fewshot_cli.verbs.export import Export
@@ -23,15 +24,16 @@ def export(
         str,
         typer.Option(
             metavar="onnx|weights",
-            help="onnx: runs without fsod and PyTorch. weights: base and trained weights merged in one safetensors "
-            "file, for --weights.",
+            help="onnx: runs without PyTorch. weights: base and trained weights in one file, for --weights.",
         ),
     ] = "onnx",
     nms: Annotated[
         bool,
-        typer.Option("--nms/--no-nms", help="With onnx: non-maximum suppression in the file, or all boxes and scores."),
+        typer.Option("--nms/--no-nms", help="With onnx: non-maximum suppression in the file, else all boxes."),
     ] = True,
-    opset: Annotated[int, typer.Option(help="With onnx: version of its operators, 17 to 20.")] = 17,
+    opset: Annotated[
+        int, typer.Option(help="With onnx: version of its operators, 17 to 20.", rich_help_panel=ADVANCED)
+    ] = 17,
     detector: Detector = None,
     weights: Weights = None,
     image_size: ImageSize = None,

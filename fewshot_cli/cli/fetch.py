@@ -18,8 +18,7 @@ Check = Annotated[
     bool,
     typer.Option(
         "--check/--no-check",
-        help="Draw, look for what seems wrong (tiny boxes, repeated images, two names of one class, objects without "
-        "a box), and write nothing.",
+        help="Draw, look for what seems wrong, and write nothing.",
     ),
 ]
 View = Annotated[bool, typer.Option("--view/--no-view", help="Open the data set in the FiftyOne App.")]
@@ -70,9 +69,11 @@ def _parameters() -> list[inspect.Parameter]:
 
 def _request_parameter(field: Field) -> inspect.Parameter:
     if field.name == "classes":
-        option = typer.Option("--class", metavar="NAME", help=field.option.help)
+        option = typer.Option("--class", metavar="NAME", help=field.option.help, rich_help_panel=field.option.panel)
         return _parameter("classes", Annotated[list[str] | None, option], None)
-    option = typer.Option(*_switches(field), metavar=field.option.metavar, help=field.option.help)
+    option = typer.Option(
+        *_switches(field), metavar=field.option.metavar, help=field.option.help, rich_help_panel=field.option.panel
+    )
     if field.name == "source":
         return _parameter("source", Annotated[list[str], option], [field.default])
     return _parameter(field.name, Annotated[field.type, option], field.default)

@@ -11,13 +11,13 @@ from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.cli.parameters import takes
 from fewshot_cli.errors import UsageError
+from fewshot_cli.panels import OUTPUT
 from fewshot_cli.runs.config import FinetuneConfig as Defaults
 
 if TYPE_CHECKING:
     from fewshot_cli.runs.folder import Run
 
 _WITH_RESUME = {"resume", "report", "json", "quiet"}
-_OUTPUT = "Output"
 
 
 @takes(Defaults, optional=("data", "detector", "policy"))
@@ -25,24 +25,24 @@ def finetune(
     context: typer.Context,
     threads: Threads = None,
     runs: Annotated[
-        Path, typer.Option(help="Folder in which the run's own folder is made.", rich_help_panel=_OUTPUT)
+        Path, typer.Option(help="Folder in which the run's own folder is made.", rich_help_panel=OUTPUT)
     ] = Path("runs"),
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of the run's folder; default: from data, detector, policy and seed.", rich_help_panel=_OUTPUT
+            help="Name of the run's folder; default: from data, detector, policy and seed.", rich_help_panel=OUTPUT
         ),
     ] = None,
     report: Annotated[
         bool,
-        typer.Option("--report/--no-report", help="Write report.html into the run's folder.", rich_help_panel=_OUTPUT),
+        typer.Option("--report/--no-report", help="Write report.html into the run's folder.", rich_help_panel=OUTPUT),
     ] = True,
     resume: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
             help="Continue a stopped run, with the options it was started with.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     config: Config = None,
@@ -60,7 +60,7 @@ def finetune(
         done = run_resume(resume, reporter=console)
     else:
         done = run_finetune(runs=runs, name=name, threads=threads, reporter=console, **options)
-    lines = _write_report(done, report)
+    lines = [*done.result.get("caveats", []), *_write_report(done, report)]
     tested = done.result["ap"] is not None
     lines += [f"Next: fsod eval {done.folder}" if tested else f"Next: fsod predict {done.folder} IMAGES"]
     console.result(done.result, lambda: _table(done.result), *lines)

@@ -12,14 +12,15 @@ from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.cli.parameters import takes
 from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import UsageError
+from fewshot_cli.panels import CRITERIA as CRITERIA_PANEL
 from fewshot_cli.policies import Selection
 from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers, with_budget
+from fewshot_cli.schemas import Detectors, schema_of
 from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
 
 _EVERY = "all"
 _MEASURED = ("weights", "init_class", "copies", "seed", "device")
 """Options of what is measured with --data; None where they are not given."""
-_PANEL = "Criteria"
 
 
 @takes(
@@ -39,16 +40,16 @@ def inspect_layers(
         Path | None,
         typer.Option(
             help="Measure how promising each layer is to train, by its gradients on the shots of this data set.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=CRITERIA_PANEL,
         ),
     ] = None,
     criterion: Annotated[
         str | None,
         typer.Option(
             metavar="|".join([*CRITERIA, _EVERY]),
-            help="What is measured with --data: "
-            f"{'; '.join(f'{name}: {each.summary}' for name, each in CRITERIA.items())}. Default: {DEFAULT_CRITERION}.",
-            rich_help_panel=_PANEL,
+            help="With --data: relative gradient norm, signal-to-noise ratio, Fisher information or its mean, or all. "
+            f"Default: {DEFAULT_CRITERION}.",
+            rich_help_panel=CRITERIA_PANEL,
         ),
     ] = None,
     threads: Threads = None,
@@ -144,7 +145,11 @@ def _list_detectors(console: Console) -> None:
     rows = {name: {"summary": spec.summary, "head_layers": spec.head_depth} for name, spec in DETECTORS.items()}
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  M = {row['head_layers']}  {row['summary']}" for name, row in rows.items()]
-    console.result({"detectors": rows}, "\n".join(lines), "Next: fsod inspect-layers NAME --policy symmetric")
+    console.result(
+        {"schema": schema_of(Detectors), "detectors": rows},
+        "\n".join(lines),
+        "Next: fsod inspect-layers NAME --policy symmetric",
+    )
 
 
 def _table(report: dict[str, Any]) -> object:

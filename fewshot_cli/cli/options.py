@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from fewshot_cli.cli import config_file
+from fewshot_cli.panels import DETECTOR, MACHINE
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.settings import fields_of
-
-SPEED = "Speed and memory"
-_DETECTOR = "Detector"
 
 
 def _use_config(context: typer.Context, value: Path | None) -> Path | None:
@@ -36,7 +34,7 @@ Json = Annotated[
     typer.Option(
         "--json/--no-json",
         show_default=False,
-        help="Print one JSON document on stdout, and nothing else there.",
+        help="Print one JSON document on stdout, and nothing else.",
     ),
 ]
 Quiet = Annotated[
@@ -45,7 +43,7 @@ Quiet = Annotated[
         "--quiet/--no-quiet",
         "-q",
         show_default=False,
-        help="No progress and no remarks on stderr, only warnings and errors.",
+        help="No progress and no remarks, only warnings and errors.",
     ),
 ]
 Config = Annotated[
@@ -53,7 +51,7 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="Read options from a TOML file, or from a run's config.json; the command line has precedence.",
+        help="Options from a TOML file or a run's config.json; the command line has precedence.",
         is_eager=True,  # before the others, because it changes their defaults
         callback=_use_config,
     ),
@@ -64,40 +62,40 @@ Threads = Annotated[
         metavar="auto|N",
         parser=parse_threads,
         show_default="auto",
-        help="Threads that compute on the CPU; auto: one for each core that is free when the command starts.",
-        rich_help_panel=SPEED,
+        help="Threads that compute on the CPU; auto: one for each free core.",
+        rich_help_panel=MACHINE,
     ),
 ]
-Device = Annotated[str, typer.Option(help=fields_of(FinetuneConfig)["device"].option.help, rich_help_panel=SPEED)]
+Device = Annotated[str, typer.Option(help=fields_of(FinetuneConfig)["device"].option.help, rich_help_panel=MACHINE)]
 Precision = Annotated[
     str,
     typer.Option(
         metavar="auto|fp32|bf16",
-        help="Number format of convolutions: fp32, bf16, or auto: as in training, else bf16 where it is faster.",
-        rich_help_panel=SPEED,
+        help="Number format of convolutions; auto: as in training, else bf16 where it is faster.",
+        rich_help_panel=MACHINE,
     ),
 ]
 
 # What `inference.opening` opens.
 RunOrFile = Annotated[
     Path | None,
-    typer.Argument(help="A run's folder, a checkpoint or a weights file; default: the run finished last under ./runs."),
+    typer.Argument(help="A run's folder, a checkpoint or a weights file; default: the run finished last."),
 ]
 Detector = Annotated[
     str | None,
-    typer.Option(help="A pretrained detector, with its base classes, instead of a run.", rich_help_panel=_DETECTOR),
+    typer.Option(help="A pretrained detector, with its base classes, instead of a run.", rich_help_panel=DETECTOR),
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(help="Weights of --detector, or where a run's base weights are now.", rich_help_panel=_DETECTOR),
+    typer.Option(help="Weights of --detector, or where a run's base weights are now.", rich_help_panel=DETECTOR),
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(help="With --detector: side of the square canvas, pixels.", rich_help_panel=_DETECTOR),
+    typer.Option(help="With --detector: side of the square canvas, pixels.", rich_help_panel=DETECTOR),
 ]
 Best = Annotated[
     bool,
     typer.Option(
-        "--best/--last", help="The checkpoint with the best test mAP, or the last one.", rich_help_panel=_DETECTOR
+        "--best/--last", help="The checkpoint with the best test mAP, or the last one.", rich_help_panel=DETECTOR
     ),
 ]

@@ -9,7 +9,6 @@ import typer
 
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import (
-    SPEED,
     Best,
     Config,
     Detector,
@@ -23,11 +22,10 @@ from fewshot_cli.cli.options import (
 )
 from fewshot_cli.datasets.formats.writing import WRITERS
 from fewshot_cli.errors import DatasetError, UsageError
+from fewshot_cli.panels import DETECTIONS, MACHINE, OUTPUT
 
 if TYPE_CHECKING:
     from fewshot_cli.verbs.predict import PredictResult
-
-_WHICH, _FILES = "Which detections", "What is written"
 
 
 def predict(
@@ -35,9 +33,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="[RUN] INPUT…",
-            help="RUN: a run's folder, a checkpoint, a weights file or an ONNX file; default: the run finished last "
-            "under ./runs. INPUT: images, folders (searched recursively), patterns, lists (.txt, one path a line), "
-            "videos.",
+            help="RUN: a run's folder, a checkpoint, a weights or an ONNX file; default: the run finished last. "
+            "INPUT: images, folders, patterns, lists (.txt, one path a line), videos.",
         ),
     ],
     detector: Detector = None,
@@ -48,58 +45,58 @@ def predict(
         str,
         typer.Option(
             metavar="auto|0…1",
-            help="Least score of a detection; auto: that stored in the run for each class, 0.3 where there is none.",
-            rich_help_panel=_WHICH,
+            help="Least score of a detection; auto: that of the run for each class, else 0.3.",
+            rich_help_panel=DETECTIONS,
         ),
     ] = "auto",
     max_detections: Annotated[
-        int, typer.Option(help="Largest number of detections kept for an image.", min=1, rich_help_panel=_WHICH)
+        int, typer.Option(help="Largest number of detections kept for an image.", min=1, rich_help_panel=DETECTIONS)
     ] = 100,
     classes: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME[,NAME…]", help="Only these classes; may be repeated. Default: all.", rich_help_panel=_WHICH
+            metavar="NAME[,NAME…]",
+            help="Only these classes; may be repeated. Default: all.",
+            rich_help_panel=DETECTIONS,
         ),
     ] = None,
     tiles: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE[:OVERLAP]",
-            help="Detect in larger images in overlapping tiles of SIZE pixels as well, for small objects in large "
-            "photographs. OVERLAP: pixels, or a share of SIZE below 1; default: 0.2.",
-            rich_help_panel=_WHICH,
+            help="Detect in overlapping tiles of SIZE pixels too; OVERLAP: pixels, or a share of SIZE, default 0.2.",
+            rich_help_panel=DETECTIONS,
         ),
     ] = None,
     out: Annotated[
         str | None,
         typer.Option(
             metavar="DIR|-",
-            help="Folder of the results: empty, or not there yet. Default: predictions, with a number if that is "
-            "taken. -: JSON lines on stdout, no drawing.",
-            rich_help_panel=_FILES,
+            help="Folder of the results, empty or new; default: predictions. -: JSON lines on stdout, no drawing.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     format: Annotated[
         str,
         typer.Option(
             metavar="FORMAT",
-            help=f"Format of the detections: {', '.join(WRITERS)}. jsonl: one line an image or frame, written at once.",
-            rich_help_panel=_FILES,
+            help=f"Format of the detections: {', '.join(WRITERS)}.",
+            rich_help_panel=OUTPUT,
         ),
     ] = "jsonl",
     draw: Annotated[
         bool,
-        typer.Option("--draw/--no-draw", help="Write images and videos with the boxes drawn.", rich_help_panel=_FILES),
+        typer.Option("--draw/--no-draw", help="Write images and videos with the boxes drawn.", rich_help_panel=OUTPUT),
     ] = True,
     page: Annotated[
         bool,
         typer.Option(
-            "--page/--no-page", help="Write index.html: the drawn images, sorted by score.", rich_help_panel=_FILES
+            "--page/--no-page", help="Write index.html: the drawn images, sorted by score.", rich_help_panel=OUTPUT
         ),
     ] = False,
     batch_size: Annotated[
         int,
-        typer.Option(help="Images or tiles that go through the detector together.", min=1, rich_help_panel=SPEED),
+        typer.Option(help="Images or tiles that are detected in together.", min=1, rich_help_panel=MACHINE),
     ] = 8,
     device: Device = "auto",
     threads: Threads = None,

@@ -11,13 +11,13 @@ import typer
 from fewshot_cli.cli.console import Console, note_on_interrupt
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.errors import UsageError
+from fewshot_cli.panels import LAYERS, MACHINE
+from fewshot_cli.schemas import SweepPlan, schema_of
 from fewshot_cli.settings import fields_of
 from fewshot_cli.sweeps.config import SweepConfig
 
 if TYPE_CHECKING:
     from fewshot_cli.sweeps.run import SweepResult
-
-_RUNNING = "Running"
 
 
 def _field(name: str, *flags: str, default: str | None = None) -> Any:
@@ -45,7 +45,10 @@ def sweep(
     test_source: Annotated[str | None, _field("test_source")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="table1: the paper's seven setups, 10 shots, 5 seeds; other options take precedence."),
+        typer.Option(
+            help="table1: the paper's seven setups, 10 shots, 5 seeds; other options take precedence.",
+            rich_help_panel=LAYERS,
+        ),
     ] = None,
     policies: Annotated[list[str] | None, _field("policies", "--policy")] = None,
     budgets: Annotated[list[str] | None, _field("budgets", "--budget")] = None,
@@ -61,29 +64,29 @@ def sweep(
     options: Annotated[list[str] | None, _field("options", "--set")] = None,
     fetch_options: Annotated[list[str] | None, _field("fetch_options", "--fetch-set")] = None,
     eval_every: Annotated[int | None, _field("eval_every")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_RUNNING)] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=MACHINE)] = "auto",
     threads: Threads = None,
     jobs: Annotated[
         int | None,
-        typer.Option(help="Engine local: processes at a time on this machine. Default: 1.", rich_help_panel=_RUNNING),
+        typer.Option(help="Engine local: processes at a time on this machine. Default: 1.", rich_help_panel=MACHINE),
     ] = None,
     engine: Annotated[
         str,
         typer.Option(
-            help="Where cells run: local, or ray: nodes of a cluster that see the folder.", rich_help_panel=_RUNNING
+            help="Where cells run: local, or ray: nodes of a cluster that see the folder.", rich_help_panel=MACHINE
         ),
     ] = "local",
     address: Annotated[
         str | None,
         typer.Option(
             help="Engine ray: address of the cluster, auto or HOST:PORT. Default: this machine alone.",
-            rich_help_panel=_RUNNING,
+            rich_help_panel=MACHINE,
         ),
     ] = None,
     share: Annotated[
         bool,
         typer.Option(
-            "--share/--no-share", help="Share cached features among cells with the same cut.", rich_help_panel=_RUNNING
+            "--share/--no-share", help="Share cached features among cells with the same cut.", rich_help_panel=MACHINE
         ),
     ] = True,
     dry_run: Annotated[
@@ -91,7 +94,6 @@ def sweep(
         typer.Option(
             "--dry-run/--no-dry-run",
             help="List the cells and estimate the time of the missing ones; run none.",
-            rich_help_panel=_RUNNING,
         ),
     ] = False,
     out: Annotated[Path, typer.Option(help="Folder of the sweep; finished cells in it are not run again.")] = Path(
@@ -177,7 +179,7 @@ def _show_plan(
     if seconds is None:
         seconds = forecast(folder, device=device, threads=threads, reporter=console)
     console.result(
-        {"cells": cells, "missing": len(missing), "seconds": seconds},
+        {"schema": schema_of(SweepPlan), "cells": cells, "missing": len(missing), "seconds": seconds},
         *(f"{'done   ' if cell['done'] else 'missing'}  {cell['cell']}" for cell in cells),
         f"{len(cells)} cells, {len(missing)} missing: about {seconds / 60:.0f} min in one process",
     )
@@ -193,6 +195,7 @@ def _show(console: Console, result: SweepResult) -> None:
     console.result(
         {**result.to_json(), "files": [str(file) for file in files]},
         *(rich_table(summary) for summary in result.summaries),
+        *dict.fromkeys(text for summary in result.summaries for text in summary.caveats),
         LEGEND if result.summaries else "No cell is finished.",
         *(rich_differences(summary) for summary in result.summaries if summary.comparisons),
         f"Written: {', '.join(str(file) for file in files)}",

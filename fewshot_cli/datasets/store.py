@@ -26,6 +26,7 @@ from fewshot_cli.datasets.splits import boxes_per_class, images_per_class, restr
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.errors import DataError, DatasetError, Problem
 from fewshot_cli.files import sha256_of, storage_errors, write_folder, write_json
+from fewshot_cli.schemas import DatasetRecord, schema_of
 
 FORMAT = 1
 RECORD = "dataset.json"
@@ -213,6 +214,7 @@ def save_dataset(
 
 def _header(path: Path, splits: Sequence[Split]) -> dict[str, Any]:
     return {
+        "schema": schema_of(DatasetRecord),
         "format": FORMAT,
         "fsod": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

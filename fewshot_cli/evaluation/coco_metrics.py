@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fewshot_cli.detectors.chain import Detections
+from fewshot_cli.evaluation.bootstrap import ap_interval
+from fewshot_cli.evaluation.caveats import caveats
+from fewshot_cli.evaluation.matches import Matches, matches_of
 
 NAMES: tuple[str, ...] = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100")
 NAMES += ("AR_small", "AR_medium", "AR_large")
@@ -26,17 +29,41 @@ class Metrics:
     """What pycocotools measured, each 0 … 1, or None where there is nothing to measure.
 
     numbers: COCO's twelve by NAMES, mAP@[.50:.95] (`AP`) first; per_class: AP of each class by name; curves: precision
-    at RECALLS by class and IoU threshold, for a plot.
+    at RECALLS by class and IoU threshold, for a plot; matches: what was matched of each class.
     """
 
     numbers: dict[str, float | None]
     per_class: dict[str, float | None]
     curves: dict[str, dict[float, list[float]]]
+    matches: Sequence[Matches] = field(default=(), compare=False, repr=False)
 
     @property
     def ap(self) -> float:
         """mAP@[.50:.95]; 0 where no object of a measured size exists."""
         return self.numbers["AP"] or 0.0
+
+    @property
+    def images(self) -> int:
+        """How many were measured on."""
+        return len(self.matches[0].objects) if self.matches else 0
+
+    @property
+    def boxes(self) -> int:
+        """Of the ground truth, of the classes that were measured; without crowds."""
+        return sum(int(each.objects.sum()) for each in self.matches)
+
+    @property
+    def caveats(self) -> list[str]:
+        """Sentences that belong beside the mAP."""
+        return caveats(self.images, self.boxes)
+
+    def ap_interval(self) -> list[float] | None:
+        """Low and high end of the mAP's 95 % interval over samples of the images (`bootstrap`); takes up to a second.
+
+        None for fewer than two images, and where nothing is to be found.
+        """
+        interval = ap_interval(self.matches)
+        return list(interval) if interval else None
 
     def to_json(self) -> dict[str, Any]:
         return {"numbers": self.numbers, "per_class": self.per_class}
@@ -75,7 +102,8 @@ def evaluate(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> Met
         evaluation.accumulate()
         evaluation.summarize()
     numbers = {name: _defined(value) for name, value in zip(NAMES, evaluation.stats, strict=True)}
-    return Metrics(numbers, _per_class(evaluation, evaluation.cocoGt), _curves(evaluation, evaluation.cocoGt))
+    truth = evaluation.cocoGt
+    return Metrics(numbers, _per_class(evaluation, truth), _curves(evaluation, truth), matches_of(evaluation))
 
 
 def match(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> COCOeval:

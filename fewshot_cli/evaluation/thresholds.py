@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.cocoeval import COCOeval
 
 from fewshot_cli.evaluation.coco_metrics import match
+from fewshot_cli.evaluation.matches import Matches, matches_of
 
 MATCH_IOU = 0.5
 """A detection has found an object if they overlap at least so much, as in AP50."""
@@ -68,23 +68,10 @@ def rank(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[st
     """The ranking of each class of the ground truth by name, from two COCO documents."""
     evaluation = match(ground_truth, results)
     names = [category["name"] for category in evaluation.cocoGt.loadCats(evaluation.params.catIds)]
-    images, areas = len(evaluation.params.imgIds), len(evaluation.params.areaRng)
-    # By class, area and image; all areas come first.
-    starts = [number * areas * images for number in range(len(names))]
-    return {
-        name: _ranking(evaluation, evaluation.evalImgs[start : start + images])
-        for name, start in zip(names, starts, strict=True)
-    }
-
-
-def _ranking(evaluation: COCOeval, images: list[dict[str, Any] | None]) -> Ranking:
-    """Of one class: what pycocotools matched in each image, None where there is neither object nor detection."""
     iou = int(np.flatnonzero(np.isclose(evaluation.params.iouThrs, MATCH_IOU))[0])
-    seen = [image for image in images if image is not None]
-    none: NDArray[np.float64] = np.zeros(0)
-    counted = np.concatenate([none, *(~image["dtIgnore"][iou].astype(bool) for image in seen)]).astype(bool)
-    scores = np.concatenate([none, *(image["dtScores"] for image in seen)])[counted]
-    right = np.concatenate([none, *(image["dtMatches"][iou] > 0 for image in seen)]).astype(bool)[counted]
-    order = np.argsort(-scores, kind="stable")
-    objects = sum(int((~image["gtIgnore"].astype(bool)).sum()) for image in seen)
-    return Ranking(scores[order], right[order], objects)
+    return {name: _ranking(found, iou) for name, found in zip(names, matches_of(evaluation), strict=True)}
+
+
+def _ranking(found: Matches, iou: int) -> Ranking:
+    counted = found.counted[iou]
+    return Ranking(found.scores[counted], found.right[iou][counted], int(found.objects.sum()))

@@ -13,31 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from fewshot_cli import colors
+from fewshot_cli.colors import class_color, to_rgb
 from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.inference.prediction import Prediction
 
-TRUTH, FOUND = (0, 158, 115), (213, 94, 0)
-"""Green and vermilion that colour-blind readers tell apart (Okabe and Ito's palette)."""
+TRUTH, FOUND = to_rgb(colors.TRUTH), to_rgb(colors.FOUND)
 PAPER, INK = (255, 255, 255), (20, 20, 20)
-PALETTE = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
-"""Colours of classes, in label order and from the start again: Okabe and Ito's, without black."""
 
 
 class Mark(NamedTuple):
-    """A box to draw: (x1, y1, x2, y2) in pixels of the image, its colour, and a few words."""
+    """A box to draw: (x1, y1, x2, y2) in pixels of the image, its colour, a few words, and whether it is dashed."""
 
     box: tuple[float, float, float, float]
     color: tuple[int, int, int] = TRUTH
     text: str = ""
+    dashed: bool = False
 
 
 LEGIBLE = 320
@@ -48,26 +40,43 @@ def draw_boxes(
     image: ImageRecord,
     results: Iterable[Mapping[str, Any]] = (),
     *,
-    names: Mapping[int, str] | None = None,
+    classes: Mapping[int, str] | None = None,
     threshold: float = SCORE_THRESHOLD,
     side: int = 256,
 ) -> Image.Image:
-    """An image with its ground truth (green) and detections (orange), the best on top.
+    """An image with its ground truth and detections, the best on top.
+
+    Ground truth is green and detections orange; among several classes each has its own colour, and ground truth is
+    dashed.
 
     Args:
         image: the file and its ground truth.
         results: detections in COCO's results format, of any image; those of this one are drawn.
-        names: category id → class name, written beside the score; none: the score alone.
+        classes: category id → class name, in label order; the name is written if there are several.
         threshold: detections with a lower score are left out.
         side: longer side of the drawing, pixels.
     """
-    marks = [Mark(tuple(box)) for box in image.boxes.tolist()]
     own = [found for found in results if found["image_id"] == image.id and found["score"] >= threshold]
-    for found in sorted(own, key=lambda found: found["score"]):
-        x, y, width, height = found["bbox"]
-        text = f"{(names or {}).get(found['category_id'], '')} {found['score']:.2f}".strip()
-        marks.append(Mark((x, y, x + width, y + height), FOUND, text))
-    return marked(image.path, marks, side)
+    ordered = sorted(own, key=lambda found: found["score"])
+    names = classes or {}
+    return marked(image.path, [*truth_marks(image, names), *(found_mark(found, names) for found in ordered)], side)
+
+
+def truth_marks(image: ImageRecord, classes: Mapping[int, str]) -> list[Mark]:
+    """The ground truth of an image; `classes` as of `draw_boxes`."""
+    boxes, labels = image.boxes.tolist(), image.labels.tolist()
+    if len(classes) < 2:
+        return [Mark(tuple(box)) for box in boxes]
+    return [Mark(tuple(box), to_rgb(class_color(label)), dashed=True) for box, label in zip(boxes, labels, strict=True)]
+
+
+def found_mark(found: Mapping[str, Any], classes: Mapping[int, str]) -> Mark:
+    """A detection in COCO's results format; `classes` as of `draw_boxes`."""
+    x, y, width, height = found["bbox"]
+    box, score, category = (x, y, x + width, y + height), f"{found['score']:.2f}", found["category_id"]
+    if len(classes) < 2:
+        return Mark(box, FOUND, score)
+    return Mark(box, to_rgb(class_color(list(classes).index(category))), f"{classes[category]} {score}")
 
 
 def marked(source: Path | Image.Image, marks: Sequence[Mark], side: int = 256) -> Image.Image:
@@ -76,14 +85,33 @@ def marked(source: Path | Image.Image, marks: Sequence[Mark], side: int = 256) -
     scale = side / max(image.size)
     image = image.resize([max(1, round(scale * length)) for length in image.size])
     draw = ImageDraw.Draw(image)
+    width = max(3, round(side / 160))
     for mark in marks:
         box = [scale * value for value in mark.box]
         # A thin white rim, so that the box is seen on any background.
         draw.rectangle([box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1], outline=PAPER, width=1)
-        draw.rectangle(box, outline=mark.color, width=3)
+        _outline(draw, box, mark, width)
         if mark.text:
-            _write(draw, box, mark)
+            _write(draw, box, mark, max(12, side / 36))
     return image
+
+
+DASH = 2.5
+"""Length of a dash, as a multiple of its width; half as much lies between two."""
+
+
+def _outline(draw: ImageDraw.ImageDraw, box: list[float], mark: Mark, width: int) -> None:
+    if not mark.dashed:
+        draw.rectangle(box, outline=mark.color, width=width)
+        return
+    x1, y1, x2, y2 = box
+    dash = DASH * width
+    for x in np.arange(x1, x2, 1.5 * dash).tolist():
+        for y in (y1, y2):
+            draw.line((x, y, min(x + dash, x2), y), fill=mark.color, width=width)
+    for y in np.arange(y1, y2, 1.5 * dash).tolist():
+        for x in (x1, x2):
+            draw.line((x, y, x, min(y + dash, y2)), fill=mark.color, width=width)
 
 
 def _upright(path: Path) -> Image.Image:
@@ -91,12 +119,12 @@ def _upright(path: Path) -> Image.Image:
         return ImageOps.exif_transpose(file).convert("RGB")
 
 
-def _write(draw: ImageDraw.ImageDraw, box: list[float], mark: Mark) -> None:
+def _write(draw: ImageDraw.ImageDraw, box: list[float], mark: Mark, size: float) -> None:
     """The words above the box, or inside it at the image's upper edge."""
-    font = ImageFont.load_default(size=12)
-    place = (box[0], max(0.0, box[1] - 15))
+    font = ImageFont.load_default(size=size)
+    place = (box[0], max(0.0, box[1] - 1.25 * size))
     draw.rectangle(draw.textbbox(place, mark.text, font=font), fill=mark.color)
-    draw.text(place, mark.text, fill=PAPER, font=font)
+    draw.text(place, mark.text, fill=INK if _is_light(mark.color) else PAPER, font=font)
 
 
 def draw_prediction(pixels: NDArray[np.uint8], prediction: Prediction) -> Image.Image:
@@ -117,7 +145,7 @@ def draw_prediction(pixels: NDArray[np.uint8], prediction: Prediction) -> Image.
     width = max(2, round(max(image.size) / 250))
     font = ImageFont.load_default(size=max(11, max(image.size) / 55))
     for label, score, box in reversed(list(zip(prediction.labels, prediction.scores, prediction.boxes, strict=True))):
-        colour = PALETTE[label % len(PALETTE)]
+        colour = to_rgb(class_color(label))
         x1, y1, x2, y2 = (scale * box).tolist()
         # A thin dark rim, so that the box is seen on any background.
         rim = max(1, width // 3)

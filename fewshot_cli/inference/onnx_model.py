@@ -101,6 +101,14 @@ class OnnxModel:
     def thresholds(self) -> dict[str, float]:
         return dict(self._description.thresholds)
 
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    @property
+    def precision(self) -> str:
+        return "fp32"
+
     def prepare(self, image: NDArray[np.uint8]) -> Canvas:
         """An upright RGB image (H, W, 3) → its canvas, resized as in training up to the rounding of a pixel value."""
         height, width = image.shape[:2]

@@ -30,6 +30,11 @@ class PlacedDetector:
         self.device = device
         self.bf16 = bf16
 
+    @property
+    def precision(self) -> str:
+        """Of convolutions, `fp32` or `bf16`."""
+        return "bf16" if self.bf16 else "fp32"
+
     @classmethod
     def place(cls, detector: Detector, device: str = "auto", precision: str = "auto") -> PlacedDetector:
         """Move a detector to a device and choose the precision, both as in FinetuneConfig; raises ConfigError."""

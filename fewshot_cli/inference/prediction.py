@@ -61,6 +61,14 @@ class Model(Protocol):
     def thresholds(self) -> dict[str, float]:
         """Class → score of the best F1 on left-out shots, as stored with the detector; empty if there are none."""
 
+    @property
+    def device(self) -> str:
+        """Where it computes: `cpu`, `cuda:0`, …."""
+
+    @property
+    def precision(self) -> str:
+        """Of convolutions, `fp32` or `bf16`."""
+
     def prepare(self, image: NDArray[np.uint8]) -> Any:
         """An upright RGB image (H, W, 3) → what `detect` takes."""
 

@@ -36,6 +36,14 @@ class TorchModel:
             torch.set_num_threads(1)
             self._pool = ThreadPoolExecutor(threads, "detect", initializer=torch.set_num_threads, initargs=(1,))
 
+    @property
+    def device(self) -> str:
+        return str(self._placed.device)
+
+    @property
+    def precision(self) -> str:
+        return self._placed.precision
+
     def prepare(self, image: NDArray[np.uint8]) -> Canvas:
         """(H, W, 3) uint8 RGB → the canvas."""
         return self._placed.detector.make_canvas(torch.from_numpy(image).permute(2, 0, 1))

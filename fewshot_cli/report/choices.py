@@ -28,9 +28,13 @@ def averaged_text(result: Mapping[str, Any]) -> str | None:
 def outcomes(search: Mapping[str, Any]) -> dict[str, str]:
     """Candidate → what became of it, and why: `chosen`, `clearly worse after 4 of 10 shots`, `more parameters`, …"""
     candidates = search["candidates"]
+    stayed = search["chosen"] == search.get("default")  # runs before there was a default to stay at have none
     chosen = next(one for one in candidates if one["name"] == search["chosen"])
     best = max(_finished(search), key=lambda one: one["score"])
-    return {one["name"]: _dropped(one, chosen) or _compared(one, chosen, best) for one in candidates}
+    return {
+        one["name"]: _dropped(one, chosen) or (_stayed if stayed else _compared)(one, chosen, best)
+        for one in candidates
+    }
 
 
 def _finished(search: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -43,6 +47,11 @@ def _dropped(candidate: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
     if 0 < candidate["shots"] < chosen["shots"]:
         return f"{candidate['dropped']} after {candidate['shots']} of {chosen['shots']} shots"
     return candidate["dropped"] or ""
+
+
+def _stayed(candidate: Mapping[str, Any], chosen: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    """Why it was not chosen, where the default was."""
+    return "chosen, the default" if candidate is chosen else "not clearly better than the default"
 
 
 def _compared(candidate: Mapping[str, Any], chosen: Mapping[str, Any], best: Mapping[str, Any]) -> str:

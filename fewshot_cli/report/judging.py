@@ -13,6 +13,9 @@ from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.evaluation.thresholds import MATCH_IOU
 from fewshot_cli.inference.filtering import SCORE_THRESHOLD, least_scores
 
+Box = tuple[float, float, float, float]
+"""xyxy, pixels."""
+
 
 class Judged(NamedTuple):
     """An image and what was found in it.
@@ -88,7 +91,26 @@ def overlaps_of(found: Mapping[str, Any], image: ImageRecord) -> Tensor:
     return box_iou(torch.tensor([corners(found)]), torch.from_numpy(image.boxes))[0]
 
 
-def corners(found: Mapping[str, Any]) -> tuple[float, float, float, float]:
+def corners(found: Mapping[str, Any]) -> Box:
     """xyxy, pixels, of a detection in COCO's results format."""
     x, y, width, height = found["bbox"]
     return x, y, x + width, y + height
+
+
+def area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def on_crowd(found: Mapping[str, Any], judged: Judged) -> bool:
+    """Whether most of a detection lies in one box around a group, where COCO counts it neither way."""
+    x1, y1, x2, y2 = corners(found)
+    for box in judged.image.boxes[judged.image.crowd].tolist():
+        width, height = min(x2, box[2]) - max(x1, box[0]), min(y2, box[3]) - max(y1, box[1])
+        if width > 0 and height > 0 and width * height >= MATCH_IOU * area((x1, y1, x2, y2)):
+            return True
+    return False
+
+
+def class_names(split: Split) -> dict[int, str]:
+    """Category id → class name, in label order."""
+    return dict(zip(split.category_ids, split.classes, strict=True))

@@ -12,8 +12,8 @@ from torchvision.ops import box_iou
 from fewshot_cli.datasets.images import open_image
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.evaluation.thresholds import MATCH_IOU
-from fewshot_cli.inference.drawing import FOUND, TRUTH, Mark, marked
-from fewshot_cli.report.judging import Judged, corners, overlaps_of
+from fewshot_cli.inference.drawing import Mark, found_mark, marked, truth_marks
+from fewshot_cli.report.judging import Box, Judged, area, class_names, corners, on_crowd, overlaps_of
 
 CONTEXT = 2.5
 """Side of what is cut out, as a share of the box's longer side."""
@@ -21,10 +21,9 @@ SMALLEST = 64
 """The same at least, pixels: a box of a few pixels says nothing without what is around it."""
 SIDE = 320
 """Of the drawing, pixels."""
+NO_CLASSES: Mapping[int, str] = {}
 NEAR = 0.1
 """IoU from which on a false positive is called badly placed rather than out of place."""
-
-Box = tuple[float, float, float, float]
 
 
 class Mistake(NamedTuple):
@@ -33,7 +32,7 @@ class Mistake(NamedTuple):
     judged: its image, with everything that was found there.
     box: xyxy, pixels of the image.
     label: written at the box.
-    color: of the box: FOUND or TRUTH.
+    color: of the box, as `draw_boxes` has it.
     title: class, with the score of a false positive.
     reason: in a few words.
     """
@@ -48,12 +47,12 @@ class Mistake(NamedTuple):
 
 def false_positives(split: Split, judged: Sequence[Judged]) -> list[Mistake]:
     """Detections that found no object, the most confident first; those on a crowd count neither way."""
-    names = _names(split)
+    names = class_names(split)
     wrong = [
         (found, one)
         for one in judged
         for found, i in zip(one.results, one.objects, strict=True)
-        if i is None and not _on_crowd(found, one)
+        if i is None and not on_crowd(found, one)
     ]
     wrong.sort(key=lambda pair: -pair[0]["score"])
     return [
@@ -61,7 +60,7 @@ def false_positives(split: Split, judged: Sequence[Judged]) -> list[Mistake]:
             one,
             corners(found),
             f"{found['score']:.2f}",
-            FOUND,
+            found_mark(found, names).color,
             f"{names[found['category_id']]} {found['score']:.2f}",
             _why_wrong(split, found, one),
         )
@@ -84,20 +83,25 @@ def missed_objects(split: Split, judged: Sequence[Judged], results: Sequence[Map
             x1, y1, x2, y2 = one.image.boxes[i].tolist()
             title = f"{split.classes[one.image.labels[i]]}, {x2 - x1:.0f} × {y2 - y1:.0f} pixels"
             reason = _why_missed(split, i, one, of_image[one.image.id])
-            mistakes.append(Mistake(one, (x1, y1, x2, y2), "missed", TRUTH, title, reason))
-    return sorted(mistakes, key=lambda mistake: -_area(mistake.box))
+            color = truth_marks(one.image, class_names(split))[i].color
+            mistakes.append(Mistake(one, (x1, y1, x2, y2), "missed", color, title, reason))
+    return sorted(mistakes, key=lambda mistake: -area(mistake.box))
 
 
-def cut_out(mistake: Mistake) -> Image.Image:
-    """The box and what is around it; ground truth green, detections orange, the mistake on top.
+def cut_out(mistake: Mistake, classes: Mapping[int, str] = NO_CLASSES) -> Image.Image:
+    """The box and what is around it, in the colours of `draw_boxes`, the mistake on top.
+
+    Args:
+        mistake: where it is.
+        classes: as of `draw_boxes`.
 
     Raises:
         DataError: the image cannot be read.
     """
     image = open_image(mistake.judged.image.path)
     window = _window(mistake.box, image.size)
-    found = [Mark(corners(result), FOUND) for result in mistake.judged.results]
-    truth = [Mark(tuple(box), TRUTH) for box in mistake.judged.image.boxes.tolist()]
+    found = [found_mark(result, classes)._replace(text="") for result in mistake.judged.results]
+    truth = truth_marks(mistake.judged.image, classes)
     marks = [*truth, *found, Mark(mistake.box, mistake.color, mistake.label)]
     return marked(image.crop(window), [_moved(mark, -window[0], -window[1]) for mark in marks], SIDE)
 
@@ -118,24 +122,6 @@ def _span(middle: float, side: int, length: int) -> tuple[int, int]:
 def _moved(mark: Mark, x: float, y: float) -> Mark:
     x1, y1, x2, y2 = mark.box
     return mark._replace(box=(x1 + x, y1 + y, x2 + x, y2 + y))
-
-
-def _names(split: Split) -> dict[int, str]:
-    return dict(zip(split.category_ids, split.classes, strict=True))
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _on_crowd(found: Mapping[str, Any], judged: Judged) -> bool:
-    """Whether most of a detection lies in one box around a group, where COCO counts it neither way."""
-    x1, y1, x2, y2 = corners(found)
-    for box in judged.image.boxes[judged.image.crowd].tolist():
-        width, height = min(x2, box[2]) - max(x1, box[0]), min(y2, box[3]) - max(y1, box[1])
-        if width > 0 and height > 0 and width * height >= MATCH_IOU * _area((x1, y1, x2, y2)):
-            return True
-    return False
 
 
 def _why_wrong(split: Split, found: Mapping[str, Any], judged: Judged) -> str:

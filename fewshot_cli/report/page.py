@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fewshot_cli.files import write_text
-from fewshot_cli.report.tables import kept_base_classes, number, three_digits
+from fewshot_cli.report.tables import kept_base_classes, mean_ap, number, three_digits
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
@@ -22,5 +22,11 @@ def write_page(path: Path, template: str, **content: Any) -> None:
     environment = Environment(
         loader=PackageLoader("fewshot_cli.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"number": number, "three_digits": three_digits, "kept_base_classes": kept_base_classes}
+    filters = {
+        "mean_ap": mean_ap,
+        "number": number,
+        "three_digits": three_digits,
+        "kept_base_classes": kept_base_classes,
+    }
+    environment.filters |= filters
     write_text(path, environment.get_template(template).render(**content))

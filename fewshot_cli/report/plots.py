@@ -7,15 +7,19 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from matplotlib.axes import Axes
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from fewshot_cli.colors import CLASSES, GREY, class_color
 from fewshot_cli.evaluation.coco_metrics import RECALLS
 from fewshot_cli.report.choices import outcomes
-from fewshot_cli.report.curves import PALETTE
+from fewshot_cli.report.lines import MOST, End, name_lines
 
-GREY = "#767676"
-"""The lightest that is easily read on white."""
+CURVE_IOU = 0.5
+"""Overlap of the precision–recall curves."""
+MOST_NUMBERS = 20
+"""Classes of a confusion matrix whose numbers are written."""
 
 
 class Plot(NamedTuple):
@@ -26,41 +30,114 @@ class Plot(NamedTuple):
     text: str
 
 
-def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot:
-    """mAP on the test set, where there is one, and the training loss against the iteration."""
+def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot | None:
+    """mAP on the test set and training loss against the iteration; None where neither has two points.
+
+    Each has an axis of its own, in the colour of its line.
+    """
+    scores = [(line["iteration"], line["ap"]) for line in lines if line["ap"] is not None]
+    losses = [(line["iteration"], line["losses"]["loss"]) for line in lines if "loss" in line["losses"]]
+    curves = {"test mAP": scores, "training loss": losses}
+    drawn = {name: points for name, points in curves.items() if len(points) > 1}
+    if not drawn:
+        return None
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     panel = figure.subplots()
     panel.set(xlabel="iteration")
-    scores = [(line["iteration"], line["ap"]) for line in lines if line["ap"] is not None]
-    losses = [(line["iteration"], line["losses"]["loss"]) for line in lines if "loss" in line["losses"]]
-    if scores:
-        _draw_curve(panel, scores, "test mAP", "o-", PALETTE[0])
-    if losses:
-        other = panel.twinx() if scores else panel
-        _draw_curve(other, losses, "training loss", "s--", PALETTE[1])
-        handles = dict.fromkeys([*panel.lines, *other.lines])
-        panel.legend(handles=[*handles], loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2, frameon=False)
-    last = f"The last test mAP is {scores[-1][1]:.3f}." if scores else "There is no test set."
-    return Plot("Learning", figure_url(figure), f"Test mAP and training loss against the iteration. {last}")
+    panel.locator_params(axis="x", nbins=6, integer=True)
+    for axes, (name, points) in zip([panel, panel.twinx()] if len(drawn) > 1 else [panel], drawn.items(), strict=True):
+        color = class_color([*curves].index(name))
+        axes.plot(*zip(*points, strict=True), "o-" if points is scores else "s--", color=color)
+        axes.set(ylim=(0, 1 if points is scores else 1.08 * max(value for _, value in points)))
+        axes.set_ylabel(name, color=color)
+        axes.tick_params(axis="y", colors=color)
+    last = f"The last test mAP is {scores[-1][1]:.3f}" if scores else "There is no test set"
+    once = ", and was measured once" if len(scores) == 1 else ""
+    names = " and ".join(drawn)
+    return Plot("Learning", figure_url(figure), f"{names} against the iteration. {last}{once}.".capitalize())
 
 
-def _draw_curve(panel: Axes, points: Sequence[tuple[int, float]], name: str, style: str, color: str) -> None:
-    panel.plot(*zip(*points, strict=True), style, color=color, label=name)
-    panel.set(ylabel=name, ylim=(0, None))
+def compared_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | None:
+    """mAP on the test set against the iteration, a line a run; None where no run was measured twice.
+
+    Args:
+        curves: name of a run → the lines of its metrics.jsonl.
+    """
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    panel = figure.subplots()
+    panel.set(xlabel="iteration", ylabel="mAP on the test set", ylim=(0, 1))
+    panel.locator_params(axis="x", nbins=6, integer=True)
+    panel.grid(alpha=0.25)
+    ends = []
+    for place, (name, lines) in enumerate(curves.items()):
+        scores = [(line["iteration"], line["ap"]) for line in lines if line["ap"] is not None]
+        if len(scores) > 1:
+            panel.plot(*zip(*scores, strict=True), "o-", color=class_color(place), markersize=4, label=name)
+            ends.append(End(*scores[-1], name, class_color(place)))
+    if not ends:
+        return None
+    if len(ends) <= MOST:
+        name_lines(panel, ends)
+    else:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    last = ", ".join(f"{end.name} {end.y:.3f}" for end in ends)
+    return Plot(
+        "Learning curves", figure_url(figure), f"mAP on the test set against the iteration; at the end: {last}."
+    )
 
 
-def precision_recall_plot(curves: Mapping[str, Mapping[float, Sequence[float]]]) -> Plot:
-    """Precision at each recall, for each class, at two overlaps."""
+def precision_recall_plot(curves: Mapping[str, Mapping[float, Sequence[float]]], classes: Sequence[str]) -> Plot:
+    """Precision at each recall that is reached, for each class that has objects, at CURVE_IOU.
+
+    Args:
+        curves: those of `evaluation.coco_metrics.Metrics`.
+        classes: in label order.
+    """
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     panel = figure.subplots()
-    for number, (name, by_iou) in enumerate(curves.items()):
-        for (iou, precision), dashes in zip(by_iou.items(), ("-", "--"), strict=True):
-            color = PALETTE[number % len(PALETTE)]
-            panel.plot(RECALLS, precision, dashes, color=color, label=f"{name}, IoU {iou:.2f}")
-    panel.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    if 0 < len(curves) <= 6:
-        panel.legend(frameon=False, fontsize=8)
-    return Plot("Precision and recall", figure_url(figure), "Precision against recall, by class, at IoU 0.50 and 0.75.")
+    panel.set(xlabel="recall", ylabel=f"precision at IoU {CURVE_IOU:.2f}", xlim=(0, 1), ylim=(0, 1.02))
+    ends = []
+    for label, name in ((label, name) for label, name in enumerate(classes) if name in curves):
+        points = zip(RECALLS, curves[name][CURVE_IOU], strict=True)
+        reached = [point for point in points if point[1] > 0] or [(0.0, 0.0)]
+        panel.plot(*zip(*reached, strict=True), color=class_color(label), label=name)
+        ends.append(End(*reached[-1], name, class_color(label)))
+    if 1 < len(ends) <= MOST:
+        name_lines(panel, ends)
+    elif len(ends) > MOST:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=1 + len(ends) // 14)
+    return Plot(
+        "Precision and recall", figure_url(figure), f"Precision against recall at IoU {CURVE_IOU:.2f}, by class."
+    )
+
+
+def confusion_plot(table: NDArray[np.int64], classes: Sequence[str]) -> Plot:
+    """Shares of each row in colour, counts in numbers.
+
+    Args:
+        table: that of `report.confusion`.
+        classes: in label order.
+    """
+    names = [*classes, "background"]
+    side = max(3.2, min(9.0, 1.8 + 0.42 * len(names)))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    panel = figure.subplots()
+    shares = table / table.sum(axis=1, keepdims=True).clip(min=1)
+    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    panel.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    panel.set_yticks(range(len(names)), names, fontsize=8)
+    for label in range(len(classes)):
+        for tick in (panel.get_xticklabels()[label], panel.get_yticklabels()[label]):
+            tick.set_color(class_color(label))
+    if len(classes) <= MOST_NUMBERS:
+        for (row, column), count in np.ndenumerate(table):
+            if count:
+                dark = shares[row, column] > 0.6
+                panel.text(column, row, f"{count}", ha="center", va="center", fontsize=8, color="w" if dark else "k")
+    panel.set(xlabel="detected as", ylabel="true class")
+    found = ", ".join(f"{name} {table[i, i]} of {table[i].sum()}" for i, name in enumerate(classes))
+    text = f"Confusion matrix at IoU {CURVE_IOU:.2f}; found: {found}; detections on background: {table[-1].sum()}."
+    return Plot("Confusion matrix", figure_url(figure), text)
 
 
 def drift_plot(drift: Mapping[str, float]) -> Plot:
@@ -68,8 +145,9 @@ def drift_plot(drift: Mapping[str, float]) -> Plot:
     figure = Figure(figsize=(5, 0.9 + 0.24 * len(drift)), layout="constrained")
     panel = figure.subplots()
     names = list(drift)
-    panel.barh(names, [drift[name] for name in names], color=PALETTE[2])
+    panel.barh(names, [drift[name] for name in names], color=CLASSES[2])
     panel.invert_yaxis()
+    panel.locator_params(axis="x", nbins=4)
     panel.set(xlabel="drift, 1 − |cos(w′, w)|")
     moved = ", ".join(f"{name} {value:.2g}" for name, value in drift.items() if value > 0)
     return Plot("Drift of each layer", figure_url(figure), f"Drift of each layer: {moved or 'none has moved'}.")
@@ -95,7 +173,7 @@ def search_plot(search: Mapping[str, Any]) -> Plot:
         axis.set_tick_params(length=0)
         for label, color in zip(axis.get_ticklabels(), colors, strict=True):
             label.set_color(color)
-    panel.set(xlabel="mAP on left-out shots, ± one standard error", xlim=(0, None), ylim=(len(rows) - 0.5, -0.5))
+    panel.set(xlabel="mAP on left-out shots, ± one standard error", xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
     panel.grid(axis="x", alpha=0.25)
     scores = "; ".join(f"{one['name']} {one['score']:.3f}, {outcome[one['name']]}" for one in rows)
     text = f"mAP on left-out shots of each candidate that was measured, fewest parameters first: {scores}."
@@ -104,8 +182,8 @@ def search_plot(search: Mapping[str, Any]) -> Plot:
 
 def _candidate_color(candidate: Mapping[str, Any], chosen: str) -> str:
     if candidate["name"] == chosen:
-        return PALETTE[1]
-    return GREY if candidate["dropped"] else PALETTE[0]
+        return CLASSES[1]
+    return GREY if candidate["dropped"] else CLASSES[0]
 
 
 def average_plot(averages: Mapping[str, float], alpha: float) -> Plot:
@@ -119,11 +197,10 @@ def average_plot(averages: Mapping[str, float], alpha: float) -> Plot:
     chosen = min(points, key=lambda point: abs(point[0] - alpha))  # a share in JSON has six digits
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     panel = figure.subplots()
-    panel.plot(*zip(*points, strict=True), "o-", color=PALETTE[0], label="compared")
-    panel.plot(*chosen, "o", color=PALETTE[1], markersize=10, label="chosen")
-    panel.legend(frameon=False, loc="lower center")
-    highest = max(ap for _, ap in points)
-    panel.set(xlabel="α, share of the trained weights", ylabel="mAP on left-out shots", ylim=(0, 1.1 * highest or 1))
+    panel.plot(*zip(*points, strict=True), "o-", color=CLASSES[0])
+    panel.plot(*chosen, "o", color=CLASSES[1], markersize=10)
+    panel.annotate("chosen", chosen, xytext=(0, 9), textcoords="offset points", ha="center", color=CLASSES[1])
+    panel.set(xlabel="α, share of the trained weights", ylabel="mAP on left-out shots", ylim=(0, 1))
     values = ", ".join(f"{ap:.3f} at {share:.4g}" for share, ap in points)
     text = f"mAP on left-out shots against α, the share of the trained weights: {values}; chosen: {chosen[0]:.4g}."
     return Plot("Shares that were compared", figure_url(figure), text)

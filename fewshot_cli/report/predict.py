@@ -12,9 +12,9 @@ from fewshot_cli.inference.drawing import as_data_url
 from fewshot_cli.report.page import write_page
 from fewshot_cli.verbs.predict import PredictedImage, PredictResult
 
-SHOWN = 300
+SHOWN = 200
 """Images of a page: more are slow to scroll on a phone."""
-THUMBNAIL = 240
+THUMBNAIL = 360
 """Longest side, pixels."""
 NAME = "index.html"
 

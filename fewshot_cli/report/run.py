@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fewshot_cli.colors import class_color
 from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.evaluation.coco_metrics import evaluate
@@ -13,32 +14,46 @@ from fewshot_cli.evaluation.thresholds import MATCH_IOU
 from fewshot_cli.inference.drawing import as_data_url, draw_boxes
 from fewshot_cli.inference.filtering import least_scores
 from fewshot_cli.report.choices import averaged_text, outcomes
-from fewshot_cli.report.judging import Judged, judge
+from fewshot_cli.report.confusion import confusion
+from fewshot_cli.report.judging import Judged, class_names, judge
 from fewshot_cli.report.mistakes import Mistake, cut_out, false_positives, missed_objects
 from fewshot_cli.report.page import write_page
-from fewshot_cli.report.plots import Plot, average_plot, drift_plot, learning_plot, precision_recall_plot, search_plot
+from fewshot_cli.report.plots import (
+    Plot,
+    average_plot,
+    confusion_plot,
+    drift_plot,
+    learning_plot,
+    precision_recall_plot,
+    search_plot,
+)
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection.criteria import CRITERIA
 from fewshot_cli.selection.validate_run import left_out_shots
 
-SHOWN_TESTS, SHOWN_SHOTS, SHOWN_MISTAKES = 6, 20, 12
+SHOWN_TESTS, SHOWN_SHOTS, SHOWN_MISTAKES = 6, 12, 12
 LISTED_LAYERS = 6
 """Of a candidate of policy `auto`; of more, the first and the last."""
-LARGE = 480
-"""Side of the images that the page enlarges, pixels: with it the page has a few MB."""
+LARGE, LEAST = 800, 480
+"""Longer side of the images that the page enlarges, pixels, at most and at least: the page has a few MB."""
 
 
-def write_run_report(run: Run) -> Path:
-    """Write `report.html` into the folder of a finished run.
+def write_run_report(run: Run, path: Path | None = None) -> Path:
+    """Write the page of a finished run.
+
+    Args:
+        run: whose page it is.
+        path: the file; default: `report.html` in the run's folder.
 
     Raises:
         DataError: the data set that it was made from does not exist any more.
         StorageError: the disk cannot be written.
     """
-    result, config = run.read_result(), run.read_config()
+    page = path or run.report_file
+    result, config = run.result, run.read_config()
     data = open_dataset(config.data_folder)
     write_page(
-        run.report_file,
+        page,
         "run.html",
         result=result,
         validated=result.get("cross_validation"),
@@ -47,30 +62,47 @@ def write_run_report(run: Run) -> Path:
         shares=_shares(result),
         options=config.to_json(),
         data=_about(data),
-        shots=[drawn(data.train, image, [], LARGE) for image in data.train.images[:SHOWN_SHOTS]],
+        colors=class_colors(data.train.classes),
+        shots=[drawn(data.train, image, []) for image in data.train.images[:SHOWN_SHOTS]],
         score=_thresholds(data.train.classes, run.thresholds),
         iou=MATCH_IOU,
         **_tested(run, data.test, result),
         mistakes=_mistakes(run, data),
     )
-    return run.report_file
+    return page
 
 
 def _tested(run: Run, test: Split | None, result: dict[str, Any]) -> dict[str, Any]:
     """What the page says of the test set: metrics, curves, best and worst images."""
     plots = [learning_plot(run.read_metrics()), drift_plot(result["drift"])]
     if test is None:
-        return {"numbers": {}, "per_class": {}, "plots": plots, "best": [], "worst": []}
+        return {"numbers": {}, "per_class": {}, "plots": [*filter(None, plots)], "best": [], "worst": []}
     results = run.read_predictions()
     metrics = evaluate(test.to_coco(), results)
-    judged = sorted(judge(test, results, run.thresholds), key=lambda found: found.f1)
+    judged = judge(test, results, run.thresholds)
+    best, worst = best_and_worst(judged, SHOWN_TESTS)
+    plots[1:1] = [precision_recall_plot(metrics.curves, test.classes)]
+    if len(test.classes) > 1:
+        plots[2:2] = [confusion_plot(confusion(test, judged), test.classes)]
     return {
         "numbers": metrics.numbers,
         "per_class": metrics.per_class,
-        "plots": [plots[0], precision_recall_plot(metrics.curves), plots[1]],
-        "best": [_shown(test, found) for found in judged[::-1][:SHOWN_TESTS]],
-        "worst": [_shown(test, found) for found in judged[:SHOWN_TESTS]],
+        "plots": [*filter(None, plots)],
+        "best": [_shown(test, found) for found in best],
+        "worst": [_shown(test, found) for found in worst],
     }
+
+
+def best_and_worst(judged: Sequence[Judged], most: int) -> tuple[list[Judged], list[Judged]]:
+    """The images with the highest and with the lowest F1, each list from its end on; no image is in both."""
+    ordered = sorted(judged, key=lambda found: -found.f1)
+    middle = (len(ordered) + 1) // 2
+    return ordered[:middle][:most], ordered[middle:][::-1][:most]
+
+
+def class_colors(classes: Sequence[str]) -> dict[str, str]:
+    """Class → colour, in label order; empty for a single class, whose boxes are green and orange."""
+    return {name: class_color(label) for label, name in enumerate(classes)} if len(classes) > 1 else {}
 
 
 def _searched(search: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -80,6 +112,7 @@ def _searched(search: Mapping[str, Any] | None) -> dict[str, Any] | None:
     outcome = outcomes(search)
     return {
         **search,
+        "default": search.get("default"),
         "ranked": any(one["criterion"] is not None for one in search["candidates"]),
         "criterion_summary": CRITERIA[search["criterion"]].summary,
         "candidates": [
@@ -112,19 +145,24 @@ def _mistakes(run: Run, data: Dataset) -> list[dict[str, Any]]:
     return [
         {
             "title": f"False positives{where}",
-            **_strip(false_positives(split, judged), "with the highest scores"),
+            **_strip(false_positives(split, judged), class_names(split), "with the highest scores"),
         },
         {
             "title": f"Missed objects{where}",
-            **_strip(missed_objects(split, judged, results), "that are largest"),
+            **_strip(missed_objects(split, judged, results), class_names(split), "that are largest"),
         },
     ]
 
 
-def _strip(mistakes: Sequence[Mistake], chosen: str) -> dict[str, Any]:
+def _strip(mistakes: Sequence[Mistake], classes: Mapping[int, str], chosen: str) -> dict[str, Any]:
     """The first SHOWN_MISTAKES as images, and how many there are; `chosen` says which are shown if not all are."""
     shown = [
-        {"image": as_data_url(cut_out(each)), "title": each.title, "reason": each.reason, "name": _name(each.judged)}
+        {
+            "image": as_data_url(cut_out(each, classes)),
+            "title": each.title,
+            "reason": each.reason,
+            "name": _name(each.judged),
+        }
         for each in mistakes[:SHOWN_MISTAKES]
     ]
     return {"count": len(mistakes), "shown": shown, "chosen": chosen if len(shown) < len(mistakes) else ""}
@@ -156,17 +194,17 @@ def _size(split: Split) -> str:
 
 
 def _shown(split: Split, found: Judged) -> dict[str, Any]:
-    return {"image": drawn(split, found.image, found.results, LARGE), "f1": found.f1, "name": _name(found)}
+    return {"image": drawn(split, found.image, found.results), "f1": found.f1, "name": _name(found)}
 
 
 def _name(found: Judged) -> str:
     return found.image.path.name
 
 
-def drawn(split: Split, image: ImageRecord, results: Sequence[dict[str, Any]], side: int = 320) -> str:
+def drawn(split: Split, image: ImageRecord, results: Sequence[dict[str, Any]], most: int = LARGE) -> str:
     """An image with its ground truth and the detections given (COCO results), as a data URL.
 
-    Class names are written if there are several.
+    Its longer side has `most` pixels, or as many as the image if these are fewer, but LEAST at least.
     """
-    names = dict(zip(split.category_ids, split.classes, strict=True)) if len(split.classes) > 1 else None
-    return as_data_url(draw_boxes(image, results, names=names, threshold=0.0, side=side))
+    side = min(most, max(LEAST, image.width, image.height))
+    return as_data_url(draw_boxes(image, results, classes=class_names(split), threshold=0.0, side=side))

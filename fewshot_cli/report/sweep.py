@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
 
 from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.evaluation.coco_metrics import evaluate
@@ -16,8 +16,8 @@ from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.report.curves import draw_curves, draw_precision_recall
 from fewshot_cli.report.judging import Judged, judge
 from fewshot_cli.report.page import write_page
-from fewshot_cli.report.plots import figure_url
-from fewshot_cli.report.run import drawn
+from fewshot_cli.report.plots import CURVE_IOU, figure_url
+from fewshot_cli.report.run import LEAST, drawn
 from fewshot_cli.report.table1 import (
     LEGEND,
     PAIRED,
@@ -35,8 +35,6 @@ from fewshot_cli.sweeps.summary import Summary
 
 SHOWN_TESTS = 2
 """Best, and worst, test images of each class on the page."""
-CURVE_IOU = 0.5
-"""Overlap of the precision–recall curves."""
 
 
 def write_report(folder: SweepFolder, summaries: Sequence[Summary]) -> list[Path]:
@@ -51,18 +49,23 @@ def write_report(folder: SweepFolder, summaries: Sequence[Summary]) -> list[Path
     write_json(path / "table.json", [summary.to_json() for summary in summaries])
     tables = [path / f"table.{ending}" for ending in ("md", "tex", "csv", "json")]
     figures = [_write_curves(folder, summary) for summary in summaries]
-    page = path / "report.html"
+    return [write_page_of(folder, summaries), *tables, *figures]
+
+
+def write_page_of(folder: SweepFolder, summaries: Sequence[Summary], page: Path | None = None) -> Path:
+    """Write the page alone; default: `report.html` in the folder. Raises StorageError."""
+    page = page or folder.path / "report.html"
     write_page(
         page,
         "sweep.html",
         options=folder.config.to_json(),
         legend=LEGEND,
         paired=PAIRED,
-        tables=[_section(folder, *pair) for pair in zip(summaries, figures, strict=True)],
+        tables=[_section(folder, summary) for summary in summaries],
         missing=[str(cell) for cell in folder.missing()],
         score=SCORE_THRESHOLD,
     )
-    return [page, *tables, *figures]
+    return page
 
 
 def _cells(folder: SweepFolder, summary: Summary) -> dict[Cell, dict[str, Any]]:
@@ -73,19 +76,19 @@ def _cells(folder: SweepFolder, summary: Summary) -> dict[Cell, dict[str, Any]]:
 
 def _write_curves(folder: SweepFolder, summary: Summary) -> Path:
     path = folder.path / f"curves-{summary.detector}-{summary.shots}shots.png"
-    points = {
-        cell: [json.loads(line) for line in folder.run(cell).metrics_file.read_text("utf-8").splitlines()]
-        for cell in _cells(folder, summary)
-    }
-    figure = draw_curves(points)
+    figure = _curves(folder, summary)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
     return path
+
+
+def _curves(folder: SweepFolder, summary: Summary) -> Figure:
+    return draw_curves({cell: folder.run(cell).read_metrics() for cell in _cells(folder, summary)})
 
 
 # --- the page ---
 
 
-def _section(folder: SweepFolder, summary: Summary, figure: Path) -> dict[str, Any]:
+def _section(folder: SweepFolder, summary: Summary) -> dict[str, Any]:
     """What the page shows of one table."""
     cells = _cells(folder, summary)
     judged = {name: _judged(folder, cells, name) for name in summary.classes}
@@ -95,7 +98,7 @@ def _section(folder: SweepFolder, summary: Summary, figure: Path) -> dict[str, A
         "columns": summary.columns,
         "rows": styled_rows(summary),
         "differences": differences(summary, summary.columns),
-        "curves": f"data:image/png;base64,{base64.b64encode(figure.read_bytes()).decode()}",
+        "curves": figure_url(_curves(folder, summary)),
         "precision": _precision_recall({cell: one for found in judged.values() for cell, one in found.cells.items()}),
         "costs": [_cost(row.setup, cells) for row in summary.rows],
         "drift": _drift(summary, cells),
@@ -148,7 +151,7 @@ def _judged(folder: SweepFolder, cells: Iterable[Cell], name: str) -> JudgedClas
     found = {}
     for cell in of_class:
         if cell.group == of_class[0].group:
-            results = json.loads(folder.run(cell).predictions_file.read_text("utf-8"))
+            results = folder.run(cell).read_predictions()
             curves = evaluate(truth, results).curves
             precision = next((by_iou[CURVE_IOU] for by_iou in curves.values()), ())
             found[cell] = JudgedCell(precision, judge(test, results))
@@ -168,9 +171,10 @@ def _images(name: str, found: JudgedClass) -> dict[str, Any]:
     chosen = ordered[:SHOWN_TESTS] + ordered[SHOWN_TESTS:][-SHOWN_TESTS:]
     return {
         "name": name,
-        "shots": [drawn(found.data.train, image, []) for image in found.data.train.images],
+        "shots": [drawn(found.data.train, image, [], LEAST) for image in found.data.train.images],
         "setups": [str(cell.setup) for cell in found.cells],
         "rows": [
-            [(drawn(found.data.require_test(), one.image, one.results), one.f1) for one in shown] for shown in chosen
+            [(drawn(found.data.require_test(), one.image, one.results, LEAST), one.f1) for one in shown]
+            for shown in chosen
         ],
     }

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fewshot_cli.sweeps.summary import Estimate, Row, Summary
 
-LEGEND = "mAP@[.50:.95] after the last iteration, mean ± half the 95 % confidence interval over seeds; "
+LEGEND = "mAP@[.50:.95] after the last iteration, mean ± half the 95 % confidence interval over three seeds or more; "
 LEGEND += "bold: best of its budget, underlined: best of all. "
 LEGEND += "Not averaged with the weights before training (--average 1), unless the title says so."
 PAIRED = "Paired differences over the same shots and seeds; in brackets the pairs (class and seed) won : lost."
@@ -40,12 +40,13 @@ def rich_table(summary: Summary) -> Table:
 
 
 def rich_differences(summary: Summary) -> Table:
-    """For a terminal; averages only, because more columns do not fit."""
+    """For a terminal; averages only, where there are any, because more columns do not fit."""
+    columns = list(summary.averages) or list(summary.columns)
     table = Table(box=box.SIMPLE_HEAD, title=f"{title(summary)}, paired (won : lost)", title_justify="left")
     table.add_column("difference")
-    for name in summary.averages:
+    for name in columns:
         table.add_column(name, justify="right")
-    for row in differences(summary, summary.averages):
+    for row in differences(summary, columns):
         table.add_row(*row)
     return table
 

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from fewshot_cli.report.choices import averaged_text, chosen_text
 
+LISTED_CLASSES = 10
+"""Classes whose AP is listed; of more, half as many of the best and of the worst."""
 SHOWN_CLASSES = 20
 """Classes of a table that are listed although nothing was found of them, if there are no more."""
 
@@ -36,6 +38,12 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def mean_ap(result: Mapping[str, Any]) -> str:
+    """The mAP on the test set of a result.json, with its 95 % interval if it has one: `0.270 (0.201 to 0.344)`."""
+    interval = result.get("ap_interval")
+    return number(result["ap"]) + (f" ({number(interval[0])} to {number(interval[1])})" if interval else "")
+
+
 def metrics_table(numbers: Mapping[str, float | None]) -> Table:
     """COCO's twelve numbers."""
     table = Table("metric", "meaning", box=box.SIMPLE_HEAD, title="COCO metrics", title_justify="left")
@@ -54,6 +62,17 @@ def per_class_table(per_class: Mapping[str, float | None]) -> Table:
     return table
 
 
+def telling(per_class: Mapping[str, float | None]) -> list[tuple[str, str]]:
+    """Classes and their AP as texts; of more than LISTED_CLASSES the best and the worst, with how many lie between."""
+    if len(per_class) <= LISTED_CLASSES:
+        return [(name, number(value)) for name, value in per_class.items()]
+    # Classes without an object in the test set come last.
+    ordered = sorted(per_class, key=lambda name: -1.0 if (value := per_class[name]) is None else value, reverse=True)
+    half = LISTED_CLASSES // 2
+    best, worst = ([(name, number(per_class[name])) for name in part] for part in (ordered[:half], ordered[-half:]))
+    return [*best, (f"… {len(ordered) - 2 * half} more", ""), *worst]
+
+
 def result_table(result: Mapping[str, Any]) -> Table:
     """What one fine-tune did, from its result.json."""
     table = Table(box=box.SIMPLE, show_header=False, title=f"Run {result['run']}", title_justify="left")
@@ -67,6 +86,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
         **_optional("base classes", kept_base_classes, result.get("keep_base_classes")),
         **_test_rows(result),
         **_validation_rows(result.get("cross_validation")),
+        **({"caution": "\n".join(result["caveats"])} if result.get("caveats") else {}),
         "train mAP": f"{number(result['train_ap'])} on the {result['images']['train']} shots",
         "time": ", ".join(f"{name.replace('_', '-')} {value:.1f} s" for name, value in result["seconds"].items()),
     }
@@ -96,10 +116,19 @@ def _test_rows(result: Mapping[str, Any]) -> dict[str, str]:
         return {"test mAP": "not measured: the data set has no test set"}
     numbers, best = result["metrics"]["numbers"], result["best"]
     return {
-        "test mAP": f"{number(result['ap'])} after {result['iterations']} iterations "
+        "test mAP": f"{mean_ap(result)} after {result['iterations']} iterations "
         f"(AP50 {number(numbers['AP50'])}, AP75 {number(numbers['AP75'])})",
         "best": f"{number(best['ap'])} at iteration {best['iteration']}; chosen on the test set, so optimistic",
+        **_class_rows(result["metrics"]["per_class"]),
     }
+
+
+def _class_rows(per_class: Mapping[str, float | None]) -> dict[str, str]:
+    """AP of each class, where there are several."""
+    if len(per_class) < 2:
+        return {}
+    listed = [f"{ap} {name}".strip() for name, ap in telling(per_class)]
+    return {"by class": "\n".join(listed)}
 
 
 def _validation_rows(found: Mapping[str, Any] | None) -> dict[str, str]:

@@ -12,6 +12,7 @@ from fewshot_cli import settings
 from fewshot_cli.augmentation.config import LARGEST_SEED, Variants
 from fewshot_cli.detectors.registry import select_in
 from fewshot_cli.errors import closest
+from fewshot_cli.panels import ADVANCED, DATA, LAYERS, MACHINE, TRAINING
 from fewshot_cli.policies import (
     AUTO,
     CUSTOM,
@@ -29,9 +30,6 @@ from fewshot_cli.tracking import TRACKERS, known_trackers
 
 LARGEST_RATE = 1e30
 """Optimizers multiply and divide rates in float32, which ends at 3e38."""
-DATA, LAYERS = "Data and detector", "What trains"
-CHECK = "Estimate and threshold from the shots"
-SCHEDULE, SPEED, OUTPUT = "Schedule and optimizer", "Speed and memory", "Output"
 HINT = "See `fsod finetune --help`."
 
 
@@ -76,12 +74,11 @@ class FinetuneConfig(Variants):
         ConfigError: listing every field that cannot work.
     """
 
-    data: Annotated[str, Option("Data set folder; default: the most recently fetched one under ./data.", panel=DATA)]
+    data: Annotated[str, Option("Data set folder; default: the one fetched last under ./data.", panel=DATA)]
     detector: Annotated[
         str,
         Option(
-            "Detector to adapt; `fsod inspect-layers` lists them. Default: the one made for the data set "
-            "(retinanet_mini for miniature), else yolox_nano.",
+            "Detector to adapt; default: yolox_nano, or the one made for the data set.",
             panel=DATA,
         ),
     ] = "yolox_nano"
@@ -92,37 +89,25 @@ class FinetuneConfig(Variants):
     init_class: Annotated[
         str,
         Option(
-            "Initial weights of a class's predictor: auto (the base class of that name, else the base classes "
-            "that the detector detects on the objects of the class, else the mean of all), mean (without looking at "
-            "the training images), the name of a base class, or none (random).",
-            panel=DATA,
+            "A class's predictor starts as: auto, mean (of all), none (random), or a base class.",
+            panel=ADVANCED,
         ),
     ] = "auto"
-    keep_base_classes: Annotated[
-        bool,
-        Option(
-            "Keep the pretrained head beside the adapted one: the detector finds its base classes exactly as before.",
-            panel=DATA,
-        ),
-    ] = False
     image_size: Annotated[
         int | None,
-        Option("Side of the square canvas in pixels, a multiple of 32; default: the detector's own.", panel=DATA, ge=1),
+        Option("Side of the square canvas, pixels, a multiple of 32; default: the detector's own.", panel=DATA, ge=1),
     ] = None
     policy: Annotated[
         str,
         Option(
-            f"Where the budget goes: {', '.join(POLICIES)}. Default: full; symmetric with --budget, --train-neck or "
-            "--backbone-stages; custom with --layers; auto with --candidates.",
+            f"Where the budget goes: {', '.join(POLICIES)}; default: full, or symmetric with a budget.",
             panel=LAYERS,
         ),
     ] = "full"
     budget: Annotated[
         int | str | None,
         Option(
-            "Head layers that train, predictor included, or how many parameters may: 60k, 1.5M or 5% of all; default: "
-            "3 layers, or as many as the head has if these are fewer. With policy auto: the most that may train; "
-            "default: auto, no bound.",
+            "Head layers that train, predictor included, or parameters (60k, 5%); default: 3.",
             panel=LAYERS,
             metavar="N|60k|5%|auto",
             check=layers_or_text,
@@ -131,8 +116,7 @@ class FinetuneConfig(Variants):
     layers: Annotated[
         tuple[str, ...],
         Option(
-            "Names of the layers that train, instead of a policy and budget, separated by commas; "
-            "`fsod inspect-layers DETECTOR` lists them.",
+            "Names of the layers that train, with commas; see `fsod inspect-layers`.",
             panel=LAYERS,
             metavar="NAMES",
             words=True,
@@ -141,8 +125,8 @@ class FinetuneConfig(Variants):
     candidates: Annotated[
         tuple[str, ...],
         Option(
-            "Policies that policy auto compares, separated by commas; default: all.",
-            panel=LAYERS,
+            "Policies that policy auto compares, with commas; default: all.",
+            panel=ADVANCED,
             metavar="NAMES",
             words=True,
             check=_rules,
@@ -152,19 +136,25 @@ class FinetuneConfig(Variants):
     backbone_stages: Annotated[
         int, Option("Backbone stages that train, counted from the output side.", panel=LAYERS)
     ] = 0
-    iterations: Annotated[int, Option("Optimizer steps.", panel=SCHEDULE, ge=1, le=1_000_000)] = 200
-    batch_size: Annotated[int, Option("Variants per optimizer step.", panel=SCHEDULE, ge=1, le=1024)] = 8
+    keep_base_classes: Annotated[
+        bool,
+        Option(
+            "Keep the pretrained head too: base classes are found as before.",
+            panel=LAYERS,
+        ),
+    ] = False
+    iterations: Annotated[int, Option("Optimizer steps.", panel=TRAINING, ge=1, le=1_000_000)] = 200
+    batch_size: Annotated[int, Option("Variants per optimizer step.", panel=TRAINING, ge=1, le=1024)] = 8
     optimizer: Annotated[
-        Literal["adamw", "sgd"], Option("Optimizer: adamw, or sgd with a momentum of 0.9.", panel=SCHEDULE)
+        Literal["adamw", "sgd"], Option("Optimizer: adamw, or sgd with a momentum of 0.9.", panel=ADVANCED)
     ] = "adamw"
-    lr: Annotated[float, Option("Peak learning rate.", panel=SCHEDULE, gt=0, le=LARGEST_RATE)] = 2e-3
+    lr: Annotated[float, Option("Peak learning rate.", panel=TRAINING, gt=0, le=LARGEST_RATE)] = 2e-3
     # Far below the head's: ten images can only spoil what these layers have learnt from a hundred thousand.
     backbone_lr: Annotated[
         float | None,
         Option(
-            "Learning rate of neck and backbone layers that train, as a share of --lr; default: 0.1 for classes that "
-            "are new to the detector, 0.02 for others.",
-            panel=SCHEDULE,
+            "Neck and backbone: share of --lr; default: 0.1 for new classes, else 0.02.",
+            panel=ADVANCED,
             gt=0,
             le=LARGEST_RATE,
         ),
@@ -172,9 +162,8 @@ class FinetuneConfig(Variants):
     small_object_lr: Annotated[
         float | None,
         Option(
-            "YOLOX: learning rate of the head's stride-8 level, as a share of --lr; default: 2 if most training "
-            "objects are small, else 1.",
-            panel=SCHEDULE,
+            "YOLOX, stride-8 level: share of --lr; default: 2 for small objects, else 1.",
+            panel=ADVANCED,
             gt=0,
             le=LARGEST_RATE,
         ),
@@ -182,27 +171,26 @@ class FinetuneConfig(Variants):
     weight_decay: Annotated[
         float,
         Option(
-            "Weight decay (decoupled for AdamW, L2 for SGD); biases and norm parameters are exempt.",
-            panel=SCHEDULE,
+            "Weight decay; biases and norm parameters are exempt.",
+            panel=ADVANCED,
             ge=0,
             le=LARGEST_RATE,
         ),
     ] = 0.01
     warmup: Annotated[
         float,
-        Option("Share of the iterations during which the learning rate rises, 0 to 1.", panel=SCHEDULE, ge=0, lt=1),
+        Option("Share of the iterations during which the learning rate rises, 0 to 1.", panel=ADVANCED, ge=0, lt=1),
     ] = 0.05
-    clip: Annotated[float, Option("Largest norm of a step's gradient; 0: no limit.", panel=SCHEDULE, ge=0)] = 10.0
+    clip: Annotated[float, Option("Largest norm of a step's gradient; 0: no limit.", panel=ADVANCED, ge=0)] = 10.0
     eval_every: Annotated[
         int,
-        Option("Iterations between two evaluations on the test set; 0: only at the end.", panel=SCHEDULE, ge=0),
+        Option("Iterations between two evaluations on the test set; 0: only at the end.", panel=TRAINING, ge=0),
     ] = 50
     cross_validate: Annotated[
         int | None,
         Option(
-            "Folds of a cross-validation on the shots, which estimates the mAP and finds each class's score threshold; "
-            "0: none; default: 5 if there is no test set (3 if the whole detector trains), else 0.",
-            panel=CHECK,
+            "Folds of a cross-validation on the shots; default: 5 or 3 without a test set, else 0.",
+            panel=TRAINING,
             ge=0,
             check=_folds,
         ),
@@ -210,51 +198,56 @@ class FinetuneConfig(Variants):
     average: Annotated[
         float | str,
         Option(
-            "Averaging with the weights before training (WiSE-FT): share of the trained ones, 0 to 1 (no averaging); "
-            "auto: 0.25 for classes of the pretrained detector, 0.5 for those whose objects it detects as others, 0.9 "
-            "for new ones, or what is clearly better in a cross-validation.",
-            panel=CHECK,
+            "Share of the trained weights in an average with those before, 0 to 1, or auto.",
+            panel=TRAINING,
             metavar="auto|ALPHA",
             check=_alpha,
         ),
     ] = AUTO
     seed: Annotated[
         int,
-        Option("Random seed for augmentation, batch order and new weights.", panel=SCHEDULE, ge=0, le=LARGEST_SEED),
+        Option("Random seed for augmentation, batch order and new weights.", panel=TRAINING, ge=0, le=LARGEST_SEED),
     ] = 0
     device: Annotated[
-        str, Option("Device that computes: auto, cpu, cuda, cuda:N or mps (Apple; untested).", panel=SPEED)
+        str, Option("Device that computes: auto, cpu, cuda, cuda:N or mps (Apple; untested).", panel=MACHINE)
     ] = "auto"
     threads: Annotated[
         int | None,
-        Option("Threads that compute on the CPU; default: the free cores.", panel=SPEED, ge=1, le=MOST_THREADS),
+        Option("Threads that compute on the CPU; default: the free cores.", panel=MACHINE, ge=1, le=MOST_THREADS),
     ] = None
+    deterministic: Annotated[
+        bool,
+        Option(
+            "Use only operations that give the same bits in every run, and one thread unless --threads says otherwise. "
+            "On a CPU it costs what the other threads would save, on a GPU slower operations.",
+            panel=MACHINE,
+        ),
+    ] = False
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
         Option(
-            "Number format of convolutions: fp32, bf16, or auto: bf16 where it is faster for this detector.",
-            panel=SPEED,
+            "Number format of convolutions; auto: bf16 where it is faster.",
+            panel=MACHINE,
         ),
     ] = "auto"
-    cache_memory: Annotated[float, Option("Memory for cached features, GiB.", panel=SPEED, ge=0)] = 2.0
+    cache_memory: Annotated[float, Option("Memory for cached features, GiB.", panel=ADVANCED, ge=0)] = 2.0
     cache_disk: Annotated[
         float,
         Option(
-            "Disk for cached features beyond --cache-memory, GiB; what fits in neither is computed again.",
-            panel=SPEED,
+            "Disk for cached features beyond --cache-memory, GiB.",
+            panel=ADVANCED,
             ge=0,
         ),
     ] = 20.0
     cache_type: Annotated[
         Literal["auto", "fp32", "bf16"],
-        Option("Number format of cached features: fp32, bf16, or auto: as computed.", panel=SPEED),
+        Option("Number format of cached features; auto: as computed.", panel=ADVANCED),
     ] = "auto"
     tracker: Annotated[
         tuple[str, ...],
         Option(
-            f"Experiment trackers that record losses, rates, mAP and sample images, separated by commas: "
-            f"{', '.join(TRACKERS)}. Each needs the extra of its name.",
-            panel=OUTPUT,
+            f"Experiment trackers, with commas: {', '.join(TRACKERS)}.",
+            panel=ADVANCED,
             metavar="NAMES",
             words=True,
             check=known_trackers,

@@ -28,6 +28,7 @@ from fewshot_cli import __version__
 from fewshot_cli.errors import CheckpointError, ConfigError, DataError
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_atomically, write_json, write_text
 from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.schemas import RunConfig, schema_of
 
 if TYPE_CHECKING:
     from fewshot_cli.inference.predictor import Predictor
@@ -106,8 +107,9 @@ class Run:
         import torch
 
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        header = {"command": "finetune", "fsod": __version__, "torch": torch.__version__, "created": created}
-        write_json(self.config_file, {**header, "options": config.to_json()})
+        header = {"schema": schema_of(RunConfig), "command": "finetune", "fsod": __version__}
+        made = {"torch": torch.__version__, "created": created, "options": config.to_json()}
+        write_json(self.config_file, {**header, **made})
 
     def read_config(self) -> FinetuneConfig:
         """How the run was made; raises ConfigError if config.json cannot be read."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.errors import PolicyError
 from fewshot_cli.policies import AUTO, head_setups, parse_budget
-from fewshot_cli.runs.config import FinetuneConfig, select_layers
+from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers
 from fewshot_cli.training.plan import parameters_per_layer, plan_chain, planned_layers
 from fewshot_cli.training.rates import BACKBONE_SHARE
 
@@ -77,6 +77,21 @@ def list_candidates(config: FinetuneConfig, detector: Detector) -> list[Candidat
             hint="Name more policies with --candidates, or give a larger --budget.",
         )
     return sorted(named, key=lambda one: one.parameters)
+
+
+def default_of(candidates: Sequence[Candidate], backbone_lr: float) -> Candidate:
+    """What would be trained without a comparison, or where the bounds rule that out, what trains the most layers.
+
+    Args:
+        candidates: one or more.
+        backbone_lr: the share of the learning rate for neck and backbone that follows from the classes.
+    """
+    whole = [one for one in candidates if one.policy == FinetuneConfig.policy]
+    if whole:
+        return min(whole, key=lambda one: abs((one.backbone_lr or backbone_lr) - backbone_lr))
+    # Of as many layers symmetric, as where a budget is given without a policy.
+    usual = implied_policy({"budget": 1})
+    return max(candidates, key=lambda one: (len(one.layers), one.policy == usual))
 
 
 def _candidate(

@@ -22,7 +22,7 @@ from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.selection.alpha import choose_average
 from fewshot_cli.selection.folds import FOLDS, divided_classes, make_folds
-from fewshot_cli.selection.left_out import Fold, ids_of, mean_ap, shot_scores, train_fold
+from fewshot_cli.selection.left_out import Fold, ids_of, mean_ap, measure_on, shot_scores, train_fold
 from fewshot_cli.training.averaging import ALPHAS, Average
 from fewshot_cli.training.features import Features
 
@@ -39,6 +39,7 @@ class CrossValidation:
         tried: α → mean score of the left-out shots (`left_out.shot_scores`), of all values that were compared.
         fold_ap: mAP@[.50:.95] on the shots that each fold left out; None where they show no validated class.
         pooled_ap: the same on all shots at once.
+        pooled_ap_interval: its 95 % interval over samples of the shots (`evaluation.bootstrap`).
         quality: by class, the threshold of the best F1 (None if no detection is right), and what it gives. The scores
             come from as many detectors as there are folds, none of which is the one that is trained on all shots.
     """
@@ -50,6 +51,7 @@ class CrossValidation:
     tried: dict[float, float]
     fold_ap: tuple[float | None, ...]
     pooled_ap: float | None
+    pooled_ap_interval: list[float] | None
     quality: dict[str, tuple[float | None, Quality]]
 
     @property
@@ -85,6 +87,7 @@ class CrossValidation:
             "ap_interval": self.interval,
             "fold_ap": list(self.fold_ap),
             "pooled_ap": self.pooled_ap,
+            "pooled_ap_interval": self.pooled_ap_interval,
             "averages": {f"{alpha:g}": ap for alpha, ap in self.tried.items()},
             "per_class": {
                 name: {"threshold": self.thresholds.get(name), **quality._asdict()}
@@ -161,6 +164,7 @@ def measure(shots: Split, classes: Sequence[str], folds: Sequence[Fold], average
     found = [fold.results[average.alpha] for fold in folds]
     results = [result for part in found for result in part]
     parts = [with_ids(shots, fold.images) for fold in folds]
+    pooled = measure_on(shots, classes, results)
     rankings = rank(ground_truth(shots, classes), results)
     return CrossValidation(
         shots=shots,
@@ -169,7 +173,8 @@ def measure(shots: Split, classes: Sequence[str], folds: Sequence[Fold], average
         average=average,
         tried={alpha: statistics.mean(values) for alpha, values in scores.items()},
         fold_ap=tuple(mean_ap(part, classes, own) for part, own in zip(parts, found, strict=True)),
-        pooled_ap=mean_ap(shots, classes, results),
+        pooled_ap=pooled.numbers["AP"],
+        pooled_ap_interval=pooled.ap_interval(),
         quality={name: rankings[name].best() for name in classes},
     )
 

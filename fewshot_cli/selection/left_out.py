@@ -14,7 +14,7 @@ from typing import Any
 from fewshot_cli.datasets.splits import with_ids
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.datasets.types import Split
-from fewshot_cli.evaluation.coco_metrics import evaluate
+from fewshot_cli.evaluation.coco_metrics import Metrics, evaluate
 from fewshot_cli.evaluation.measure import ground_truth, score
 from fewshot_cli.progress import SilentReporter, Task
 from fewshot_cli.runs.config import FinetuneConfig
@@ -121,4 +121,9 @@ def _contributions(
 
 def mean_ap(part: Split, classes: Sequence[str], results: list[dict[str, Any]]) -> float | None:
     """mAP@[.50:.95] of detections in some images; None if they show none of the classes."""
-    return evaluate(ground_truth(part, classes), results).numbers["AP"]
+    return measure_on(part, classes, results).numbers["AP"]
+
+
+def measure_on(part: Split, classes: Sequence[str], results: list[dict[str, Any]]) -> Metrics:
+    """Detections in some images measured on some classes."""
+    return evaluate(ground_truth(part, classes), results)

@@ -1,11 +1,11 @@
 """Policy `auto`: what to train, chosen on the shots alone.
 
 1. The gradients of all head layers, from one pass over cached features, rank candidates of the same budget; the best
-   one of each budget stays (`criteria`).
-2. Those, the whole head, the whole detector at two rates of the backbone and the detector as it is are
-   cross-validated with a quarter of the iterations. After each fold, candidates that are clearly worse than the best
-   one are dropped (`trials`).
-3. Of the candidates within one standard error of the best, the one with the fewest parameters is chosen (`trials`).
+   one of each budget stays (`criteria`). Of the rates of the backbone that stays which the classes suggest (`rates`).
+2. Those, the whole head, the whole detector and the detector as it is are cross-validated with a quarter of the
+   iterations. After each fold, candidates that are clearly worse than the best one are dropped (`trials`).
+3. The default is chosen unless it was dropped; then, of the candidates within one standard error of the best, the one
+   with the fewest parameters (`trials`).
 
 A shot's score is the mAP of the detections in it by the detector that was not trained on it. Features are computed
 once for all candidates of the head and their folds, and once for those that train the backbone.
@@ -24,7 +24,7 @@ from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.errors import DivergedError
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.config import FinetuneConfig
-from fewshot_cli.selection.candidates import Candidate, list_candidates
+from fewshot_cli.selection.candidates import Candidate, default_of, list_candidates
 from fewshot_cli.selection.criteria import DEFAULT_CRITERION, rank
 from fewshot_cli.selection.folds import (
     FEWEST_SHOTS,
@@ -53,6 +53,7 @@ class Found:
         config: with a policy, a budget and a rate of the backbone.
         trials: one a candidate, fewest parameters first.
         chosen: one of them.
+        default: what would be trained without a comparison; one of them.
         store: the features of the cut that it trains from.
         seconds: that it took.
     """
@@ -60,6 +61,7 @@ class Found:
     config: FinetuneConfig
     trials: tuple[Trial, ...]
     chosen: Trial
+    default: Trial
     store: FeatureStore
     seconds: float
 
@@ -67,6 +69,7 @@ class Found:
         best = best_of([trial for trial in self.trials if not trial.dropped])
         return {
             "chosen": str(self.chosen.candidate),
+            "default": str(self.default.candidate),
             "criterion": DEFAULT_CRITERION,
             "folds": max(len(trial.scores) for trial in self.trials),
             "iterations": iterations_of(self.config),
@@ -111,13 +114,17 @@ def search(
     folds = folds_with(data.shots, folds, classes)
     shots = _Shots(config, replace(data, test=None), classes, folder, reporter)
     trials = [Trial(candidate) for candidate in list_candidates(config, shots.prepared.detector)]
-    _drop_lower_ranked(trials, shots)
-    _cross_validate(trials, folds, shots, done, keep)
-    chosen = choose([trial for trial in trials if not trial.dropped])
+    usual = default_of([trial.candidate for trial in trials], shots.prepared.backbone_lr)
+    default = next(trial for trial in trials if trial.candidate is usual)
+    _drop_other_rates(trials, default)
+    _drop_lower_ranked(trials, default, shots)
+    _cross_validate(trials, default, folds, shots, done, keep)
+    chosen = choose([trial for trial in trials if not trial.dropped], default)
     return Found(
         config=chosen.candidate.configure(config),
         trials=tuple(trials),
         chosen=chosen,
+        default=default,
         store=shots.stores[shots.cut_of(chosen.candidate)],
         seconds=time.perf_counter() - started,
     )
@@ -171,7 +178,14 @@ class _Shots:
         return shot_scores(self.data.shots, self.classes, [fold], self.alpha)
 
 
-def _drop_lower_ranked(trials: Sequence[Trial], shots: _Shots) -> None:
+def _drop_other_rates(trials: Sequence[Trial], default: Trial) -> None:
+    """Leave one rate of the backbone: left-out shots cannot tell two apart that the classes tell apart."""
+    for trial in trials:
+        if trial is not default and trial.candidate.policy == default.candidate.policy == "full":
+            trial.dropped = "ranked lower"
+
+
+def _drop_lower_ranked(trials: Sequence[Trial], default: Trial, shots: _Shots) -> None:
     """Rank the candidates of the head by the criterion; of those with the same budget, the first one is left."""
     ranked = [trial for trial in trials if trial.candidate.in_head]
     by_budget: dict[int | None, list[Trial]] = {}
@@ -187,11 +201,12 @@ def _drop_lower_ranked(trials: Sequence[Trial], shots: _Shots) -> None:
     for rivals in by_budget.values():
         first = max(rivals, key=lambda trial: trial.criterion or 0.0)
         for trial in rivals:
-            trial.dropped = None if trial is first else "ranked lower"
+            trial.dropped = None if trial is first or trial is default else "ranked lower"
 
 
 def _cross_validate(
     trials: Sequence[Trial],
+    default: Trial,
     folds: Sequence[Sequence[int]],
     shots: _Shots,
     done: Scores,
@@ -208,7 +223,7 @@ def _cross_validate(
                 fits = number < len(known) and len(known[number]) == shots.count(left_out)
                 _score(trial, known[number] if fits else None, left_out, shots, task)
                 keep({str(each.candidate): each.scores for each in trials if each.scores})
-            alive = drop_clearly_worse([trial for trial in alive if not trial.dropped])
+            alive = drop_clearly_worse([trial for trial in alive if not trial.dropped], default)
 
 
 def _score(trial: Trial, known: Sequence[float] | None, left_out: Sequence[int], shots: _Shots, task: Task) -> None:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from fewshot_cli.datasets.store import open_dataset
 from fewshot_cli.progress import Reporter
-from fewshot_cli.runs.config import FinetuneConfig, implied_policy
+from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.selection.candidates import list_candidates
+from fewshot_cli.selection.candidates import Candidate, default_of, list_candidates
 from fewshot_cli.selection.folds import FEWEST_SHOTS
 from fewshot_cli.selection.search import Found, Scores, search
 from fewshot_cli.training.features import FeatureStore
@@ -61,17 +61,18 @@ def _outcome(found: Found) -> str:
 def _fall_back(config: FinetuneConfig, classes: int, reporter: Reporter) -> FinetuneConfig:
     """The default policy, if it is a candidate, else the candidate with the most layers."""
     allowed = list_candidates(config, outline(config.detector, classes))
-    default = [one for one in allowed if one.policy == FinetuneConfig.policy]
-    # Of as many layers symmetric, as where a budget is given without a policy.
-    usual = implied_policy({"budget": config.budget})
-    chosen = max(default or allowed, key=lambda one: (len(one.layers), one.policy == usual))
+    chosen = default_of(allowed, config.backbone_lr or 0.0)
     fixed = replace(chosen.configure(config), backbone_lr=config.backbone_lr)
     name = f"{fixed.policy} {fixed.budget}" if fixed.budget else fixed.policy
     reporter.say(
-        f"Policy auto: {name}, the {'default' if default else 'largest candidate'}, because too few shots show each "
+        f"Policy auto: {name}, the {_kind(chosen)}, because too few shots show each "
         f"class to compare candidates (at least {FEWEST_SHOTS})."
     )
     return fixed
+
+
+def _kind(chosen: Candidate) -> str:
+    return "default" if chosen.policy == FinetuneConfig.policy else "largest candidate"
 
 
 def _read(run: Run) -> Scores:

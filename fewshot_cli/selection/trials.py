@@ -1,6 +1,7 @@
 """Candidates of policy `auto` and their scores on left-out shots: which are dropped early, and which one is chosen.
 
-Scores are compared shot by shot, so that hard and easy shots cancel out.
+Scores are compared shot by shot, so that hard and easy shots cancel out. The best of many candidates on ten shots is
+mostly chance, so the choice starts from the default, as that of α does, and leaves it only where that is sure.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from fewshot_cli.selection.candidates import Candidate
 
 CLEAR = 0.95
 """Confidence (one-sided, Student's t) with which a candidate must be worse to be dropped before all folds are done."""
+SURE = 0.99
+"""The same for the default, against which every other candidate has a chance to look better."""
 
 
 @dataclass(slots=True)
@@ -70,25 +73,29 @@ class Trial:
         }
 
 
-def choose(trials: Sequence[Trial]) -> Trial:
-    """Of those within one standard error of the best, the one with the fewest parameters; then the better one.
+def choose(trials: Sequence[Trial], default: Trial) -> Trial:
+    """The default if it was not dropped; else, within one standard error of the best, that with the fewest parameters.
 
     The one-standard-error rule (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, section
     7.10), except that the error is that of the difference to the best, shot by shot, instead of that of the best.
 
     Args:
-        trials: one or more, with scores of the same shots.
+        trials: one or more that were not dropped, with scores of the same shots.
+        default: what would be trained without a comparison.
     """
+    if not default.dropped:
+        return default
     best = best_of(trials)
     close = [trial for trial in trials if deficit(trial, best) <= 1.0]
     return min(close, key=lambda trial: (trial.candidate.parameters, -trial.mean))
 
 
-def drop_clearly_worse(trials: Sequence[Trial]) -> list[Trial]:
+def drop_clearly_worse(trials: Sequence[Trial], default: Trial) -> list[Trial]:
     """Mark those that are worse than the best with a confidence of CLEAR as dropped, and return the others.
 
     Args:
         trials: with scores of the same shots, not dropped yet.
+        default: for which the confidence must be SURE.
 
     Raises:
         DivergedError: there is none left.
@@ -98,9 +105,8 @@ def drop_clearly_worse(trials: Sequence[Trial]) -> list[Trial]:
     from scipy.stats import t
 
     best = best_of(trials)
-    most = t.ppf(CLEAR, len(best.flat) - 1)
     for trial in trials:
-        if deficit(trial, best) > most:
+        if deficit(trial, best) > t.ppf(SURE if trial is default else CLEAR, len(best.flat) - 1):
             trial.dropped = "clearly worse"
     return [trial for trial in trials if not trial.dropped]
 

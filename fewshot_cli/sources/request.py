@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fewshot_cli.datasets.formats import FORMATS
 from fewshot_cli.errors import UsageError
+from fewshot_cli.panels import ADVANCED, DATA, OUTPUT
 from fewshot_cli.settings import Option, validate
 from fewshot_cli.sources.registry import Source, check_options, parse_source
 
@@ -23,33 +24,31 @@ class FetchRequest:
     """What to draw, and where it goes; raises UsageError for what cannot be meant."""
 
     classes: Annotated[
-        tuple[str, ...], Option("Class to detect; may be given several times. Their order is the label order.")
+        tuple[str, ...], Option("Class to detect; may be given several times, in label order.", panel=DATA)
     ]
-    shots: Annotated[int, Option("Training images per class.", ge=1)] = 10
+    shots: Annotated[int, Option("Training images per class.", panel=DATA, ge=1)] = 10
     source: Annotated[
         str | tuple[str, ...],
         Option(
-            "Where images come from: openimages, public photographs; DIR, your own annotated images in any known "
-            "format (NAME:DIR names it: " + ", ".join(FORMATS) + "); or miniature, a small drawn world. Given several "
-            "times, the sets are joined by class name.",
+            "Where images come from: openimages; your own DIR, or FORMAT:DIR (" + ", ".join(FORMATS) + "); miniature.",
+            panel=DATA,
             metavar="SOURCE",
         ),
     ] = "openimages"
     test_source: Annotated[
         str | None,
         Option(
-            "Where test images come from; default: the source's own test split, or what the shots leave of its images.",
+            "Where test images come from; default: the source's test split, else what the shots leave.",
+            panel=DATA,
             metavar="SOURCE",
         ),
     ] = None
-    test_images: Annotated[int, Option("Largest number of test images; 0: no test set.", ge=0)] = 100
-    seed: Annotated[int, Option("Random seed of the draw: same seed, same data set.")] = 0
-    name: Annotated[str | None, Option("Folder under --root; default: from the class names.")] = None
-    root: Annotated[Path, Option("Folder that holds data sets.")] = Path("data")
-    force: Annotated[bool, Option("Replace a data set of that name.")] = False
-    skip_invalid: Annotated[
-        bool, Option("Leave faulty images and boxes out, and draw others, instead of stopping.")
-    ] = False
+    test_images: Annotated[int, Option("Largest number of test images; 0: no test set.", panel=DATA, ge=0)] = 100
+    seed: Annotated[int, Option("Random seed of the draw: same seed, same data set.", panel=DATA)] = 0
+    name: Annotated[str | None, Option("Folder under --root; default: from the class names.", panel=OUTPUT)] = None
+    root: Annotated[Path, Option("Folder that holds data sets.", panel=OUTPUT)] = Path("data")
+    force: Annotated[bool, Option("Replace a data set of that name.", panel=OUTPUT)] = False
+    skip_invalid: Annotated[bool, Option("Leave faulty images and boxes out and draw others.", panel=ADVANCED)] = False
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the source and the test source, by name; see the `Options` of each source."""
 

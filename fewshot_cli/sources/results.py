@@ -11,6 +11,7 @@ from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.datasets.suspects import Suspect
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.errors import Problem
+from fewshot_cli.schemas import Fetched, schema_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class FetchResult:
     def to_json(self) -> dict[str, Any]:
         """For `--json`; `test` is null where there is no test set."""
         return {
+            "schema": schema_of(Fetched),
             "path": str(self.path),
             "classes": list(self.dataset.classes),
             "reused": self.reused,
@@ -70,6 +72,7 @@ class CheckResult:
     def to_json(self) -> dict[str, Any]:
         """For `--json`, with the keys of a FetchResult; `path` is null."""
         return {
+            "schema": schema_of(Fetched),
             "path": None,
             "classes": list(self.train.classes),
             "reused": False,

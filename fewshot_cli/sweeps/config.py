@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fewshot_cli.detectors.registry import WEIGHT_NAMES
 from fewshot_cli.errors import ConfigError, PolicyError, UsageError, closest
+from fewshot_cli.panels import DATA, LAYERS, TRAINING
 from fewshot_cli.policies import AUTO, CUSTOM
 from fewshot_cli.runs.config import FinetuneConfig, layers_or_text
 from fewshot_cli.settings import Option, from_mapping, to_json, validate
@@ -21,8 +22,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "table1": {"policies": ("last", "symmetric"), "budgets": (1, 2, 3, 4), "shots": (10,), "seeds": 5},
 }
 """`table1`: the seven setups of the paper on a head of five layers; on a shallower one, those that it allows."""
-
-_GRID, _IMAGES, _CELLS = "Grid", "Images", "Every fine-tune"
 
 _OWN = ("data", "device", "detector", "weights", "policy", "budget", "layers", "seed", "eval_every")
 """Fields of FinetuneConfig that the sweep itself sets."""
@@ -47,58 +46,57 @@ class SweepConfig:
         UsageError: an unknown source.
     """
 
-    classes: Annotated[tuple[str, ...], Option("Class; each is fine-tuned on its own.", _GRID, "NAME")]
+    classes: Annotated[tuple[str, ...], Option("Class; each is fine-tuned on its own.", DATA, "NAME")]
     policies: Annotated[
         tuple[str, ...],
-        Option("Policy that places the budgets, or one that takes none, such as full or auto.", _GRID, "NAME"),
+        Option("Policy that places the budgets, or one that takes none, such as full or auto.", LAYERS, "NAME"),
     ] = ("last", "symmetric")
     budgets: Annotated[
         tuple[int | str, ...],
         Option(
-            "Head layers that train, or how many parameters may (60k, 5%); budgets that a head cannot take are left "
-            "out.",
-            _GRID,
+            "Head layers that train, or parameters (60k, 5%).",
+            LAYERS,
             "N|60k|5%",
             check=_in_layers_or_parameters,
         ),
     ] = (1, 2, 3, 4)
     layers: Annotated[
         tuple[str, ...],
-        Option("Further setup: names of the layers that train, separated by commas: head.1,head.4.", _GRID, "NAMES"),
+        Option("Further setup: names of the layers that train, with commas.", LAYERS, "NAMES"),
     ] = ()
-    shots: Annotated[tuple[int, ...], Option("Training images of the class.", _GRID)] = (10,)
+    shots: Annotated[tuple[int, ...], Option("Training images of the class.", DATA, "N")] = (10,)
     seeds: Annotated[
-        int, Option("Number of seeds 0, 1, …; each draws other shots, variants and batches.", _GRID, ge=1, le=10_000)
+        int, Option("Number of seeds 0, 1, …; each draws other shots, variants and batches.", TRAINING, ge=1, le=10_000)
     ] = 5
-    detectors: Annotated[tuple[str, ...], Option("Name of a detector.", _GRID, "NAME")] = ("yolox_nano",)
-    baselines: Annotated[bool, Option("Also run the policies none, all and full.", _GRID)] = True
+    detectors: Annotated[tuple[str, ...], Option("Name of a detector.", TRAINING, "NAME")] = ("yolox_nano",)
+    baselines: Annotated[bool, Option("Also run the policies none, all and full.", LAYERS)] = True
     source: Annotated[
         str,
         Option(
-            "Where images come from, as in fetch: miniature, or coco:my/{class}/pool, where {class} is the class.",
-            _IMAGES,
+            "Where images come from, as in fetch: miniature, or coco:my/{class}/pool.",
+            DATA,
             "SOURCE",
         ),
     ]
     test_source: Annotated[
         str | None,
-        Option("Where test images come from, as in fetch; {class} is the class.", _IMAGES, "SOURCE"),
+        Option("Where test images come from, as in fetch; {class} is the class.", DATA, "SOURCE"),
     ] = None
-    test_images: Annotated[int, Option("Largest number of test images, at least 1.", _IMAGES, ge=1)] = 100
+    test_images: Annotated[int, Option("Largest number of test images, at least 1.", DATA, ge=1)] = 100
     fetch_options: Annotated[
         dict[str, Any],
-        Option("Option of fetch for every data set, e.g. mirror=URL.", _IMAGES, "NAME=VALUE"),
+        Option("Option of fetch for every data set, e.g. mirror=URL.", DATA, "NAME=VALUE"),
     ] = field(default_factory=dict)
-    weights: Annotated[str, Option("Weights of every detector: default (COCO), imagenet, none, or a file.", _CELLS)] = (
-        "default"
-    )
+    weights: Annotated[
+        str, Option("Weights of every detector: default (COCO), imagenet, none, or a file.", TRAINING)
+    ] = "default"
     eval_every: Annotated[
-        int, Option("Iterations between two points of a learning curve; 0: the end only.", _CELLS, ge=0)
+        int, Option("Iterations between two points of a learning curve; 0: the end only.", TRAINING, ge=0)
     ] = 50
     options: Annotated[
         dict[str, Any],
         Option(
-            "Option of finetune for every cell, e.g. iterations=100; average is 1 unless given.", _CELLS, "NAME=VALUE"
+            "Option of finetune for every cell, e.g. iterations=100; average is 1 unless given.", TRAINING, "NAME=VALUE"
         ),
     ] = field(default_factory=dict)
 

@@ -15,12 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fewshot_cli.documents import read_document
 from fewshot_cli.errors import ConfigError
 from fewshot_cli.files import make_folder, write_json
 from fewshot_cli.runs.folder import RESULT, Run
+from fewshot_cli.schemas import SweepRecord, schema_of
+from fewshot_cli.settings import from_mapping
 from fewshot_cli.sweeps.cells import Cell, Group, Setup
 from fewshot_cli.sweeps.config import SweepConfig
 
+CONFIG = "sweep.json"
 FIXED = ("source", "test_source", "test_images", "weights", "eval_every", "options")
 """Fields of SweepConfig that hold for every cell of a folder: a change would make old and new cells differ."""
 TRANSPORT = ("mirror", "offline")
@@ -80,9 +84,9 @@ def open_sweep(path: Path, config: SweepConfig) -> SweepFolder:
         ConfigError: the folder holds a sweep with other fixed options, or its sweep.json cannot be read.
         StorageError: the folder cannot be written.
     """
-    file = path / "sweep.json"
+    file = path / CONFIG
     # As JSON has it, so that it can be compared with what the file holds.
-    document = json.loads(json.dumps(config.to_json()))
+    document = json.loads(json.dumps({"schema": schema_of(SweepRecord), **config.to_json()}))
     if file.exists():
         changed = _changes(_read(file), document)
         if changed:
@@ -90,6 +94,14 @@ def open_sweep(path: Path, config: SweepConfig) -> SweepFolder:
     make_folder(path / "runs")
     write_json(file, document)
     return SweepFolder(path, config)
+
+
+def read_sweep(path: Path) -> SweepFolder:
+    """The sweep in a folder, as it was configured last; raises ConfigError if there is none, or it cannot be read."""
+    hint = "Give the folder of a sweep."
+    document = read_document(path / CONFIG, dict[str, Any], hint=hint, error=ConfigError)
+    options = {name: value for name, value in document.items() if name != "schema"}
+    return SweepFolder(path, from_mapping(SweepConfig, options, hint=hint))
 
 
 def remaining_seconds(folder: SweepFolder) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from fewshot_cli.datasets.store import open_dataset
 from fewshot_cli.errors import DataError, FsodError
 from fewshot_cli.progress import Reporter, SilentReporter, Task
+from fewshot_cli.schemas import Swept, schema_of
 from fewshot_cli.sources.fetch import fetch
 from fewshot_cli.sweeps.cells import Cell, Group, by_cut
 from fewshot_cli.sweeps.config import configure, fetch_request, finetune_config
@@ -56,6 +57,7 @@ class SweepResult:
     def to_json(self) -> dict[str, Any]:
         """The folder, the tables and the failures."""
         return {
+            "schema": schema_of(Swept),
             "folder": str(self.path),
             "tables": [summary.to_json() for summary in self.summaries],
             "failures": [{**failure._asdict(), "cell": str(failure.cell)} for failure in self.failures],
@@ -167,8 +169,9 @@ def run_cell(folder: SweepFolder, cell: Cell, features: Any, device: str) -> Fai
     try:
         data = str(folder.data(cell.group).resolve())
         config = finetune_config(folder.config, cell, data=data, device=device)
-        # The engine has shared the cores among its processes.
-        config = replace(config, threads=torch.get_num_threads())
+        if not config.deterministic:
+            # The engine has shared the cores among its processes.
+            config = replace(config, threads=torch.get_num_threads())
         run_at(folder.run(cell).folder, config, features=features)
     except FsodError as error:
         return Failure(cell, error.message, error.exit_code)

@@ -10,23 +10,35 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fewshot_cli.evaluation.caveats import caveats_of_several
 from fewshot_cli.evaluation.interval import half_interval
+from fewshot_cli.schemas import SweepTable, schema_of
 from fewshot_cli.sweeps.cells import Cell, Setup
 
 NOT_AVERAGED = {"alpha": 1.0}
 """What runs before averaging was possible do not record."""
 AVERAGES = ("avg", "avg (in-domain)", "avg (out-of-domain)")
+FEW = 2
+"""Seeds whose interval says nothing: Student's t with one degree of freedom is 12.7."""
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds and half its 95 % confidence interval (Student's t), None for a single seed."""
+    """A mean over seeds and half its 95 % confidence interval (Student's t), None for a single seed.
+
+    As a text, a mean of two seeds has no interval: it would be several times the mean.
+    """
 
     mean: float
     margin: float | None
     seeds: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f}" if self.margin is None else f"{self.mean:.3f} ± {self.margin:.3f}"
+        return f"{self.mean:.3f}{' (2 seeds)' if self.seeds == FEW else self.interval}"
+
+    @property
+    def interval(self) -> str:
+        """` ± 0.014`; empty for so few seeds that it says nothing."""
+        return "" if self.margin is None or self.seeds <= FEW else f" ± {self.margin:.3f}"
 
 
 class Difference(NamedTuple):
@@ -42,9 +54,8 @@ class Difference(NamedTuple):
     losses: int
 
     def __str__(self) -> str:
-        mean, margin, _ = self.estimate
-        interval = "" if margin is None else f" ± {margin:.3f}"
-        return f"{mean:+.3f}".replace("-", "−") + f"{interval} ({self.wins} : {self.losses})"
+        mean = f"{self.estimate.mean:+.3f}".replace("-", "−")
+        return f"{mean}{self.estimate.interval} ({self.wins} : {self.losses})"
 
 
 class Comparison(NamedTuple):
@@ -85,6 +96,7 @@ class Summary:
         rows: in the order of the grid.
         averaged: whether any run was averaged with the weights before training.
         comparisons: every policy against `last` at the same budget, then every setup that trains against `full`.
+        caveats: sentences that belong beside the numbers.
     """
 
     detector: str
@@ -94,6 +106,7 @@ class Summary:
     rows: tuple[Row, ...]
     averaged: bool
     comparisons: tuple[Comparison, ...]
+    caveats: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -112,10 +125,12 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Everything, by name."""
         return {
+            "schema": schema_of(SweepTable),
             "detector": self.detector,
             "shots": self.shots,
             "classes": list(self.classes),
             "averaged": self.averaged,
+            "caveats": list(self.caveats),
             "averages": {column: list(names) for column, names in self.averages.items()},
             "rows": [
                 {
@@ -178,14 +193,30 @@ def _summary(detector: str, shots: int, cells: Mapping[Cell, dict[str, Any]]) ->
     )
     unknown = tuple(name for name in classes if name not in known)
     averages = dict(zip(AVERAGES, (classes, known, unknown), strict=True))
-    averages = {column: names for column, names in averages.items() if names}
+    averages = _distinct(averages, classes)
     scores: Scores = {}
     for cell, result in cells.items():
         by_class = scores.setdefault(cell.setup, {name: {} for name in classes})
         by_class[cell.group.class_name][cell.group.seed] = float(result["ap"])
     rows = tuple(_row(setup, scores[setup], averages, cells) for setup in scores)
     averaged = any(result.get("average", NOT_AVERAGED)["alpha"] < 1 for result in cells.values())
-    return Summary(detector, shots, classes, averages, rows, averaged, tuple(_comparisons(scores, averages)))
+    comparisons, caveats = tuple(_comparisons(scores, averages)), tuple(_caveats(cells.values()))
+    return Summary(detector, shots, classes, averages, rows, averaged, comparisons, caveats)
+
+
+def _caveats(results: Iterable[dict[str, Any]]) -> list[str]:
+    """Runs before boxes were counted are left out."""
+    counts = [(result["images"]["test"], result["boxes"]["test"]) for result in results if "boxes" in result]
+    return caveats_of_several(counts)
+
+
+def _distinct(averages: Mapping[str, tuple[str, ...]], classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The averages of classes that are not the same as another column: an average of one class is that class."""
+    kept: dict[tuple[str, ...], str] = {(name,): "" for name in classes}
+    for column, names in averages.items():
+        if names:
+            kept.setdefault(names, column)
+    return {column: names for names, column in kept.items() if column}
 
 
 def _row(

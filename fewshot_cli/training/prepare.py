@@ -60,7 +60,7 @@ class Prepared:
     @property
     def precision(self) -> str:
         """`fp32` or `bf16`."""
-        return "bf16" if self.placed.bf16 else "fp32"
+        return self.placed.precision
 
     def info_after(self, iteration: int) -> CheckpointInfo:
         return replace(self.info, iteration=iteration)

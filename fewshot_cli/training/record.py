@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 
+from fewshot_cli.datasets.fingerprint import fingerprint
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.device import peak_memory
+from fewshot_cli.environment import describe_environment
 from fewshot_cli.errors import FsodError
 from fewshot_cli.evaluation.drift import LayerDrift
 from fewshot_cli.evaluation.measure import score
 from fewshot_cli.runs.checkpoint import save_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.schemas import Environment, Result, schema_of
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.fit import Progress
 from fewshot_cli.training.plan import FrozenCheck
@@ -64,6 +67,7 @@ def record(
     result = {
         **_about(run, config, data, prepared),
         **_measured(progress),
+        "boxes": {"train": train_metrics.boxes, "test": progress.metrics.boxes if progress.metrics else 0},
         "train_ap": train_metrics.ap,
         "search": None,
         "cross_validation": None,
@@ -73,6 +77,7 @@ def record(
         "drift": before.drift.of(prepared.detector),
         "peak_memory_mb": round(peak_memory(prepared.placed.device) / 1e6),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "environment": _environment(config, data, prepared),
     }
     run.write_result(result)
     return result
@@ -83,6 +88,7 @@ def _about(run: Run, config: FinetuneConfig, data: Dataset, prepared: Prepared) 
     trained, total = parameter_counts(prepared.detector)
     tests = len(data.test.images) if data.test else 0
     return {
+        "schema": schema_of(Result),
         "run": str(run.folder),
         "data": config.data,
         "classes": list(prepared.detector.classes),
@@ -103,12 +109,25 @@ def _about(run: Run, config: FinetuneConfig, data: Dataset, prepared: Prepared) 
     }
 
 
+def _environment(config: FinetuneConfig, data: Dataset, prepared: Prepared) -> Environment:
+    splits = {"train": data.train, **({"test": data.test} if data.test else {})}
+    return describe_environment(
+        device=str(prepared.placed.device),
+        precision=prepared.precision,
+        threads=torch.get_num_threads(),
+        deterministic=config.deterministic,
+        data={name: fingerprint(split) for name, split in splits.items()},
+    )
+
+
 def _measured(progress: Progress) -> dict[str, Any]:
     """What was measured on the test set: None for each where there is none."""
     best, metrics = progress.best, progress.metrics
     return {
         "iterations": progress.iteration,
         "ap": metrics.ap if metrics else None,
+        "ap_interval": metrics.ap_interval() if metrics else None,
+        "caveats": metrics.caveats if metrics else [],
         "best": {"ap": best["ap"], "iteration": best["iteration"]} if best else None,
         "metrics": metrics.to_json() if metrics else None,
     }

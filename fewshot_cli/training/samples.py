@@ -32,6 +32,6 @@ def sample_images(prepared: Prepared, features: Features, data: Dataset) -> dict
     category_of = dict(zip(split.classes, split.category_ids, strict=True))
     categories = [category_of.get(name) for name in prepared.detector.classes]
     results = to_results(found, [image.id for image in images], categories)
-    names = {number: name for name, number in category_of.items()}
-    drawn = (draw_boxes(image, results, names=names, side=SIDE) for image in images)
+    classes = {number: name for name, number in category_of.items()}
+    drawn = (draw_boxes(image, results, classes=classes, side=SIDE) for image in images)
     return {f"samples/{number}": image for number, image in enumerate(drawn, start=1)}

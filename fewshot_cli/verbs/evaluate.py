@@ -8,16 +8,19 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewshot_cli.environment import describe_environment
 from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.inference.opening import as_named, check_options, or_latest, place, place_pretrained
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.schemas import Evaluated, schema_of
 from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
     from fewshot_cli.datasets.types import Split
     from fewshot_cli.evaluation.coco_metrics import Metrics
     from fewshot_cli.inference.placed import PlacedDetector
+    from fewshot_cli.schemas import Environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,28 @@ class Evaluation:
         split: the images and their ground truth.
         metrics: COCO's numbers and AP per class.
         results: the detections in COCO's results format.
+        environment: with what they were computed.
     """
 
     measured: str
     split: Split
     metrics: Metrics
     results: list[dict[str, Any]]
+    environment: Environment | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` prints; takes up to a second, for the interval of the mAP."""
+        return {
+            "schema": schema_of(Evaluated),
+            "measured": self.measured,
+            "data": str(self.split.annotations),
+            "images": len(self.split.images),
+            "boxes": self.metrics.boxes,
+            **self.metrics.to_json(),
+            "ap_interval": self.metrics.ap_interval(),
+            "caveats": self.metrics.caveats,
+            "environment": self.environment,
+        }
 
 
 def evaluate(
@@ -109,7 +128,17 @@ def _data_of(run: Run | Path) -> Path:
 
 
 def _measure(measured: str, placed: PlacedDetector, split: Split, reporter: Reporter) -> Evaluation:
+    import torch
+
+    from fewshot_cli.datasets.fingerprint import fingerprint
     from fewshot_cli.evaluation.measure import score
 
     found = placed.detect([image.path for image in split.images], reporter)
-    return Evaluation(measured, split, *score(found, split, placed.detector.classes))
+    metrics, results = score(found, split, placed.detector.classes)
+    environment = describe_environment(
+        device=str(placed.device),
+        precision=placed.precision,
+        threads=torch.get_num_threads(),
+        data={"test": fingerprint(split)},
+    )
+    return Evaluation(measured, split, metrics, results, environment)

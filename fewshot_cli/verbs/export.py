@@ -20,6 +20,7 @@ from fewshot_cli.inference.opening import (
 )
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.schemas import Exported, schema_of
 from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Export:
         return str(self.path)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(self.path)}
+        return {"schema": schema_of(Exported), **asdict(self), "path": str(self.path), "classes": list(self.classes)}
 
 
 class _Opened(NamedTuple):

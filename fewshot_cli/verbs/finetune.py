@@ -13,6 +13,7 @@ from fewshot_cli.datasets.formats import train_and_test
 from fewshot_cli.datasets.store import latest_dataset, open_dataset, recorded_detector
 from fewshot_cli.detectors.exported import read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
+from fewshot_cli.determinism import computing_deterministically
 from fewshot_cli.errors import ConfigError, FsodError, PolicyError
 from fewshot_cli.files import make_folder
 from fewshot_cli.policies import AUTO, get_policy, short_name
@@ -95,7 +96,7 @@ def run_at(
         return run
     config = _resolved(config, reporter)
     make_folder(folder)
-    config = replace(config, threads=_recorded_threads(run) or choose_threads(config.threads, reporter))
+    config = replace(config, threads=_recorded_threads(run) or _threads(config, reporter))
     run.write_config(config)
     return _continue(run, config, reporter, features)
 
@@ -130,7 +131,15 @@ def configure(
         weights=given.weights if given.weights in WEIGHT_NAMES else str(Path(given.weights).resolve()),
     )
     config = _resolved(config, reporter)
-    return replace(config, threads=choose_threads(config.threads, reporter))
+    return replace(config, threads=_threads(config, reporter))
+
+
+def _threads(config: FinetuneConfig, reporter: Reporter) -> int:
+    """How many compute: the free cores, but one where the bits must be the same on any machine of this kind."""
+    if config.deterministic and config.threads is None:
+        reporter.say("Using 1 thread: the number of threads changes the last bits (--threads sets it).")
+        return 1
+    return choose_threads(config.threads, reporter)
 
 
 def _resolved(config: FinetuneConfig, reporter: Reporter) -> FinetuneConfig:
@@ -188,12 +197,13 @@ def _continue(run: Run, config: FinetuneConfig, reporter: Reporter, features: Fe
     reporter.on_interrupt(f"Continue with: fsod finetune --resume {run.folder}")
     clock = Clock()
     facts: dict[str, Any] = {}
-    if config.policy == AUTO:
-        with clock.measures("search"):
-            config, features, facts = search_run(run, config, features, reporter)
-    folds = _folds(config)
-    validate = partial(validate_run, run, folds, reporter) if folds else not_validated
-    train(config, run, reporter, features=features, validate=validate, facts=facts, clock=clock)
+    with computing_deterministically(config.deterministic):
+        if config.policy == AUTO:
+            with clock.measures("search"):
+                config, features, facts = search_run(run, config, features, reporter)
+        folds = _folds(config)
+        validate = partial(validate_run, run, folds, reporter) if folds else not_validated
+        train(config, run, reporter, features=features, validate=validate, facts=facts, clock=clock)
     return run
 
 

@@ -15,6 +15,7 @@ from fewshot_cli.detectors.two_heads import SecondHead, second_head
 from fewshot_cli.policies import Selection
 from fewshot_cli.runs.checkpoint import read_checkpoint
 from fewshot_cli.runs.folder import load_run
+from fewshot_cli.schemas import Chain, schema_of
 from fewshot_cli.training.plan import Plan, parameters_per_layer, plan_chain, planned_layers, planned_parameters
 
 
@@ -46,6 +47,7 @@ def inspect_selection(
         detector.replace_classes(classes, [()] * len(classes))
         cached = _bytes_at(detector, plan.cut) / 1e6
     return {
+        "schema": schema_of(Chain),
         "detector": name,
         "image_size": detector.image_size,
         "classes": len(classes),

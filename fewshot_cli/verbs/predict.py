@@ -19,6 +19,7 @@ import numpy as np
 from fewshot_cli import __version__
 from fewshot_cli.datasets.formats.jsonl import LineStream
 from fewshot_cli.datasets.formats.writing import Labelled, LabelWriter, check_writer, open_writer
+from fewshot_cli.environment import describe_environment
 from fewshot_cli.errors import DataError, Problem, StorageError, UsageError
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_json
 from fewshot_cli.inference.drawing import draw_prediction
@@ -32,6 +33,7 @@ from fewshot_cli.inference.stream import Item, detect_all
 from fewshot_cli.inference.video import frame_count
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.schemas import Environment, Predicted, schema_of
 from fewshot_cli.threads import choose_threads, usable_cores
 
 DEFAULT_OUT = "predictions"
@@ -68,6 +70,7 @@ class PredictResult:
         detections: class → how many.
         unreadable: files that could not be read, and why; of a video that broke off, what lies before is kept.
         seconds: from the first image to the last.
+        environment: with what they were computed.
     """
 
     model: str
@@ -80,6 +83,7 @@ class PredictResult:
     detections: Counter[str] = field(default_factory=Counter)
     unreadable: list[Problem] = field(default_factory=list)
     seconds: float = 0.0
+    environment: Environment | None = None
 
     @property
     def images_per_second(self) -> float:
@@ -89,6 +93,7 @@ class PredictResult:
     def to_json(self) -> dict[str, Any]:
         """What `--json` prints, and `predict.json` holds."""
         return {
+            "schema": schema_of(Predicted),
             "command": "predict",
             "fsod": __version__,
             "model": self.model,
@@ -102,6 +107,7 @@ class PredictResult:
             "unreadable": [{"file": problem.file, "reason": problem.reason} for problem in self.unreadable],
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 2),
+            "environment": self.environment,
         }
 
 
@@ -187,7 +193,13 @@ def predict(
     )
     model, keep = predictor.model, predictor.keep
     folder = None if to_stdout else _claim(out)
-    result = PredictResult(detector or os.fspath(what or ""), folder, format, keep.by_class(model.classes))
+    result = PredictResult(
+        detector or os.fspath(what or ""),
+        folder,
+        format,
+        keep.by_class(model.classes),
+        environment=describe_environment(device=model.device, precision=model.precision, threads=workers),
+    )
     with ExitStack() as stack:
         writer = _open_writer(folder, result, model)
         stack.callback(writer.close)

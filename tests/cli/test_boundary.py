@@ -27,7 +27,9 @@ from fewshot_cli.cli.app import BoundaryGroup, Terminated, app
 from fewshot_cli.cli.options import Json, Quiet
 
 REPOSITORY = Path(__file__).parents[2]
-COMMANDS = ["fetch", "augment", "finetune", "eval", "predict", "export", "inspect-layers", "sweep", "demo"]
+COMMANDS = [
+    "fetch", "augment", "finetune", "eval", "predict", "export", "inspect-layers", "compare", "report", "sweep", "demo",
+]  # fmt: skip
 
 
 class OutOfMemoryError(RuntimeError):
@@ -173,22 +175,6 @@ def test_every_command_that_computes_takes_threads() -> None:
     }
 
     assert {"augment", "finetune", "eval", "demo"} <= takers
-
-
-def test_options_of_finetune_stand_in_panels() -> None:
-    """`fsod finetune --help` groups the options by what they are about."""
-    shown = call("finetune", "--help").stdout
-    panels = [
-        "Options",
-        "Data and detector",
-        "What trains",
-        "Schedule and optimizer",
-        "Speed and memory",
-        "Output",
-        "Augmentation",
-    ]
-
-    assert panels == sorted(panels, key=lambda panel: shown.index(f"─ {panel} ─"))
 
 
 def test_every_command_takes_a_config_file_json_and_quiet() -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewshot_cli.inference.drawing import LEGIBLE, PALETTE, draw_prediction
+from fewshot_cli.colors import CLASSES, to_rgb
+from fewshot_cli.inference.drawing import LEGIBLE, draw_prediction
 from fewshot_cli.inference.drawn_files import Drawings
 from fewshot_cli.inference.inputs import Input
 from fewshot_cli.inference.prediction import Prediction
@@ -35,7 +36,7 @@ def test_a_box_is_drawn_where_it_is(label: int) -> None:
     """Its edges have the colour of its class, inside stays the image; the image that was given is left alone."""
     pixels = plain((640, 480))
     drawn = np.asarray(draw_prediction(pixels, one_box((100, 200, 300, 400), (640, 480), label)))
-    colour = PALETTE[label % len(PALETTE)]
+    colour = to_rgb(CLASSES[label % len(CLASSES)])
     assert colour == tuple(drawn[300, 100]) == tuple(drawn[400, 200]) == tuple(drawn[300, 300])
     assert (GREY,) * 3 == tuple(drawn[300, 200]) == tuple(drawn[450, 600])
     assert (pixels == GREY).all()
@@ -47,7 +48,7 @@ def test_the_words_stay_in_the_image(box: tuple[float, ...]) -> None:
     size = (640, 480)
     inside = np.asarray(draw_prediction(plain(size), one_box((300, 200, 320, 210), size)))
     at_border = np.asarray(draw_prediction(plain(size), one_box(box, size)))
-    plates = [int((drawn == PALETTE[0]).all(axis=2).sum()) for drawn in (inside, at_border)]
+    plates = [int((drawn == to_rgb(CLASSES[0])).all(axis=2).sum()) for drawn in (inside, at_border)]
     assert plates[1] > 0.8 * plates[0]
 
 

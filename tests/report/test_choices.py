@@ -16,9 +16,9 @@ from helpers_runs import browse, needs_browser
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from fewshot_cli.colors import CLASSES
 from fewshot_cli.report import plots
 from fewshot_cli.report.choices import chosen_text, outcomes
-from fewshot_cli.report.curves import PALETTE
 from fewshot_cli.report.plots import GREY, average_plot, search_plot
 from fewshot_cli.report.run import write_run_report
 from fewshot_cli.report.tables import result_table
@@ -114,6 +114,15 @@ def test_every_candidate_has_a_reason() -> None:
     assert OUTCOMES == outcomes(SEARCH)
 
 
+def test_where_the_default_is_kept_that_is_the_outcome() -> None:
+    """The others were not clearly better, whatever their scores and sizes."""
+    found = outcomes({**SEARCH, "default": "symmetric 2"})
+    kept = {"last 1", "all", "full, backbone rate 0.1"}
+    assert {"not clearly better than the default"} == {found[name] for name in kept}
+    assert "chosen, the default" == found["symmetric 2"]
+    assert {name: why for name, why in OUTCOMES.items() if name not in kept | {"symmetric 2"}}.items() <= found.items()
+
+
 def test_of_as_many_parameters_the_score_decides() -> None:
     """Unless the better one is too far from the best, shot by shot."""
     rivals = [candidate("one", 100, 0.3), candidate("two", 100, 0.4), candidate("three", 100, 0.45)]
@@ -188,7 +197,7 @@ def test_the_plot_of_candidates_says_what_it_shows(drawn: list[Figure]) -> None:
     ]
     points = [container.lines[0] for container in panel.containers]
     assert [0.2, 0.41, 0.5, 0.45, 0.48, 0.55] == [float(point.get_xdata()[0]) for point in points]
-    blue, orange = PALETTE[:2]
+    blue, orange = CLASSES[:2]
     assert [GREY, blue, orange, GREY, blue, blue] == [point.get_color() for point in points]
 
 

@@ -84,10 +84,9 @@ def test_what_auto_trains_may_differ_by_cell() -> None:
 
 
 def test_columns_are_classes_and_averages_by_domain(summary: Summary) -> None:
-    """In-domain is what the detector knew; an average's interval is one over seeds."""
+    """In-domain is what the detector knew: of one class it is that class's column; intervals are over seeds."""
     assert {
         "avg": ("bird", "fish", "tire"),
-        "avg (in-domain)": ("bird",),
         "avg (out-of-domain)": ("fish", "tire"),
     } == summary.averages
     row = summary.rows[1]
@@ -133,6 +132,28 @@ def test_a_difference_is_printed_with_its_pairs() -> None:
     """Signed, with the interval where there are seeds for one."""
     assert "+0.016 ± 0.014 (11 : 1)" == str(Difference(Estimate(0.0162, 0.0138, 3), 11, 1))
     assert "−0.040 (0 : 1)" == str(Difference(Estimate(-0.04, None, 1), 0, 1))
+    assert "+0.016 (2 : 0)" == str(Difference(Estimate(0.0162, 0.8, 2), 2, 0))
+
+
+def test_two_seeds_have_no_interval() -> None:
+    """Student's t with one degree of freedom is 12.7: the number of seeds says more."""
+    assert "0.515 (2 seeds)" == str(estimate([0.386, 0.644]))
+    assert ("0.500", "0.500 ± 0.248") == (str(estimate([0.5])), str(estimate([0.4, 0.5, 0.6])))
+
+
+def test_an_average_that_is_another_column_is_left_out() -> None:
+    """Of one class there is none; where all classes are new, the average of the new ones is that of all."""
+    (one,) = summarize((cell, result(cell)) for cell in cells() if cell.group.class_name == "fish")
+    assert ("fish",) == one.columns and {*one.rows[0].columns} == {"fish"}
+    assert "difference" in markdown(one) and str(one.comparisons[0].columns["fish"]) in text_of(rich_differences(one))
+    (new,) = summarize((cell, result(cell)) for cell in cells() if cell.group.class_name != "bird")
+    assert ("fish", "tire", "avg") == new.columns
+
+
+def text_of(table: object) -> str:
+    console = Console(width=400, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
 def test_the_best_of_a_budget_and_of_all_are_marked(summary: Summary) -> None:

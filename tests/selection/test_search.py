@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fewshot_cli.errors import ConfigError, DivergedError, PolicyError
 from fewshot_cli.progress import SilentReporter
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection import left_out as folds_module
-from fewshot_cli.selection.candidates import Candidate, list_candidates
+from fewshot_cli.selection.candidates import Candidate, default_of, list_candidates
 from fewshot_cli.selection.folds import make_folds
 from fewshot_cli.selection.trials import Trial, choose, deficit, drop_clearly_worse
 from fewshot_cli.training.outline import outline
@@ -88,30 +89,64 @@ def test_an_unknown_candidate_is_an_error(shapes: Path) -> None:
 
 
 def test_fewer_parameters_win_within_one_standard_error() -> None:
-    """The best is better by 0.01 on average, with a standard error of 0.01 shot by shot."""
+    """The best is better by 0.01 on average, with a standard error of 0.01 shot by shot; the default was dropped."""
     small, best = trial(10, 0.5, 0.3, 0.4, 0.2), trial(99, 0.54, 0.3, 0.4, 0.2)
     assert 1.0 == pytest.approx(deficit(small, best))
     small.scores[0][1] += 1e-6  # a little closer
-    assert small is choose([best, small])
+    assert small is choose([best, small], gone())
 
 
 def test_a_clear_gain_wins_with_more_parameters() -> None:
     """Every shot is better by about the same: however hard the shots are, that is no chance."""
     small, best = trial(10, 0.1, 0.9, 0.5), trial(99, 0.2, 0.99, 0.61)
-    assert deficit(small, best) > 10 and best is choose([small, best])
+    assert deficit(small, best) > 10 and best is choose([small, best], gone())
 
 
 def test_of_equally_large_ones_the_better_one_wins() -> None:
     """Such as the whole detector at two rates."""
     worse, better = trial(99, 0.5, 0.3), trial(99, 0.5, 0.31)
-    assert better is choose([worse, better])
+    assert better is choose([worse, better], gone())
 
 
 @given(st.lists(st.floats(0, 1, width=16), min_size=1, max_size=12))
 def test_equal_scores_choose_the_fewest_parameters(scores: list[float]) -> None:
     """Also where nothing is found at all."""
     trials = [trial(parameters, *scores) for parameters in (3, 1, 2)]
-    assert trials[1] is choose(trials)
+    assert trials[1] is choose(trials, gone())
+
+
+def test_the_default_is_chosen_unless_it_was_dropped() -> None:
+    """A better score alone is no reason: of many candidates one looks better by chance."""
+    default, best = trial(99, 0.4, 0.6, 0.2), trial(10, 0.5, 0.7, 0.4)
+    assert default is choose([best, default], default)
+    default.dropped = "clearly worse"
+    assert best is choose([best], default)
+
+
+def test_the_default_is_dropped_only_where_that_is_sure() -> None:
+    """2.1 standard errors with ten shots are beyond the 95 % quantile of Student's t and not beyond that of 99 %."""
+    best = trial(1, *[0.5] * 10)
+    others = [trial(2, *[0.5 - gap for gap in (0.0, 0.1) * 5][:-1], 0.3) for _ in range(2)]
+    assert 1.83 < deficit(others[0], best) < 2.82
+    assert [best, others[0]] == drop_clearly_worse([best, *others], default=others[0])
+
+
+def test_the_default_is_what_a_run_without_a_comparison_trains(shapes: Path) -> None:
+    """The whole detector at the rate that the classes suggest; within a bound in layers symmetric, else the most."""
+    detector = outline("yolox_nano", 1)
+    for options, share, expected in [
+        ({}, 0.1, "full, backbone rate 0.1"),
+        ({}, 0.02, "full, backbone rate 0.02"),
+        ({"budget": 3}, 0.1, "symmetric 3"),
+        ({"candidates": "none,last"}, 0.1, "last 3"),
+    ]:
+        found = list_candidates(config_of(shapes, {**AUTO, **options}), detector)
+        assert expected == str(default_of(found, share))
+
+
+def gone() -> Trial:
+    """A default that was dropped."""
+    return replace(trial(1), dropped="clearly worse")
 
 
 # --- in a run ---
@@ -285,11 +320,11 @@ def test_a_candidate_clearly_worse_is_not_trained_further() -> None:
         pytest.approx(deficit(worse, best), rel=0.01),
         pytest.approx(deficit(close, best), rel=0.01),
     )
-    assert [best, close] == drop_clearly_worse([best, worse, close])
+    assert [best, close] == drop_clearly_worse([best, worse, close], gone())
     assert ("clearly worse", None) == (worse.dropped, close.dropped)
 
 
 def test_two_shots_alone_rule_nothing_out() -> None:
     """The quantile for two shots is 6.3 standard errors."""
     best, worse = trial(2, 0.5, 0.6), trial(1, 0.2, 0.1)
-    assert 4 == pytest.approx(deficit(worse, best)) and [best, worse] == drop_clearly_worse([best, worse])
+    assert 4 == pytest.approx(deficit(worse, best)) and [best, worse] == drop_clearly_worse([best, worse], gone())
