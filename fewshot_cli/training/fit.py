@@ -199,7 +199,8 @@ class _Watch:
         state = self.run.read_state()
         if state is None:
             return
-        load_tensors(self.prepared.detector, state["parameters"], self.run.state_file)
+        trained = trained_parameters(self.prepared.detector)
+        load_tensors(self.prepared.detector, state["parameters"], self.run.state_file, required=trained)
         self._load_optimizer(optimizer, state)
         self.progress = Progress(state["iteration"], state["records"])
         reporter.say(f"Continuing after iteration {state['iteration']}.")
