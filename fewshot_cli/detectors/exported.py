@@ -6,14 +6,13 @@ the detector around them. It goes wherever `--weights` takes a file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot_cli import __version__
-from fewshot_cli.detectors.tensor_file import read_metadata
+from fewshot_cli.detectors.tensor_file import EXPORTED, read_metadata
 from fewshot_cli.documents import check_document, parse_document
 from fewshot_cli.errors import CheckpointError
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from fewshot_cli.detectors.chain import Detector
 
-METADATA = "fsod-detector"
 SCHEMA = 1
 
 
@@ -65,7 +63,7 @@ def to_bytes(detector: Detector, info: DetectorInfo) -> bytes:
     """The content of the file."""
     from fewshot_cli.detectors import tensor_file
 
-    return tensor_file.to_bytes(detector.network.state_dict(), {METADATA: json.dumps(asdict(info))})
+    return tensor_file.to_bytes(detector.network.state_dict(), EXPORTED, asdict(info))
 
 
 def read_info(path: Path | str) -> DetectorInfo | None:
@@ -75,7 +73,7 @@ def read_info(path: Path | str) -> DetectorInfo | None:
         CheckpointError: it is one, of another version of fsod or damaged.
     """
     path, hint = Path(path), "Export it again with `fsod export`."
-    text = read_metadata(path).get(METADATA)
+    text = read_metadata(path).get(EXPORTED)
     if text is None:
         return None
     document = parse_document(text, path, hint, CheckpointError)

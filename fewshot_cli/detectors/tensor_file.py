@@ -1,7 +1,7 @@
 """Safetensors files that say what was written into them, so that a byte that changed since is noticed.
 
-The metadata holds, beside what the writer says there, a digest of all of it and of the tensors: their names, types,
-shapes and bytes. A file without one, of another program or of an earlier fsod, is read as it is.
+The metadata has one key, with a JSON object: what the writer says, and a digest of that and of the tensors: their
+names, types, shapes and bytes. A file without a digest, of another program or of an earlier fsod, is read as it is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -19,10 +19,10 @@ from fewshot_cli.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-DIGEST = "fsod-sha256"
-"""Key of the digest in the metadata."""
-CHECKPOINT = "fsod"
-"""Key of what the checkpoint of a run says of itself."""
+CHECKPOINT, EXPORTED = "fsod", "fsod-detector"
+"""Keys of what a run's checkpoint and a file of `fsod export` say of themselves."""
+DIGEST = "sha256"
+"""Where in it the digest is."""
 AGAIN = "Copy it again, and compare its size and checksum with the source's."
 
 
@@ -33,14 +33,19 @@ class TensorFile(NamedTuple):
     metadata: dict[str, str]
 
 
-def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The content of a file with a digest."""
+def to_bytes(tensors: Mapping[str, Tensor], key: str, document: Mapping[str, Any]) -> bytes:
+    """The content of a file with a digest; the same for the same tensors and document.
+
+    Args:
+        tensors: by name.
+        key: CHECKPOINT or EXPORTED. One key alone, because safetensors writes several in any order.
+        document: what the file says of itself.
+    """
     from safetensors.torch import save
 
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # Tensors that share memory cannot be written, and a part of a larger one would be written whole.
-    own = {name: tensor.clone() for name, tensor in own.items()}
-    content: bytes = save(own, {**metadata, DIGEST: _digest(own, metadata)})
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    content: bytes = save(own, {key: json.dumps({**document, DIGEST: _digest(own, document)})})
     return content
 
 
@@ -62,10 +67,21 @@ def read_tensor_file(path: Path, *, hint: str = AGAIN) -> TensorFile:
         raise
     except Exception as error:  # besides SafetensorError, what torch raises for types and shapes that it does not have
         raise CheckpointError(f"{path} is truncated or damaged: {error}", hint=hint) from error
-    stated = metadata.pop(DIGEST, None)
-    if stated is not None and stated != _digest(tensors, metadata):
-        raise CheckpointError(f"{path} is damaged: it does not hold what was written into it", hint=hint)
+    for key in (CHECKPOINT, EXPORTED):
+        document = _object(metadata.get(key, ""))
+        stated = document.pop(DIGEST, None)
+        if stated is not None and stated != _digest(tensors, document):
+            raise CheckpointError(f"{path} is damaged: it does not hold what was written into it", hint=hint)
     return TensorFile(tensors, metadata)
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The JSON object in a text; empty for anything else, which whoever needs it reports."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -89,6 +105,6 @@ def fingerprint(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def _digest(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
     prints = {name: fingerprint(tensor) for name, tensor in tensors.items()}
-    return hashlib.sha256(json.dumps([prints, dict(metadata)], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([prints, dict(document)], sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,6 @@ whole detector can be put together again, and never on top of the wrong weights;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,7 +59,7 @@ class CheckpointInfo:
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], info: CheckpointInfo) -> None:
     """Write tensors by qualified name, and what they belong to, atomically; raises StorageError."""
     # safetensors reports a full disk as something else; bytes written by Python do not.
-    content = to_bytes(tensors, {CHECKPOINT: json.dumps(asdict(info))})
+    content = to_bytes(tensors, CHECKPOINT, asdict(info))
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(content)

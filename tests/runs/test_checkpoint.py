@@ -108,6 +108,7 @@ def of_a_later_version(run: Run) -> None:
     tensors = load_file(run.checkpoint)
     with safe_open(run.checkpoint, framework="pt") as file:
         info = json.loads(file.metadata()["fsod"])
+    del info["sha256"]
     save_file(tensors, run.checkpoint, {"fsod": json.dumps({**info, "format": 2, "shape": "new"})})
 
 
