@@ -36,14 +36,18 @@ def read_document(path: Path, kind: type[Document], *, hint: str, error: type[Fs
     Raises:
         error: the file is missing, damaged, or its content is of another type; names the file and the field.
     """
-    return check_document(_parse(read_file(path, hint=hint, error=error), path, hint, error), kind, path, hint, error)
+    return check_document(
+        parse_document(read_file(path, hint=hint, error=error), path, hint, error), kind, path, hint, error
+    )
 
 
 def read_lines(path: Path, kind: type[Document], *, hint: str, error: type[FsodError] = DataError) -> list[Document]:
     """The content of a JSON Lines file, one document a line; arguments and errors as of `read_document`."""
     lines = read_file(path, hint=hint, error=error).splitlines()
     return [
-        check_document(_parse(line, f"{path}, line {number}", hint, error), kind, f"{path}, line {number}", hint, error)
+        check_document(
+            parse_document(line, f"{path}, line {number}", hint, error), kind, f"{path}, line {number}", hint, error
+        )
         for number, line in enumerate(lines, 1)
     ]
 
@@ -79,7 +83,8 @@ def check_document(
     return checked
 
 
-def _parse(text: str, place: object, hint: str, error: type[FsodError]) -> Any:
+def parse_document(text: str, place: object, hint: str, error: type[FsodError] = DataError) -> Any:
+    """The document in a JSON text; raises `error`, which names the place."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as wrong:

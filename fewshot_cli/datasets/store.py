@@ -10,9 +10,8 @@ It is built in a hidden folder beside its place and renamed there in one step, s
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from os import PathLike
@@ -24,6 +23,7 @@ from fewshot_cli.datasets.formats import read_split, train_and_test
 from fewshot_cli.datasets.formats.coco_writer import file_names, fill_split
 from fewshot_cli.datasets.splits import boxes_per_class, images_per_class, restrict
 from fewshot_cli.datasets.types import Split
+from fewshot_cli.documents import check_document, parse_document, read_file
 from fewshot_cli.errors import DataError, DatasetError, Problem
 from fewshot_cli.files import sha256_of, storage_errors, write_folder, write_json
 from fewshot_cli.schemas import DatasetRecord, schema_of
@@ -71,9 +71,8 @@ class Dataset:
     @property
     def _written_copies(self) -> int:
         """Training images for each shot, the shot included: 1 unless `fsod augment` wrote the data set."""
-        augmentation = self.record.get("augmentation")
-        copies = augmentation.get("copies") if isinstance(augmentation, dict) else None
-        return copies if isinstance(copies, int) and copies > 1 else 1
+        copies: int = self.record.get("augmentation", {}).get("copies", 1)
+        return copies
 
     @property
     def detector(self) -> str | None:
@@ -105,7 +104,7 @@ def open_dataset(path: PathLike[str] | str) -> Dataset:
 
     Raises:
         DataError: nothing is there, it is no data set, its test set was lost, or another version of fsod wrote it.
-        DatasetError: problems of both splits, all at once.
+        DatasetError: problems of both splits, all at once, or images that changed since they were fetched.
     """
     path = Path(path)
     if not path.exists():
@@ -116,6 +115,7 @@ def open_dataset(path: PathLike[str] | str) -> Dataset:
         raise _incomplete(path, "train/")
     if test_at is None and _lists_test(record):
         raise _incomplete(path, "test/")
+    check_unchanged(path, record)
     train, test = _read_both(path, train_at, test_at, decode_images=not record)
     return Dataset(path=path, train=train, test=restrict(test, train.classes) if test else None, record=record)
 
@@ -140,16 +140,34 @@ def latest_dataset(root: PathLike[str] | str = DEFAULT_ROOT) -> Dataset:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The content of a data set's dataset.json; raises DataError if it cannot be used."""
-    file = path / RECORD
-    hint = "Fetch it again with --force, or remove the folder."
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file} cannot be read: {error}", hint=hint) from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    """The content of a data set's dataset.json, a `record.DatasetRecord`; raises DataError if it cannot be used."""
+    from fewshot_cli.datasets.record import DatasetRecord
+
+    file, hint = path / RECORD, "Fetch it again with --force, or remove the folder."
+    record = parse_document(read_file(file, hint=hint), file, hint)
+    if isinstance(record, dict) and record.get("format") != FORMAT:
         raise DataError(f"{file} is not a record that fsod {__version__} understands", hint=hint)
-    return record
+    check_document(record, DatasetRecord, file, hint)
+    return dict(record)
+
+
+def check_unchanged(path: Path, record: Mapping[str, Any], splits: Collection[str] = ("train", "test")) -> None:
+    """Raise DatasetError, which lists them, if images of a data set are gone or not those that were written with it.
+
+    Args:
+        path: its folder.
+        record: the content of its dataset.json; empty where fsod did not write the folder: then nothing is checked.
+        splits: to look at.
+    """
+    from fewshot_cli.datasets.record import changed_images
+
+    problems = changed_images(path, record, splits) if record else []
+    if problems:
+        raise DatasetError(
+            f"{path} has changed since it was fetched",
+            problems,
+            hint="Put the images back, or fetch the data set again: fsod fetch … --force.",
+        )
 
 
 def recorded_detector(path: Path) -> str | None:
@@ -158,13 +176,12 @@ def recorded_detector(path: Path) -> str | None:
 
 
 def _lists_test(record: dict[str, Any]) -> bool:
-    splits = record.get("splits")
-    return isinstance(splits, dict) and "test" in splits
+    return "test" in record.get("splits", {})
 
 
 def _detector_in(record: dict[str, Any]) -> str | None:
-    name = record.get("detector")
-    return name if isinstance(name, str) else None
+    name: str | None = record.get("detector")
+    return name
 
 
 def touch(dataset: Dataset) -> None:
@@ -238,6 +255,7 @@ def _describe(split: Split, images: Path, facts: Mapping[Path, Mapping[str, Any]
                 "file_name": names[image.id],
                 "source_file": image.name or image.path.name,
                 "sha256": sha256_of(images / names[image.id]),
+                "bytes": (images / names[image.id]).stat().st_size,
                 **facts.get(image.path, {}),
             }
             for image in split.images

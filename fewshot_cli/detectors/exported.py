@@ -6,13 +6,14 @@ the detector around them. It goes wherever `--weights` takes a file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fewshot_cli import __version__
+from fewshot_cli.detectors.tensor_file import EXPORTED, read_metadata
+from fewshot_cli.documents import check_document, parse_document
 from fewshot_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from fewshot_cli.detectors.chain import Detector
 
-METADATA = "fsod-detector"
 SCHEMA = 1
 
 
@@ -61,11 +61,9 @@ def describe(detector: Detector, thresholds: Mapping[str, float]) -> DetectorInf
 
 def to_bytes(detector: Detector, info: DetectorInfo) -> bytes:
     """The content of the file."""
-    from safetensors.torch import save
+    from fewshot_cli.detectors import tensor_file
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.network.state_dict().items()}
-    content: bytes = save(tensors, {METADATA: json.dumps(asdict(info))})
-    return content
+    return tensor_file.to_bytes(detector.network.state_dict(), EXPORTED, asdict(info))
 
 
 def read_info(path: Path | str) -> DetectorInfo | None:
@@ -74,38 +72,16 @@ def read_info(path: Path | str) -> DetectorInfo | None:
     Raises:
         CheckpointError: it is one, of another version of fsod or damaged.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors" or not path.is_file():
-        return None
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            text = (file.metadata() or {}).get(METADATA)
-    except (SafetensorError, OSError):
-        return None  # whoever loads it says what is wrong
+    path, hint = Path(path), "Export it again with `fsod export`."
+    text = read_metadata(path).get(EXPORTED)
     if text is None:
         return None
-    try:
-        return _info(json.loads(text))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    document = parse_document(text, path, hint, CheckpointError)
+    if isinstance(document, dict) and document.get("schema", SCHEMA) != SCHEMA:
         raise CheckpointError(
-            f"{path} describes its detector in an unknown way: {error}", hint="Export it again with `fsod export`."
-        ) from error
-
-
-def _info(document: dict[str, Any]) -> DetectorInfo:
-    if document["schema"] != SCHEMA:
-        raise ValueError(f"schema {document['schema']}, where this version of fsod reads {SCHEMA}")
-    eps = document["norm_eps"]
-    return DetectorInfo(
-        detector=str(document["detector"]),
-        classes=tuple(str(name) for name in document["classes"]),
-        image_size=int(document["image_size"]),
-        thresholds={str(name): float(score) for name, score in document["thresholds"].items()},
-        norm_eps=None if eps is None else float(eps),
-        fsod=str(document["fsod"]),
-    )
+            f"{path} has schema {document['schema']}, and this version of fsod reads {SCHEMA}", hint=hint
+        )
+    return check_document(document, DetectorInfo, path, hint, CheckpointError)
 
 
 def check_detector(path: Path | str, info: DetectorInfo, name: str) -> None:

@@ -30,7 +30,7 @@ from torchvision.ops import clip_boxes_to_image
 from fewshot_cli.detectors.chain import Activations, Detector, Layer, Target
 from fewshot_cli.detectors.predictors import ClassInit, ClassPredictor, class_names
 from fewshot_cli.detectors.suppression import Candidates, Suppression
-from fewshot_cli.detectors.weights import load_exactly, read_weights
+from fewshot_cli.detectors.weights import check_hash, load_exactly, read_weights
 from fewshot_cli.download import download
 from fewshot_cli.errors import ModelError, closest
 from fewshot_cli.files import sha256_of
@@ -90,7 +90,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
         detector = _assemble(name, variant, COCO_CLASSES, image_size)
         _load_backbone(detector, _fetched(ResNet50_Weights.IMAGENET1K_V1, reporter))
         return detector
-    path = _fetched(variant.weights, reporter) if weights == "default" else Path(weights)
+    path = _fetched(variant.weights, reporter) if weights == "default" else _given(variant.weights, Path(weights))
     return _from_file(name, variant, path, image_size)
 
 
@@ -173,6 +173,12 @@ def _hash_in(weights: WeightsEnum) -> str:
     return str(weights.url).rpartition("-")[2].removesuffix(".pth")
 
 
+def _given(weights: WeightsEnum, path: Path) -> Path:
+    """A file with the name of the published one must be that: the name holds its hash."""
+    same = path.name == str(weights.url).rpartition("/")[2] and path.is_file()
+    return check_hash(path, _hash_in(weights)) if same else path
+
+
 def _fetched(weights: WeightsEnum, reporter: Reporter) -> Path:
     """torchvision's file in torch's own cache, downloaded there if absent.
 
@@ -180,7 +186,7 @@ def _fetched(weights: WeightsEnum, reporter: Reporter) -> Path:
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / str(weights.url).rpartition("/")[2]
     if path.exists():
-        return path
+        return check_hash(path, _hash_in(weights))
     hint = f"--weights FILE works offline: get {path.name} elsewhere, or put it into {path.parent}."
     return download(weights.url, path, sha256_prefix=_hash_in(weights), reporter=reporter, hint=hint)
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
+import zipfile
 from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fewshot_cli.detectors.registry import DETECTORS
+from fewshot_cli.detectors.tensor_file import CHECKPOINT, fingerprint, read_tensor_file
 from fewshot_cli.errors import CheckpointError
+from fewshot_cli.files import sha256_of
 
 _FORMATS = "Give a .pth, .pt or .safetensors file with a state dict, or one of: default, imagenet, none."
 _AGAIN = "Download or copy it again, and compare its size and checksum with the source's."
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "ema")
+_DEEPEST = 10
+"""Wrappers inside each other; a file can hold one that is inside itself."""
+_LARGEST_RATIO = 10
+"""Of what an archive holds to its size; TorchScript compresses its code."""
 _REAL_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NOT_WEIGHTS = {
     b"version https://git-lfs": ("a git-LFS pointer, not the file itself", "Run `git lfs pull` where it came from."),
@@ -45,13 +50,38 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     """
     path = Path(path)
     _check_file(path)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     tensors = _without_prefix(_tensors_in(content))
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors", hint=_FORMATS)
-    for name, tensor in tensors.items():
-        _check_tensor(path, name, tensor)
+    check_tensors(path, tensors)
     return tensors
+
+
+def check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError for the first tensor that no weights are: sparse, without data, or not finite."""
+    for name, tensor in tensors.items():
+        fault = _fault_of(tensor)
+        if fault:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} {fault}",
+                hint="Weights are dense, finite floating-point numbers; use a checkpoint from before this happened.",
+            )
+
+
+def check_hash(path: Path, sha256_prefix: str) -> Path:
+    """The path, if the SHA-256 of its file begins so; raises CheckpointError, for a published file that changed."""
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}", hint=_AGAIN) from error
+    if not found.startswith(sha256_prefix):
+        raise CheckpointError(
+            f"{path} is damaged: its SHA-256 begins with {found[:8]}, that of the published file with "
+            f"{sha256_prefix[:8]}",
+            hint="Remove it: it is downloaded again when it is needed.",
+        )
+    return path
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], *, what: str, optional: Collection[str] = ()) -> None:
@@ -102,7 +132,7 @@ def tensor_fingerprints(module: nn.Module) -> dict[str, str]:
     Equal fingerprints mean equal bits, wherever the tensor lives: this is how a run proves what stayed frozen.
     """
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    return {name: _fingerprint(tensors[name]) for name in sorted(tensors)}
+    return {name: fingerprint(tensors[name]) for name in sorted(tensors)}
 
 
 def state_fingerprint(module: nn.Module) -> str:
@@ -111,23 +141,19 @@ def state_fingerprint(module: nn.Module) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _fingerprint(tensor: Tensor) -> str:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
-    return digest.hexdigest()
-
-
 def _check_file(path: Path) -> None:
     try:
         if path.is_dir():
             raise CheckpointError(f"{path} is a folder, not a weights file", hint=_FORMATS)
         if not path.exists():
             raise CheckpointError(f"no weights file {path}", hint=_FORMATS)
+        if not path.is_file():
+            raise CheckpointError(f"{path} is not a regular file", hint=_FORMATS)
         with path.open("rb") as stream:
             start = stream.read(64)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}", hint=_FORMATS) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot read {path}: {reason}", hint=_FORMATS) from error
     if not start:
         raise CheckpointError(f"{path} is empty (0 bytes)", hint=_AGAIN)
     for magic, (kind, hint) in _NOT_WEIGHTS.items():
@@ -136,13 +162,18 @@ def _check_file(path: Path) -> None:
 
 
 def _read_safetensors(path: Path) -> Any:
-    try:
-        return load_file(path, device="cpu")
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {_first_line(error)}", hint=_AGAIN) from error
+    content = read_tensor_file(path)
+    if CHECKPOINT in content.metadata:
+        raise CheckpointError(
+            f"{path} is the checkpoint of a run: it holds only what was trained, not a whole detector",
+            hint="`fsod export RUN --format weights` makes a file for --weights; predict and eval take the run itself.",
+        )
+    return content.tensors
 
 
-def _read_torch(path: Path) -> Any:
+def read_torch(path: Path) -> Any:
+    """What torch.save wrote, on the CPU, if it is plain values and tensors; raises CheckpointError. No code is run."""
+    _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about formats; what matters becomes an error below
@@ -151,6 +182,19 @@ def _read_torch(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged file can raise anything at all from the unpickler
         raise _unreadable(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    """torch.save does not compress: an archive that holds far more than its size would fill the memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = sum(entry.file_size for entry in archive.infolist())
+    except Exception as error:  # whatever a damaged directory raises
+        raise CheckpointError(f"{path} is truncated or damaged: {_first_line(error)}", hint=_AGAIN) from error
+    if held > _LARGEST_RATIO * path.stat().st_size:
+        raise CheckpointError(f"{path} was not loaded: it is compressed, which torch.save never does", hint=_FORMATS)
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
@@ -187,27 +231,21 @@ def _first_line(error: Exception) -> str:
 
 
 def _tensors_in(content: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict, going into known wrappers where the dict itself holds none."""
-    if not isinstance(content, Mapping):
-        return {}
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-    return tensors if inner is None else _tensors_in(inner)
+    """The tensors of a state dict, inside as many known wrappers as there are; none if there are too many."""
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping):
+            return {}
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            return {name: each for name, each in content.items() if isinstance(name, str) and isinstance(each, Tensor)}
+        content = inner
+    return {}
 
 
 def _without_prefix(tensors: dict[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
     if not all(name.startswith(prefix) for name in tensors):
         return tensors
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
-
-
-def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
-    fault = _fault_of(tensor)
-    if fault:
-        raise CheckpointError(
-            f"{path}: tensor {name!r} {fault}",
-            hint="Weights are dense, finite floating-point numbers; use a checkpoint from before this happened.",
-        )
 
 
 def _fault_of(tensor: Tensor) -> str | None:

@@ -24,7 +24,7 @@ from fewshot_cli.detectors.chain import (
 )
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names, start_rare
 from fewshot_cli.detectors.suppression import Candidates, Suppression
-from fewshot_cli.detectors.weights import load_exactly, read_weights
+from fewshot_cli.detectors.weights import check_hash, load_exactly, read_weights
 from fewshot_cli.detectors.yolox_network import STRIDES, CSPStage, Size, YoloxNetwork
 from fewshot_cli.download import cache_folder, download
 from fewshot_cli.progress import Reporter
@@ -91,7 +91,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Yo
     """
     if weights == "none":
         return Yolox(name, base_classes(COCO_CLASSES), image_size)
-    path = _released(name, reporter) if weights == "default" else Path(weights)
+    path = _released(name, reporter) if weights == "default" else _given(name, Path(weights))
     state = read_weights(path)
     predictor = state.get("head.cls_preds.0.bias")
     count = COCO_CLASSES if predictor is None else max(1, predictor.numel())
@@ -119,12 +119,18 @@ def base_classes(count: int) -> list[str]:
     return class_names([name for name in categories if name not in ("__background__", "N/A")], count)
 
 
-def _released(name: str, reporter: Reporter) -> Path:
-    path = cache_folder() / "weights" / f"{name}.pth"
-    if path.exists():
-        return path
-    hint = f"Without a network give --weights FILE (a copy of {name}.pth) or --weights none."
+def _given(name: str, path: Path) -> Path:
+    """A file with the name and the size of the released one must be that."""
     file = RELEASED[name]
+    same = path.name == f"{name}.pth" and path.is_file() and path.stat().st_size == file.size
+    return check_hash(path, file.sha256) if same else path
+
+
+def _released(name: str, reporter: Reporter) -> Path:
+    path, file = cache_folder() / "weights" / f"{name}.pth", RELEASED[name]
+    if path.exists():
+        return check_hash(path, file.sha256)
+    hint = f"Without a network give --weights FILE (a copy of {name}.pth) or --weights none."
     return download(
         f"{RELEASE}/{name}.pth",
         path,

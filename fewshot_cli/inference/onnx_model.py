@@ -7,6 +7,7 @@ predictions = model.detect([model.prepare(image)])
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -188,6 +189,7 @@ def describe(content: bytes, path: Path) -> Description:
     except Exception as error:  # protobuf has several implementations, each with its own errors
         raise CheckpointError(f"{path} is damaged or no ONNX file: {_first_line(error)}", hint=_AGAIN) from error
     _reject_hostile(model, path)
+    _check_weights(onnx, model, path)
     text = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA)
     if text is None:
         made_by = f", but of {model.producer_name}" if model.producer_name else ""
@@ -197,7 +199,7 @@ def describe(content: bytes, path: Path) -> Description:
         )
     try:
         return _description(json.loads(text))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"{path} describes itself in an unknown way: {_first_line(error)}", hint=_AGAIN
         ) from error
@@ -216,6 +218,8 @@ def _description(document: dict[str, Any]) -> Description:
         thresholds={str(name): float(score) for name, score in document["thresholds"].items()},
         nms=document["nms"] is not None,
     )
+    if not all(math.isfinite(score) for score in found.thresholds.values()):
+        raise ValueError("a threshold is no number")
     if not 1 <= found.image_size <= 8192 or not all(0 <= level <= 255 for level in found.pad):
         raise ValueError("the image size or the padding is impossible")
     return found
@@ -234,6 +238,17 @@ def _reject_hostile(model: Any, path: Path) -> None:
                 f"{path} needs operators of {part.domain!r}, which are not ONNX's own",
                 hint="Export a run with `fsod export RUN`.",
             )
+
+
+def _check_weights(onnx: Any, model: Any, path: Path) -> None:
+    """Weights are finite numbers, in as many bytes as their shapes need."""
+    for tensor in model.graph.initializer:
+        try:
+            finite = bool(np.isfinite(onnx.numpy_helper.to_array(tensor)).all())
+        except Exception as error:  # whatever a damaged tensor raises
+            raise CheckpointError(f"{path}: {tensor.name!r} is damaged: {_first_line(error)}", hint=_AGAIN) from error
+        if not finite:
+            raise CheckpointError(f"{path}: {tensor.name!r} holds NaN or infinite numbers", hint=_AGAIN)
 
 
 def _parts(message: Any) -> Iterator[Any]:

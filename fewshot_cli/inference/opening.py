@@ -162,12 +162,13 @@ def thresholds_of(what: Run | Path) -> dict[str, float]:
 def _from_file(path: Path, weights: str | None, reporter: Reporter) -> Detector:
     from fewshot_cli.detectors.exported import read_info
     from fewshot_cli.detectors.registry import DETECTORS, build_detector
+    from fewshot_cli.detectors.tensor_file import CHECKPOINT, read_metadata
     from fewshot_cli.detectors.weights import guess_detector, read_weights
     from fewshot_cli.runs.checkpoint import restore
 
     if path.suffix.lower() == ONNX:
         raise UsageError(f"{path}: ONNX files detect with `fsod predict`", hint="Give the run it was exported from.")
-    if _is_checkpoint(path):
+    if CHECKPOINT in read_metadata(path):
         return restore(path, weights=weights, reporter=reporter)[0]
     exported = read_info(path)
     name = exported.detector if exported else guess_detector(read_weights(path))
@@ -177,19 +178,6 @@ def _from_file(path: Path, weights: str | None, reporter: Reporter) -> Detector:
     if weights is not None:
         raise UsageError("--weights goes with a run or --detector", hint=f"{path} holds weights already.")
     return build_detector(name, weights=path, reporter=reporter)
-
-
-def _is_checkpoint(path: Path) -> bool:
-    """Whether a safetensors file says that fsod wrote it; errors of the file are left to its reader."""
-    from safetensors import SafetensorError, safe_open
-
-    if path.suffix.lower() != ".safetensors":
-        return False
-    try:
-        with safe_open(path, framework="pt") as file:
-            return "fsod" in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
 
 
 def _open_onnx(path: Path, weights: str | None, device: str, precision: str, threads: int | None) -> Model:

@@ -77,7 +77,7 @@ def _tested(run: Run, test: Split | None, result: dict[str, Any]) -> dict[str, A
     plots = [learning_plot(run.read_metrics()), drift_plot(result["drift"])]
     if test is None:
         return {"numbers": {}, "per_class": {}, "plots": [*filter(None, plots)], "best": [], "worst": []}
-    results = run.read_predictions()
+    results = run.read_predictions(test)
     metrics = evaluate(test.to_coco(), results)
     judged = judge(test, results, run.thresholds)
     best, worst = best_and_worst(judged, SHOWN_TESTS)
@@ -137,7 +137,7 @@ def _shares(result: Mapping[str, Any]) -> Plot | None:
 def _mistakes(run: Run, data: Dataset) -> list[dict[str, Any]]:
     """The worst mistakes on the test set; without one, on shots, by detectors that were not trained on them."""
     if data.test is not None:
-        split, results, where = data.test, run.read_predictions(), ""
+        split, results, where = data.test, run.read_predictions(data.test), ""
     else:
         split, results = left_out_shots(run, data.shots)
         where = " in left-out shots"

@@ -1,26 +1,28 @@
 """The tensors of a run that differ from its base weights.
 
 A checkpoint is a safetensors file of a few MB. Its metadata names the base and its fingerprint, so that the
-whole detector can be put together again, and never on top of the wrong weights.
+whole detector can be put together again, and never on top of the wrong weights; and its content has a digest.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from annotated_types import Ge, Le
 from torch import Tensor
 
+from fewshot_cli.augmentation.config import LARGEST_SEED
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, build_detector
+from fewshot_cli.detectors.tensor_file import CHECKPOINT, read_tensor_file, to_bytes
 from fewshot_cli.detectors.two_heads import TwoHeads, copy_beside
-from fewshot_cli.detectors.weights import state_fingerprint
-from fewshot_cli.errors import CheckpointError
+from fewshot_cli.detectors.weights import check_tensors, state_fingerprint
+from fewshot_cli.documents import check_document, parse_document
+from fewshot_cli.errors import CheckpointError, closest
 from fewshot_cli.files import write_atomically
 from fewshot_cli.progress import Reporter
 
@@ -39,15 +41,15 @@ class CheckpointInfo:
     """SHA-256 of the base's parameters and buffers."""
     classes: tuple[str, ...]
     """In label order."""
-    image_size: int
+    image_size: Annotated[int, Ge(1)]
     """Side of the canvas, pixels."""
     policy: str
     budget: int | None
     trained_layers: tuple[str, ...]
     """Names in the chain."""
-    iteration: int
+    iteration: Annotated[int, Ge(0)]
     """Iterations done."""
-    seed: int
+    seed: Annotated[int, Ge(0), Le(LARGEST_SEED)]
     """Also of a base with random weights."""
     keep_base_classes: bool = False
     """Whether the base's head runs beside the adapted one."""
@@ -56,10 +58,8 @@ class CheckpointInfo:
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], info: CheckpointInfo) -> None:
     """Write tensors by qualified name, and what they belong to, atomically; raises StorageError."""
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    metadata = {"fsod": json.dumps(asdict(info))}
     # safetensors reports a full disk as something else; bytes written by Python do not.
-    content = save(dict(tensors), metadata)
+    content = to_bytes(tensors, CHECKPOINT, asdict(info))
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(content)
@@ -71,28 +71,30 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:
     """Tensors by qualified name, and what they belong to.
 
     Raises:
-        CheckpointError: missing, truncated, or not written by fsod.
+        CheckpointError: missing, damaged, changed since it was written, or not written by fsod; or a tensor is not
+            finite.
     """
     if not path.is_file():
         raise CheckpointError(
             f"no checkpoint {path}", hint="Is the run finished? `fsod finetune --resume RUN` continues it."
         )
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        info = json.loads(metadata["fsod"])
-        return tensors, CheckpointInfo(
-            **{**info, "classes": tuple(info["classes"]), "trained_layers": tuple(info["trained_layers"])}
+    tensors, metadata = read_tensor_file(path, hint="Copy it again, or train again.")
+    info = _read_info(path, metadata)
+    check_tensors(path, tensors)
+    return tensors, info
+
+
+def _read_info(path: Path, metadata: Mapping[str, str]) -> CheckpointInfo:
+    hint = "Give a run's checkpoint.safetensors."
+    if CHECKPOINT not in metadata:
+        raise CheckpointError(f"{path} is not a checkpoint of fsod", hint=hint)
+    document = parse_document(metadata[CHECKPOINT], path, hint, CheckpointError)
+    if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {document['format']!r}, and this version of fsod reads {FORMAT}",
+            hint="Use the version of fsod that wrote it; config.json beside it names that.",
         )
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is truncated or damaged: {error}", hint="Copy it again, or train again."
-        ) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this version of fsod", hint="Give a run's checkpoint.safetensors."
-        ) from error
+    return check_document(document, CheckpointInfo, path, hint, CheckpointError)
 
 
 def restore(
@@ -107,7 +109,8 @@ def restore(
         weights: where the base is now, if it moved since.
 
     Raises:
-        CheckpointError: the base is gone or not the one it was trained on, or the tensors are of another detector.
+        CheckpointError: see `read_checkpoint`; or the base is gone or not the one it was trained on, or the tensors
+            are not those of the layers that it says were trained, and of the class predictors.
     """
     tensors, info = read_checkpoint(path)
     _check_base(path, info, weights)
@@ -121,7 +124,7 @@ def restore(
         )
     adapted = copy_beside(base, tensors) if info.keep_base_classes else base
     adapted.replace_classes(info.classes, [()] * len(info.classes))
-    load_tensors(adapted, tensors, path)
+    load_tensors(adapted, tensors, path, required=_required(adapted, info, path))
     detector = TwoHeads(base, adapted) if info.keep_base_classes else adapted
     detector.hold_statistics()
     return detector, info
@@ -136,18 +139,50 @@ def _check_base(path: Path, info: CheckpointInfo, weights: str | None) -> None:
         )
 
 
-@torch.no_grad()
-def load_tensors(detector: Detector, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy tensors into the detector by name; raises CheckpointError if a name or a shape is foreign."""
-    own = detector.network.state_dict()
-    foreign = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
-    if foreign:
+def _required(detector: Detector, info: CheckpointInfo, path: Path) -> list[str]:
+    """What a checkpoint cannot lack: the parameters of the trained layers, and the class predictors."""
+    layers = {layer.name: layer for layer in detector.layers}
+    unknown = [name for name in info.trained_layers if name not in layers]
+    if unknown:
         raise CheckpointError(
-            f"{path} does not fit {detector.name}: {len(foreign)} tensors are foreign, first {foreign[0]}",
-            hint=f"Give a checkpoint of {detector.name} with {len(detector.classes)} classes.",
+            f"{path} says that {unknown[0]!r} was trained, which {detector.name} does not have",
+            hint=closest(unknown[0], layers),
         )
+    return [*(name for each in info.trained_layers for name in layers[each].parameters()), *_predictors(detector)]
+
+
+@torch.no_grad()
+def load_tensors(detector: Detector, tensors: Mapping[str, Tensor], path: Path, *, required: Collection[str]) -> None:
+    """Copy tensors into the detector by name.
+
+    Raises:
+        CheckpointError: a name is foreign or one that is required is missing, a shape or type is another, or a number
+            is not finite; names the first of them. Nothing was copied then.
+    """
+    own = detector.network.state_dict()
+    faults = {
+        "foreign": [name for name in tensors if name not in own],
+        "missing": [name for name in required if name not in tensors],
+        "of another shape or type": [
+            name
+            for name, tensor in tensors.items()
+            if name in own and (own[name].shape, own[name].dtype) != (tensor.shape, tensor.dtype)
+        ],
+    }
+    for fault, names in faults.items():
+        if names:
+            raise CheckpointError(
+                f"{path} does not fit {detector.name}: {len(names)} tensors are {fault}, first {names[0]}",
+                hint=f"Give a checkpoint of {detector.name} with {len(detector.classes)} classes, as it was written.",
+            )
+    check_tensors(path, tensors)
     for name, tensor in tensors.items():
         own[name].copy_(tensor)
+
+
+def _predictors(detector: Detector) -> list[str]:
+    """Names of the tensors of the class predictors."""
+    return [f"{predictor.name}.{kind}" for predictor in detector.predictors for kind in ("weight", "bias")]
 
 
 def tensors_to_keep(detector: Detector, base: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Tensor]:
@@ -158,6 +193,6 @@ def tensors_to_keep(detector: Detector, base: Mapping[str, str], now: Mapping[st
     """
     trained = {name for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
     # Predictors also if they are as in the base, because `restore` begins with random ones.
-    predictors = {f"{predictor.name}.{kind}" for predictor in detector.predictors for kind in ("weight", "bias")}
+    predictors = set(_predictors(detector))
     state = detector.network.state_dict()
     return {name: state[name] for name in state if name in trained | predictors or base.get(name) != now.get(name)}

@@ -12,31 +12,36 @@ runs/NAME/
   report.html                   the same to look at, with curves and images (`fsod finetune` writes it)
   trackers.json                 only with `--tracker`: under which id each tracker knows the run
   state.pt                      only while unfinished: what `--resume` needs
+  .lock                         only while it is being trained: by which process
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot_cli import __version__
+from fewshot_cli.documents import check_document, parse_document, read_document, read_file, read_lines
 from fewshot_cli.errors import CheckpointError, ConfigError, DataError
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_atomically, write_json, write_text
+from fewshot_cli.locks import exclusive
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.schemas import RunConfig, schema_of
 
 if TYPE_CHECKING:
+    from fewshot_cli.datasets.types import Split
     from fewshot_cli.inference.predictor import Predictor
+    from fewshot_cli.runs.result import State
 
 DEFAULT_ROOT = Path("runs")
 RESULT = "result.json"
-STATE: dict[str, Callable[[Any], Any]] = {"iteration": int, "records": list, "parameters": dict, "optimizer": dict}
-"""What a saved state holds, by name."""
+HINT = "Copy it again, or train again."
+STATE_HINT = "Delete that file: the run then starts from its beginning."
 
 
 class Run:
@@ -57,6 +62,7 @@ class Run:
         self.result_file = folder / RESULT
         self.report_file = folder / "report.html"
         self.state_file = folder / "state.pt"
+        self.lock_file = folder / ".lock"
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -76,13 +82,7 @@ class Run:
 
         Raises DataError if result.json is damaged.
         """
-        if not self.finished:
-            return {}
-        stored = self.read_result().get("thresholds") or {}
-        try:
-            return {str(name): float(score) for name, score in stored.items()}
-        except (AttributeError, TypeError, ValueError) as error:
-            raise self._damaged("its thresholds are no scores by class") from error
+        return dict(self.read_result().get("thresholds") or {}) if self.finished else {}
 
     @property
     def finished(self) -> bool:
@@ -102,6 +102,10 @@ class Run:
 
         return open_predictor(self, **options)
 
+    def training(self) -> AbstractContextManager[None]:
+        """A context for the one process that trains the run; raises DataError on entering if there is another."""
+        return exclusive(self.lock_file, f"{self.folder} is being trained")
+
     def write_config(self, config: FinetuneConfig) -> None:
         """Record how the run is made."""
         import torch
@@ -112,15 +116,15 @@ class Run:
         write_json(self.config_file, {**header, **made})
 
     def read_config(self) -> FinetuneConfig:
-        """How the run was made; raises ConfigError if config.json cannot be read."""
+        """How the run was made; raises ConfigError if config.json cannot be read, or an option in it is wrong."""
+        from fewshot_cli.runs.result import StoredConfig
+
+        stored = read_document(self.config_file, StoredConfig, hint="Give the folder of a run.", error=ConfigError)
         try:
-            options = json.loads(self.config_file.read_text("utf-8"))["options"]
             # A run that was begun before there was averaging ends without it.
-            return FinetuneConfig.from_json({"average": 1.0, **options})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{self.config_file} cannot be read: {error}", hint="Give the folder of a run."
-            ) from error
+            return FinetuneConfig.from_json({"average": 1.0, **stored["options"]})
+        except ConfigError as wrong:
+            raise type(wrong)(f"{self.config_file}: {wrong.message}", hint=wrong.hint) from wrong
 
     def discard_if_bare(self) -> None:
         """Remove the folder if it holds nothing but how the run was to be made."""
@@ -136,28 +140,41 @@ class Run:
         self.state_file.unlink(missing_ok=True)
 
     def read_result(self) -> dict[str, Any]:
-        """The content of result.json; raises DataError if it cannot be read."""
-        try:
-            result = json.loads(self.result_file.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise self._damaged(str(error)) from error
-        if not isinstance(result, dict):
-            raise self._damaged("it is no JSON object")
+        """The content of result.json, a `runs.result.RunResult`; raises DataError if it cannot be read."""
+        from fewshot_cli.runs.result import RunResult
+
+        result: dict[str, Any] = self._read(self.result_file, RunResult)
         return result
 
-    def _damaged(self, reason: str) -> DataError:
-        return DataError(f"{self.result_file} is damaged: {reason}", hint="Copy it again, or train again.")
-
     def read_metrics(self) -> list[dict[str, Any]]:
-        """One record a measurement, in order."""
-        return [json.loads(line) for line in self.metrics_file.read_text("utf-8").splitlines()]
+        """One `runs.result.Record` a measurement, in order; raises DataError if they cannot be read."""
+        from fewshot_cli.runs.result import Record
 
-    def read_predictions(self) -> list[dict[str, Any]]:
-        """Detections on the test set in COCO's results format; empty without a test set."""
+        return [dict(line) for line in read_lines(self.metrics_file, Record, hint=HINT)]
+
+    def read_predictions(self, test: Split | None = None) -> list[dict[str, Any]]:
+        """Detections on the test set in COCO's results format; empty without a test set.
+
+        Args:
+            test: that test set, if they are to be compared with it.
+
+        Raises:
+            DataError: they cannot be read, or are of other images or categories than those of `test`.
+        """
+        from fewshot_cli.runs.result import Detection
+
         if not self.predictions_file.exists():
             return []
-        results: list[dict[str, Any]] = json.loads(self.predictions_file.read_text("utf-8"))
+        results: list[dict[str, Any]] = self._read(self.predictions_file, list[Detection])
+        if test is not None:
+            _check_same(self.predictions_file, results, test)
         return results
+
+    def _read(self, file: Path, kind: Any) -> Any:
+        """The document as it is in the file, if it is of that type: in its order, with the keys that the type lacks."""
+        document = parse_document(read_file(file, hint=HINT), file, HINT)
+        check_document(document, kind, file, HINT)
+        return document
 
     def write_predictions(self, results: list[dict[str, Any]]) -> None:
         write_text(self.predictions_file, json.dumps(results) + "\n")
@@ -191,32 +208,42 @@ class Run:
 
         write_atomically(self.state_file, write)
 
-    def read_state(self) -> dict[str, Any] | None:
+    def read_state(self) -> State | None:
         """The saved state, or None if the run was stopped before its first.
 
+        Whether its tensors fit what the run trains is for the caller to check.
+
         Raises:
-            CheckpointError: the file is damaged.
+            CheckpointError: the file is damaged, or holds something else.
         """
-        import torch
+        from fewshot_cli.detectors.weights import read_torch
+        from fewshot_cli.runs.result import State
 
         if not self.state_file.exists():
             return None
         try:
-            state = torch.load(self.state_file, weights_only=True, map_location="cpu")
-            return {key: kind(state[key]) for key, kind in STATE.items()}
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged file can raise anything at all from the unpickler
-            raise CheckpointError(
-                f"{self.state_file} is damaged", hint="Delete that file: the run then starts from its beginning."
-            ) from error
+            state: State = read_torch(self.state_file)
+        except CheckpointError as error:
+            reason = error.message.removeprefix(f"{self.state_file} ")
+            raise CheckpointError(f"{self.state_file} is damaged: it {reason}", hint=STATE_HINT) from error
+        check_document(state, State, self.state_file, STATE_HINT, CheckpointError)
+        return state
+
+
+def _check_same(file: Path, results: list[dict[str, Any]], test: Split) -> None:
+    images, categories = {image.id for image in test.images}, set(test.category_ids)
+    if any(found["image_id"] not in images or found["category_id"] not in categories for found in results):
+        raise DataError(
+            f"{file} holds detections in other images or of other classes than those of the test set",
+            hint=f"Was {test.annotations.parent} fetched again? Train again, or measure with `fsod eval`.",
+        )
 
 
 def _read_or_none(path: Path) -> Any:
     """A JSON document; None if there is none, or it is damaged."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return parse_document(read_file(path, hint=HINT), path, HINT)
+    except DataError:
         return None
 
 

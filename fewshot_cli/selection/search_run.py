@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fewshot_cli.datasets.store import open_dataset
+from fewshot_cli.documents import check_document
+from fewshot_cli.errors import DataError
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
@@ -77,8 +79,8 @@ def _kind(chosen: Candidate) -> str:
 
 def _read(run: Run) -> Scores:
     """The scores that a run kept; none if the file holds something else."""
-    from pydantic import FiniteFloat, TypeAdapter, ValidationError
+    from pydantic import FiniteFloat
 
-    with suppress(ValidationError):
-        return TypeAdapter(dict[str, list[list[FiniteFloat]]]).validate_python(run.read_search())
+    with suppress(DataError):
+        return check_document(run.read_search(), dict[str, list[list[FiniteFloat]]], run.search_file, "")
     return {}

@@ -9,7 +9,8 @@ from typing import Any
 from fewshot_cli.datasets.splits import restrict, with_ids
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.datasets.types import Split
-from fewshot_cli.errors import DivergedError
+from fewshot_cli.documents import check_document
+from fewshot_cli.errors import DataError, DivergedError
 from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.config import FinetuneConfig
@@ -74,10 +75,11 @@ def validate_run(
 
 def read_folds(run: Run) -> list[Fold]:
     """The folds that a run finished; none if the file holds something else."""
-    from pydantic import TypeAdapter, ValidationError
+    from fewshot_cli.runs.result import StoredFold
 
-    with suppress(ValidationError):
-        return TypeAdapter(list[Fold]).validate_python(run.read_folds())
+    with suppress(DataError):
+        folds = check_document(run.read_folds(), list[StoredFold], run.folds_file, "")
+        return [Fold(tuple(fold["images"]), fold["results"], fold["seconds"]) for fold in folds]  # type: ignore[arg-type]
     return []
 
 
@@ -98,7 +100,8 @@ def left_out_shots(run: Run, shots: Split) -> tuple[Split, list[dict[str, Any]]]
     ids = {number for fold in folds for number in fold.images}
     split = with_ids(restrict(shots, classes) if classes else shots, ids)
     known, categories = {image.id for image in split.images}, set(split.category_ids)
-    found = [each for fold in folds for each in fold.results[result["average"]["alpha"]]]
+    alpha = (result.get("average") or {}).get("alpha", 1.0)
+    found = [each for fold in folds for each in fold.results.get(alpha, [])]
     return split, [each for each in found if each["image_id"] in known and each["category_id"] in categories]
 
 

@@ -10,7 +10,6 @@ A tracker that cannot start is an error before training begins; one that fails l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -19,7 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from fewshot_cli.errors import ConfigError, FsodError, closest
+from fewshot_cli.documents import read_document
+from fewshot_cli.errors import ConfigError, DataError, FsodError, closest
 from fewshot_cli.files import write_json
 from fewshot_cli.progress import Reporter
 
@@ -172,11 +172,10 @@ def _start(name: str, folder: Path, options: Mapping[str, Any], known: str | Non
 
 def _known(folder: Path) -> dict[str, str]:
     """The ids that an earlier, stopped fine-tune in this folder left; a damaged file is as good as none."""
-    try:
-        ids = json.loads((folder / KNOWN_FILE).read_text("utf-8"))
-        return {name: str(ids[name]) for name in TRACKERS if name in ids}
-    except (OSError, ValueError, TypeError):
-        return {}
+    with suppress(DataError):
+        ids = read_document(folder / KNOWN_FILE, dict[str, str], hint="")
+        return {name: ids[name] for name in TRACKERS if name in ids}
+    return {}
 
 
 def _reason(error: Exception) -> str:

@@ -16,10 +16,10 @@ from fewshot_cli.evaluation.measure import score
 from fewshot_cli.progress import Reporter, Task
 from fewshot_cli.runs.checkpoint import load_tensors, save_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
-from fewshot_cli.runs.folder import Run
+from fewshot_cli.runs.folder import STATE_HINT, Run
 from fewshot_cli.tracking import Trackers
 from fewshot_cli.training.features import Features, detect_cached
-from fewshot_cli.training.loop import StepOptions, make_optimizer, train
+from fewshot_cli.training.loop import StepOptions, load_state, make_optimizer, train
 from fewshot_cli.training.objectives import Objective
 from fewshot_cli.training.plan import trained_parameters
 from fewshot_cli.training.prepare import Prepared
@@ -199,22 +199,20 @@ class _Watch:
         state = self.run.read_state()
         if state is None:
             return
-        load_tensors(self.prepared.detector, state["parameters"], self.run.state_file)
-        self._load_optimizer(optimizer, state)
-        self.progress = Progress(state["iteration"], state["records"])
-        reporter.say(f"Continuing after iteration {state['iteration']}.")
-
-    def _load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Raises CheckpointError for the state of a run that trains other layers."""
+        trained = trained_parameters(self.prepared.detector)
         try:
-            if state["parameters"].keys() != trained_parameters(self.prepared.detector).keys():
+            if state["parameters"].keys() != trained.keys():
                 raise ValueError("other layers were trained")
-            optimizer.load_state_dict(state["optimizer"])
-        except (KeyError, ValueError) as error:
+            if state["iteration"] >= self.config.iterations:
+                raise ValueError(f"it is of iteration {state['iteration']} of {self.config.iterations}")
+            load_tensors(self.prepared.detector, state["parameters"], self.run.state_file, required=trained)
+            load_state(optimizer, state["optimizer"], self.config.optimizer)
+        except (CheckpointError, ValueError) as error:
             raise CheckpointError(
-                f"{self.run.state_file} does not fit what this run trains: {error}",
-                hint="Delete that file: the run then starts from its beginning.",
+                f"{self.run.state_file} does not fit what this run trains: {error}", hint=STATE_HINT
             ) from error
+        self.progress = Progress(state["iteration"], [dict(record) for record in state["records"]])
+        reporter.say(f"Continuing after iteration {state['iteration']}.")
 
     def after_step(self, done: int, losses: dict[str, float], optimizer: torch.optim.Optimizer, task: Task) -> None:
         self.progress.iteration = done

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,53 @@ def make_optimizer(
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=lr)
+
+
+def load_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], name: str) -> None:
+    """Load what `optimizer.state_dict()` gave for the same parameters; rates and weight decay stay those given now.
+
+    Args:
+        optimizer: of `make_optimizer`, with that name; as it was if this raises.
+        saved: may come from anywhere.
+
+    Raises:
+        ValueError: it is of other parameters or of another optimizer, or a number is not finite.
+    """
+    own = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    members, state = [_members(document) for document in (own, saved)], saved.get("state")
+    if members[0] != members[1] or not isinstance(state, Mapping) or not state.keys() <= set(range(len(parameters))):
+        raise ValueError("the optimizer was of other parameters")
+    expected = _state_of_one(name)
+    for number, entry in state.items():
+        if not isinstance(entry, Mapping) or entry.keys() != expected.keys():
+            raise ValueError(f"it is not the state of {name}")
+        for key, like in expected.items():
+            shape = parameters[number].shape if like.ndim else like.shape
+            if not _is_plain(entry[key]) or entry[key].shape != shape or entry[key].dtype != like.dtype:
+                raise ValueError(f"{key} of the optimizer is not a finite tensor of the right shape and type")
+    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+
+
+def _members(state: Mapping[str, Any]) -> list[Any]:
+    """Numbers of the parameters in each group; ValueError if there are no groups."""
+    groups = state.get("param_groups")
+    if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
+        raise ValueError("the optimizer's parameter groups are missing")
+    return [group.get("params") for group in groups]
+
+
+def _state_of_one(name: str) -> dict[str, Tensor]:
+    """What the optimizer keeps for a parameter of shape (1,), after one step."""
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    optimizer = make_optimizer(name, [(parameter, 1.0)], lr=1.0, weight_decay=0.0)
+    optimizer.step()
+    return dict(optimizer.state[parameter])
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and bool(torch.isfinite(value).all())
 
 
 def train(

@@ -104,9 +104,12 @@ def evaluate(
 def test_split(folder: str | PathLike[str]) -> Split:
     """The test split of a data set, or the split itself; raises DataError, DatasetError."""
     from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES, read_split, split_paths
+    from fewshot_cli.datasets.store import RECORD, check_unchanged, read_record
 
     path = Path(folder)
     splits = split_paths(path) if path.is_dir() else {}
+    if (path / RECORD).is_file():
+        check_unchanged(path, read_record(path), ["test"])
     for name in TEST_NAMES:
         if name in splits:
             return read_split(splits[name])

@@ -15,7 +15,6 @@ from fewshot_cli.detectors.exported import read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
 from fewshot_cli.determinism import computing_deterministically
 from fewshot_cli.errors import ConfigError, FsodError, PolicyError
-from fewshot_cli.files import make_folder
 from fewshot_cli.policies import AUTO, get_policy, short_name
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig, implied_policy, needs_chain, select_layers, with_budget
@@ -68,7 +67,7 @@ def resume(folder: str | PathLike[str], *, reporter: Reporter | None = None) -> 
     """Continue a stopped run, with the options it was started with; a finished one is returned as it is.
 
     Raises:
-        DataError: no run is in the folder.
+        DataError: no run is in the folder, or another process trains it.
         FsodError: as `finetune`.
     """
     reporter = reporter or SilentReporter()
@@ -77,7 +76,8 @@ def resume(folder: str | PathLike[str], *, reporter: Reporter | None = None) -> 
         reporter.say(f"{run.folder} is finished already.")
         return run
     reporter.say(f"Run: {run.folder}")
-    return _continue(run, run.read_config(), reporter, None)
+    with run.training():
+        return _train(run, run.read_config(), reporter, None)
 
 
 def run_at(
@@ -95,10 +95,10 @@ def run_at(
     if run.finished:
         return run
     config = _resolved(config, reporter)
-    make_folder(folder)
-    config = replace(config, threads=_recorded_threads(run) or _threads(config, reporter))
-    run.write_config(config)
-    return _continue(run, config, reporter, features)
+    with run.training():
+        config = replace(config, threads=_recorded_threads(run) or _threads(config, reporter))
+        run.write_config(config)
+        return _train(run, config, reporter, features)
 
 
 def configure(
@@ -178,19 +178,23 @@ def _recorded_threads(run: Run) -> int | None:
 
 def _start(run: Run, config: FinetuneConfig, reporter: Reporter) -> Run:
     try:
-        run.write_config(config)
-        return _continue(run, config, reporter, None)
+        with run.training():
+            run.write_config(config)
+            return _train(run, config, reporter, None)
     except FsodError:
         # E.g. weights that do not load: nothing was begun, so nothing is left behind.
         run.discard_if_bare()
         raise
 
 
-def _continue(run: Run, config: FinetuneConfig, reporter: Reporter, features: FeatureStore | None) -> Run:
+def _train(run: Run, config: FinetuneConfig, reporter: Reporter, features: FeatureStore | None) -> Run:
+    """Train what is left, by the process that holds the run's lock; another may have finished it just before."""
+    if run.finished:
+        return run
     from fewshot_cli.selection.search_run import search_run
     from fewshot_cli.selection.validate_run import validate_run
     from fewshot_cli.training.finetune import Clock, not_validated
-    from fewshot_cli.training.finetune import finetune as train
+    from fewshot_cli.training.finetune import finetune as fine_tune
 
     if config.threads:
         use_threads(config.threads)
@@ -203,7 +207,7 @@ def _continue(run: Run, config: FinetuneConfig, reporter: Reporter, features: Fe
                 config, features, facts = search_run(run, config, features, reporter)
         folds = _folds(config)
         validate = partial(validate_run, run, folds, reporter) if folds else not_validated
-        train(config, run, reporter, features=features, validate=validate, facts=facts, clock=clock)
+        fine_tune(config, run, reporter, features=features, validate=validate, facts=facts, clock=clock)
     return run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from torchvision.models import detection, resnet50
 
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.detectors.weights import (
+    check_hash,
     guess_detector,
     load_exactly,
     read_weights,
@@ -313,3 +315,48 @@ def test_a_fingerprint_depends_on_type_and_shape_but_not_on_memory_layout() -> N
     assert of(values) == of(values.to(memory_format=torch.channels_last))
     assert of(torch.tensor(0.0)) == of(torch.tensor(0.0)) != of(torch.tensor(-0.0))
     assert of(torch.zeros(0, 4)) != of(torch.zeros(0, 3))
+
+
+def _self_containing() -> dict[str, Any]:
+    wrapper: dict[str, Any] = {}
+    wrapper["model"] = wrapper
+    return wrapper
+
+
+def _nested(depth: int) -> dict[str, Any]:
+    inner: dict[str, Any] = STATE
+    for _ in range(depth):
+        inner = {"model": inner}
+    return inner
+
+
+@pytest.mark.parametrize("content", [_self_containing(), _nested(20), [[]], {"model": [STATE]}])
+def test_containers_that_hold_themselves_are_no_weights(content: Any, tmp_path: Path) -> None:
+    """A wrapper inside itself, or inside too many others, ends with an error and not in an endless search."""
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        read_weights(saved(tmp_path / "w.pth", content))
+
+
+def test_a_compressed_archive_is_not_unpacked(tmp_path: Path) -> None:
+    """torch.save does not compress, so a file that holds a hundred times its size was made to fill the memory."""
+    with zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 10_000_000)
+    with pytest.raises(CheckpointError, match="it is compressed"):
+        read_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_pipes_are_not_read(name: str, tmp_path: Path) -> None:
+    """A pipe with the name of a weights file is refused instead of waited for."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="is not a regular file"):
+        read_weights(tmp_path / name)
+
+
+def test_published_weights_that_changed_are_refused(tmp_path: Path) -> None:
+    """The SHA-256 of a published file is known: with another one it is damaged."""
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"abc")
+    assert path == check_hash(path, "ba7816bf8f01cfea")
+    with pytest.raises(CheckpointError, match="its SHA-256 begins with ba7816bf"):
+        check_hash(path, "aa7816bf")

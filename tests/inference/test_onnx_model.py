@@ -201,6 +201,17 @@ def forget_metadata(model: Any) -> None:
     model.producer_name = "tf2onnx"
 
 
+def without_numbers(model: Any) -> None:
+    tensor = next(each for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT)
+    values = np.full(tuple(tensor.dims), np.nan, np.float32)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+
+
+def with_half_a_tensor(model: Any) -> None:
+    tensor = next(each for each in model.graph.initializer if len(each.raw_data) > 4)
+    tensor.raw_data = tensor.raw_data[:3]
+
+
 def rename_outputs(model: Any) -> None:
     model.graph.output[0].name = "elsewhere"
 
@@ -212,6 +223,9 @@ def rename_outputs(model: Any) -> None:
         (use_external_data, "keeps weights in another file. Nothing was read"),
         (use_foreign_operator, "needs operators of 'com.evil'"),
         (rename_outputs, "cannot be run"),
+        (without_numbers, "holds NaN or infinite numbers"),
+        (with_half_a_tensor, "is damaged"),
+        (redescribed(thresholds={"square": float("nan")}), "describes itself in an unknown way"),
         (redescribed(schema=2), "schema 2, where this version of fsod reads 1"),
         (redescribed(classes="gone"), "describes itself in an unknown way"),
         (redescribed(image_size=10**9), "the image size or the padding is impossible"),
