@@ -27,7 +27,7 @@ CALLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """A quick call of each command, and the parts of the world that it needs."""
 
 PATHS = {
-    "data", "out", "weights", "config", "runs", "root", "resume", "source", "sources", "test_source", "predictions", "run", "words",
+    "data", "out", "weights", "config", "runs", "root", "resume", "source", "sources", "test_source", "predictions", "run", "words", "page",
     "target", "fiftyone", "folders", "folder",
 }  # fmt: skip
 """Parameters that are paths, which `fuzz_paths` gives what is none, or that start a data base."""

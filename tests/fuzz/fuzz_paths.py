@@ -52,7 +52,7 @@ WRITTEN: dict[str, tuple[str, ...]] = {
     "predict --out": ("predict", DONE, PHOTO, "--threads", "1", "--out", "@"),
     "export --out": ("export", DONE, "--format", "weights", "--threads", "1", "--out", "@"),
     "sweep --out": (*GRID, "--out", "@"),
-    "compare --out": ("compare", DONE, DONE, "--out", "@"),
+    "compare --page": ("compare", DONE, DONE, "--page", "@"),
     "report --out": ("report", DONE, "--out", "@"),
     "demo --out": ("demo", "--threads", "1", "--out", "@"),
 }

@@ -27,13 +27,13 @@ GRID = (
 def _pool(place: Place) -> None:
     from helpers_runs import draw_shapes
 
-    draw_shapes(place.work / POOL / "train", 6, seed=1)
+    draw_shapes(place.work / POOL / "train", 16, seed=1)
     draw_shapes(place.work / POOL / "test", 4, seed=2)
 
 
 def _data(place: Place) -> None:
     sources = ("--source", "coco:pool/train", "--test-source", "coco:pool/test", "--class", "square", "--class", "disc")
-    place.succeed("fetch", *sources, "--shots", "2", "--test-images", "4", "--name", "shapes")
+    place.succeed("fetch", *sources, "--shots", "5", "--test-images", "4", "--name", "shapes")
 
 
 def _done(place: Place) -> None:
@@ -55,6 +55,7 @@ def _stopped(place: Place) -> None:
 
 def _auto(place: Place) -> None:
     place.succeed("finetune", "--data", DATA, *TINY, *AUTO_OPTIONS, "--no-report", "--name", "auto")
+    assert (place.work / AUTO / "search.json").exists()
 
 
 def _sweep(place: Place) -> None:
