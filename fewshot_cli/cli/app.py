@@ -9,7 +9,6 @@ Nothing else in the package prints an error or exits.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import signal
@@ -26,9 +25,8 @@ from typer.core import TyperGroup
 import fewshot_cli
 from fewshot_cli.cli import console
 from fewshot_cli.cli.commands import COMMANDS, Commands
-from fewshot_cli.errors import ConfigError, DataError, DatasetError, FsodError, StorageError, UsageError
-
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+from fewshot_cli.errors import ConfigError, DatasetError, FsodError, StorageError, UsageError
+from fewshot_cli.paths import hint_for, reason_of, shown
 
 _CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory")
 
@@ -167,13 +165,9 @@ def as_fsod_error(error: Exception) -> FsodError | None:
             f"out of memory: {_first_line(error)}",
             hint="Lower --batch-size, --image-size or --cache-memory, or choose another --device.",
         )
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return StorageError(
-            f"{error.filename or 'the disk'}: {error.strerror}",
-            hint="Free some space or choose another folder; files written earlier are intact.",
-        )
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return DataError(f"{str(error.filename)[:80]}…: {error.strerror}", hint="Check the path.")
+    if reason := reason_of(error):
+        place = getattr(error, "filename", None)
+        return StorageError(f"{shown(place) if place else 'a file'}: {reason}", hint=hint_for(error))
     return None
 
 

@@ -12,6 +12,7 @@ from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.cli.parameters import takes
 from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import UsageError
+from fewshot_cli.paths import is_file
 from fewshot_cli.policies import Selection
 from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers, with_budget
 from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
@@ -93,7 +94,7 @@ def _inspect(target: str, classes: int, options: dict[str, Any], console: Consol
 
 
 def _is_run(target: str) -> bool:
-    return Path(target, "config.json").is_file()
+    return is_file(Path(target, "config.json"))
 
 
 def _show_measured(

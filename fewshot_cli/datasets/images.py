@@ -19,6 +19,7 @@ from PIL import Image
 
 from fewshot_cli.errors import DataError
 from fewshot_cli.files import storage_errors
+from fewshot_cli.paths import file_fault
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,16 +161,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _check_file(path: Path) -> None:
-    hint = "Check the path, or leave the image out."
-    try:
-        if not path.exists():
-            raise DataError(f"{path}: the file does not exist", hint=hint)
-        if not path.is_file():
-            raise DataError(f"{path}: not a file", hint=hint)
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty", hint=hint)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be opened: {error}", hint=hint) from error
+    fault = file_fault(path) or ("is empty" if path.stat().st_size == 0 else None)
+    if fault:
+        raise DataError(f"{path}: the file {fault}", hint="Check the path, or leave the image out.")
 
 
 def _reason(error: Exception) -> str:

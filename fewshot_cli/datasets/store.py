@@ -26,6 +26,7 @@ from fewshot_cli.datasets.splits import boxes_per_class, images_per_class, restr
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.errors import DataError, DatasetError, Problem
 from fewshot_cli.files import sha256_of, storage_errors, write_folder, write_json
+from fewshot_cli.paths import exists, require_file
 
 FORMAT = 1
 RECORD = "dataset.json"
@@ -107,7 +108,7 @@ def open_dataset(path: PathLike[str] | str) -> Dataset:
         DatasetError: problems of both splits, all at once.
     """
     path = Path(path)
-    if not path.exists():
+    if not exists(path):
         raise DataError(f"{path} does not exist", hint="Give the folder of a data set, or run: fsod fetch")
     record = read_record(path) if (path / RECORD).exists() else {}
     train_at, test_at = train_and_test(path)
@@ -142,6 +143,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """The content of a data set's dataset.json; raises DataError if it cannot be used."""
     file = path / RECORD
     hint = "Fetch it again with --force, or remove the folder."
+    require_file(file, hint=hint)
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from fewshot_cli import __version__
 from fewshot_cli.errors import CheckpointError, ConfigError, DataError
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_atomically, write_json, write_text
+from fewshot_cli.paths import is_file, shown
 from fewshot_cli.runs.config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -247,8 +248,8 @@ def _claim(folder: Path) -> Path:
 def load_run(folder: str | PathLike[str]) -> Run:
     """The run in a folder; raises DataError if there is none."""
     run = Run(Path(folder))
-    if not run.config_file.is_file():
-        raise DataError(f"{folder} is not a run: it has no config.json", hint="Give a folder made by `fsod finetune`.")
+    if not is_file(run.config_file):
+        raise DataError(f"{shown(folder)} is not a run: it has no config.json", hint="Give a folder made by `fsod finetune`.")
     return run
 
 

@@ -9,6 +9,7 @@ from fewshot_cli.datasets.classes import match_classes
 from fewshot_cli.datasets.store import RECORD, open_dataset, read_record, save_dataset, touch
 from fewshot_cli.datasets.suspects import Suspect, class_names, suspects_in
 from fewshot_cli.errors import DataError
+from fewshot_cli.paths import exists
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.sources.drawn_splits import Drawn, draw_splits
 from fewshot_cli.sources.registry import default_detector
@@ -32,7 +33,7 @@ def fetch(request: FetchRequest, reporter: Reporter | None = None) -> FetchResul
         StorageError: the data set cannot be written.
     """
     reporter = reporter or SilentReporter()
-    if request.folder.exists():
+    if exists(request.folder):
         if not request.force:
             return _reuse(request, reporter)
         _check_replaceable(request.folder)

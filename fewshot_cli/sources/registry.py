@@ -21,12 +21,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 from fewshot_cli.datasets.formats import FORMATS, format_name
 from fewshot_cli.errors import UsageError, closest
+from fewshot_cli.paths import exists, named, shown
 from fewshot_cli.settings import from_mapping
 from fewshot_cli.sources.survey import Query, Survey
 
@@ -90,18 +90,18 @@ def parse_source(text: str) -> Source:
     name, _, argument = text.partition(":")
     known = _modules()
     if name not in known:
-        path = Path(text).expanduser()
-        if path.exists():
+        path = named(text)
+        if text and exists(path):
             return Source(format_name(path), str(path.resolve()))
         forms = ["DIR", *(_form(valid) for valid in known)]
-        raise UsageError(f"unknown source {text!r}", hint=closest(name, forms))
+        raise UsageError(f"unknown source {shown(text)!r}", hint=closest(name, forms))
     needs = getattr(_module(name), "ARGUMENT", None)
     if needs and not argument:
         raise UsageError(f"--source {name} needs a {needs}", hint=f"Write {_form(name)}.")
     if argument and not needs:
         raise UsageError(f"--source {name} takes no argument", hint=f"Write --source {name}.")
-    path = Path(argument).expanduser()
-    return Source(name, str(path.resolve()) if argument and path.exists() else argument)
+    path = named(argument)
+    return Source(name, str(path.resolve()) if argument and exists(path) else argument)
 
 
 def options_class(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.inference.opening import as_named, check_options, or_latest, place, place_pretrained
+from fewshot_cli.paths import is_folder
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.threads import choose_threads, use_threads
@@ -87,7 +88,7 @@ def test_split(folder: str | PathLike[str]) -> Split:
     from fewshot_cli.datasets.formats import TEST_NAMES, TRAIN_NAMES, read_split, split_paths
 
     path = Path(folder)
-    splits = split_paths(path) if path.is_dir() else {}
+    splits = split_paths(path) if is_folder(path) else {}
     for name in TEST_NAMES:
         if name in splits:
             return read_split(splits[name])

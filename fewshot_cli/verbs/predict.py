@@ -30,6 +30,7 @@ from fewshot_cli.inference.prediction import Model, Prediction
 from fewshot_cli.inference.predictor import BATCH, open_predictor
 from fewshot_cli.inference.stream import Item, detect_all
 from fewshot_cli.inference.video import frame_count
+from fewshot_cli.paths import check_target
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.threads import choose_threads, usable_cores
@@ -215,6 +216,7 @@ def _claim(out: str | PathLike[str] | None) -> Path:
     """The folder for this call: the one named, if it is empty or not there, or `predictions` with a free number."""
     if out is None:
         return claim_folder(Path(), DEFAULT_OUT)
+    check_target(out)
     folder = make_folder(Path(out))
     with storage_errors(folder):
         if any(folder.iterdir()):
