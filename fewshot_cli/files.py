@@ -17,13 +17,16 @@ from typing import Any
 from fewshot_cli.errors import DataError, StorageError
 from fewshot_cli.paths import Kind, hint_for, kind_of, reason_of, shown
 
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn errors of the disk, and of a name that can be none, into a `StorageError` that names the path."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        reason = reason_of(error)
+        # /proc, for example, holds folders in which nothing can be made.
+        gone = "nothing can be made there" if isinstance(error, FileNotFoundError) else None
+        reason = reason_of(error) or gone
         if reason is None:
             raise
         raise StorageError(f"cannot write {shown(path)}: {reason}", hint=hint_for(error)) from error

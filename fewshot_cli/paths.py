@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable
 from enum import Enum
@@ -35,6 +36,8 @@ REASONS = {
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 CHECK = "Check the path."
+LONGEST_NAME = 200
+"""Bytes of a name; file systems take 255, and temporary files beside it have longer ones."""
 
 
 class Kind(Enum):
@@ -50,7 +53,7 @@ class Kind(Enum):
 def kind_of(path: PathLike[str] | str, *, error: type[FsodError] = DataError) -> Kind:
     """What stands at a path; raises `error` if it can be no path, or cannot be looked at."""
     try:
-        mode = os.stat(path).st_mode
+        mode = Path(path).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return Kind.NOTHING
     except (OSError, ValueError) as fault:
@@ -90,7 +93,7 @@ def file_fault(path: PathLike[str] | str, *, largest: int | None = None) -> str 
         return fault.message.removeprefix(f"{shown(path)} ")
     if kind is not Kind.FILE:
         return _FAULTS[kind]
-    if largest is not None and os.stat(path).st_size > largest:
+    if largest is not None and Path(path).stat().st_size > largest:
         return f"is too large: it has more than {largest // 1_000_000:,} million bytes"
     return None if os.access(path, os.R_OK) else "cannot be read: permission denied"
 
@@ -110,12 +113,23 @@ def require_file(
         raise error(f"{shown(path)} {fault}", hint=hint)
 
 
+def require_bounded(folder: Path) -> None:
+    """Raise DataError for the root of the file system: nobody means to search all of a machine."""
+    if folder.resolve() == Path(folder.resolve().anchor):
+        raise DataError(f"{shown(folder)} is all of this machine", hint="Name the folder that holds the images.")
+
+
 def named(text: PathLike[str] | str, *, error: type[FsodError] = DataError) -> Path:
     """A path as a person types it, `~` expanded; raises `error` for an unknown user's home."""
     try:
         return Path(text).expanduser()
     except RuntimeError as fault:
         raise error(f"{shown(text)} cannot be used: no user of this name has a home", hint=CHECK) from fault
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a folder can be called so: no slash, no NUL, at most LONGEST_NAME bytes."""
+    return bool(re.fullmatch(r"[^/\\\0]+", name)) and len(name.encode("utf-8", "replace")) <= LONGEST_NAME
 
 
 def check_target(path: PathLike[str] | str, inputs: Iterable[PathLike[str] | str] = ()) -> Path:

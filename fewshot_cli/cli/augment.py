@@ -34,13 +34,14 @@ def augment(
     console = Console(json=json, quiet=quiet)
     from fewshot_cli.augmentation.dataset import default_target
     from fewshot_cli.datasets.store import latest_dataset, open_dataset
+    from fewshot_cli.paths import check_target
     from fewshot_cli.report.augmentation import write_contact_sheet
     from fewshot_cli.verbs.augment import augment as run_augment
 
     variants = Variants(**options)
     source = data or latest_dataset().path
     if preview:
-        target = out or default_target(source)
+        target = check_target(out or default_target(source), [source])
         sheet = write_contact_sheet(
             target.with_name(f"{target.name}.jpg"), open_dataset(source), variants.augmentation, variants.seed
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fewshot_cli.errors import DataError
-from fewshot_cli.paths import Kind, file_fault, kind_of, named, reason_of, shown
+from fewshot_cli.paths import Kind, file_fault, kind_of, named, reason_of, require_bounded, require_file, shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
@@ -85,13 +85,11 @@ def _expand(word: str) -> Iterator[_Found]:
 
 
 def _in_place(path: Path, kind: Kind) -> Iterator[_Found]:
-    if kind is Kind.FOLDER and path.resolve() == Path(path.anchor).resolve():
-        raise DataError(f"{path} is all of this machine", hint="Name the folder that holds the images.")
     if kind is Kind.FOLDER:
+        require_bounded(path)
         yield from _in_folder(path)
-    elif kind is Kind.NOTHING and not path.is_symlink():
-        hint = "Give images, videos, folders, patterns or a list of them."
-        raise DataError(f"{shown(path)} does not exist", hint=hint)
+    elif kind in (Kind.NOTHING, Kind.OTHER):
+        require_file(path, hint="Give images, videos, folders, patterns or a list of them.")
     elif kind is Kind.FILE and path.suffix.lower() == LIST_SUFFIX:
         yield from _in_list(path)
     else:

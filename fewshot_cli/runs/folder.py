@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timezone
 from os import PathLike
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from fewshot_cli import __version__
 from fewshot_cli.errors import CheckpointError, ConfigError, DataError
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_atomically, write_json, write_text
-from fewshot_cli.paths import is_file, shown
+from fewshot_cli.paths import is_file, is_plain_name, shown
 from fewshot_cli.runs.config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -122,10 +123,12 @@ class Run:
             ) from error
 
     def discard_if_bare(self) -> None:
-        """Remove the folder if it holds nothing but how the run was to be made."""
+        """Remove the folder if it holds nothing but how the run was to be made, and the one above if that is empty."""
         if {path.name for path in self.folder.iterdir()} <= {self.config_file.name}:
             self.config_file.unlink(missing_ok=True)
             self.folder.rmdir()
+            with suppress(OSError):
+                self.folder.parent.rmdir()
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in lines))
@@ -226,12 +229,13 @@ def new_run(root: Path, name: str | None, stem: str) -> Run:
         ConfigError: `name` is taken, or is not a plain folder name.
         StorageError: the disk cannot be written.
     """
-    make_folder(root)
-    if name is not None:
-        if Path(name).name != name:
-            raise ConfigError(f"--name {name!r} is not a plain folder name", hint="Use --runs to choose where runs go.")
-        return Run(_claim(root / name))
-    return Run(claim_folder(root, stem))
+    if name is None:
+        return Run(claim_folder(root, stem))
+    if Path(name).name != name or not is_plain_name(name):
+        raise ConfigError(
+            f"--name {shown(name)!r} is not a plain folder name", hint="Use --runs to choose where runs go."
+        )
+    return Run(_claim(make_folder(root) / name))
 
 
 def _claim(folder: Path) -> Path:
@@ -249,7 +253,9 @@ def load_run(folder: str | PathLike[str]) -> Run:
     """The run in a folder; raises DataError if there is none."""
     run = Run(Path(folder))
     if not is_file(run.config_file):
-        raise DataError(f"{shown(folder)} is not a run: it has no config.json", hint="Give a folder made by `fsod finetune`.")
+        raise DataError(
+            f"{shown(folder)} is not a run: it has no config.json", hint="Give a folder made by `fsod finetune`."
+        )
     return run
 
 

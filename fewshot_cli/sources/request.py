@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fewshot_cli.datasets.formats import FORMATS
 from fewshot_cli.errors import UsageError
+from fewshot_cli.paths import LONGEST_NAME, is_plain_name, shown
 from fewshot_cli.settings import Option, validate
 from fewshot_cli.sources.registry import Source, check_options, parse_source
 
@@ -57,10 +58,10 @@ class FetchRequest:
         validate(self, error=UsageError, hint="`fsod fetch --help` says what each option takes.")
         if not self.classes or not all(name.strip() for name in self.classes):
             raise UsageError("no class is named", hint="Give at least one --class NAME.")
-        if not re.fullmatch(r"[^/\\\0.][^/\\\0]*", self.folder_name):
+        if self.folder_name.startswith(".") or not is_plain_name(self.folder_name):
             raise UsageError(
-                f"{self.folder_name!r} cannot be the name of a data set",
-                hint="Give --name without slashes and without a dot in front.",
+                f"{shown(self.folder_name)!r} cannot be the name of a data set",
+                hint=f"Give --name of at most {LONGEST_NAME} letters, without slashes and without a dot in front.",
             )
         if self.test_source and not self.test_images:
             raise UsageError("--test-source does not go with --test-images 0", hint="Leave one of them out.")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from fewshot_cli.errors import DataError, UsageError, closest
-from fewshot_cli.paths import Kind, kind_of, require_file, shown
+from fewshot_cli.paths import Kind, kind_of, require_bounded, require_file, shown
 
 if TYPE_CHECKING:
     from fewshot_cli.datasets.types import Split
@@ -92,7 +92,9 @@ def check_place(path: Path | str) -> Path:
         raise DataError(f"{shown(path)} does not exist", hint=_PLACE)
     if kind is Kind.FOLDER and not os.access(path, os.R_OK | os.X_OK):
         raise DataError(f"{shown(path)} cannot be read: permission denied", hint="Make it readable (chmod u+rx).")
-    if kind is not Kind.FOLDER:
+    if kind is Kind.FOLDER:
+        require_bounded(Path(path))
+    else:
         require_file(path, hint=_PLACE)
     return Path(path)
 
