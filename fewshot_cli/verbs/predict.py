@@ -242,11 +242,10 @@ def _finish(item: Item, keep: Filter, drawings: Drawings | None) -> Item:
     if item.prediction is None or item.pixels is None:
         return item
     prediction = keep(item.prediction)
-    if drawings is None:
-        return replace(item, prediction=prediction, pixels=None)
-    if item.frame is None:
+    if drawings is not None and item.frame is None:
         drawings.save(item.input, item.pixels, prediction)
-        return replace(item, prediction=prediction, pixels=None)
+    if drawings is None or item.frame is None:
+        return replace(item, prediction=prediction.at(item.size or prediction.size), pixels=None)
     return replace(item, prediction=prediction, pixels=np.asarray(draw_prediction(item.pixels, prediction)))
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from helpers_data import draw_coco
 from helpers_runs import fsod
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 # Imported before the clock runs: on a busy machine that takes longer than any refusal.
 from fewshot_cli.augmentation import dataset  # noqa: F401
@@ -141,7 +143,9 @@ def _hold(command: str, kind: str, here: Path) -> None:
     before = _listing(here)
     with _time_limit():
         result = fsod(*argv)
-    assert result.exit_code in (2, 3, 4, 5), f"{command} {kind}: {result.exit_code}: {result.output[-600:]} {result.exception!r}"
+    assert result.exit_code in (2, 3, 4, 5), (
+        f"{command} {kind}: {result.exit_code}: {result.output[-600:]} {result.exception!r}"
+    )
     assert "Traceback" not in result.output and "bug:" not in result.output
     assert before == _listing(here), command
 
