@@ -30,6 +30,14 @@ def survey(query: Query) -> Survey:
     )
 
 
+def count_classes(name: str, argument: str, *, skip_invalid: bool) -> dict[str, int]:
+    """Class name → images of the split to train on that show it; raises like `survey`."""
+    from fewshot_cli.datasets.splits import images_per_class
+
+    pool, _ = _locate(check_place(named(argument)), get_format(name))
+    return images_per_class(read_split(pool, format=name, decode_images=False, skip_invalid=skip_invalid))
+
+
 def _locate(path: Path, format: Format) -> tuple[Path, Path | None]:
     """Where the pool is, and the test split if DIR has its own."""
     splits = train_and_test(path, format)

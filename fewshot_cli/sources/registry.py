@@ -8,6 +8,7 @@ To add a source:
    `ARGUMENT = "DIR"`: the argument that it needs, `--source NAME:DIR`;
    `Options`: a settings class (see `fewshot_cli.settings`), whose fields become options of `fsod fetch`; those in its
    `TRANSPORT` change how images are brought, not which;
+   `count_classes(name, argument, *, skip_invalid) -> dict[str, int]`, if it can list its classes with their images;
    `DETECTOR = "NAME"`: the detector that was made for its images.
    The command line imports the module to list its options, so torch, numpy and Pillow are imported in functions.
 2. Add `"NAME": "module"` to `SOURCES`.
@@ -73,6 +74,16 @@ class Source:
             for name in self.option_names
             if name not in options.TRANSPORT
         }
+
+    def count_classes(self, *, skip_invalid: bool) -> dict[str, int]:
+        """Class name → images that show it; raises UsageError for a source that does not list them."""
+        count = getattr(_module(self.name), "count_classes", None)
+        if count is None:
+            raise UsageError(
+                f"--source {self.name} needs a class: it does not list all of its own", hint="Give --class NAME."
+            )
+        counts: dict[str, int] = count(self.name, self.argument, skip_invalid=skip_invalid)
+        return counts
 
     def survey(self, query: Query) -> Survey:
         """Ask the source; raises what its function raises."""

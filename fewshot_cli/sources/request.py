@@ -13,6 +13,9 @@ from fewshot_cli.paths import LONGEST_NAME, is_plain_name, shown
 from fewshot_cli.settings import Option, validate
 from fewshot_cli.sources.registry import Source, check_options, parse_source
 
+ALL = "all"
+"""`--class all`: every class of the sources."""
+
 
 def texts_of(source: str | tuple[str, ...]) -> tuple[str, ...]:
     """One source or several, as a tuple."""
@@ -24,7 +27,8 @@ class FetchRequest:
     """What to draw, and where it goes; raises UsageError for what cannot be meant."""
 
     classes: Annotated[
-        tuple[str, ...], Option("Class to detect; may be given several times. Their order is the label order.")
+        tuple[str, ...],
+        Option(f"Class to detect; may be given several times, in label order. {ALL}: every one; none: list them."),
     ]
     shots: Annotated[int, Option("Training images per class.", ge=1)] = 10
     source: Annotated[

@@ -82,7 +82,11 @@ def format_name(path: Path | str) -> str:
         if module.recognise(path) or split_paths(path, module):
             return name
     expected = "".join(f"\n  {name}: {get_format(name).EXPECTED}" for name in FORMATS)
-    raise DataError(f"{path} holds no annotations in a known format", hint=f"Looked for:{expected}")
+    from fewshot_cli.datasets.formats.foreign import looks_like
+
+    guess = looks_like(path)
+    like = f"; it looks like {guess}" if guess else ""
+    raise DataError(f"{path} holds no annotations in a known format{like}", hint=f"Looked for:{expected}")
 
 
 def check_place(path: Path | str) -> Path:
