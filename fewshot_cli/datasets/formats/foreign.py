@@ -11,8 +11,8 @@ from fewshot_cli.datasets.formats.documents import start_of
 from fewshot_cli.datasets.formats.image_files import SUFFIXES
 from fewshot_cli.datasets.formats.values import number, shown
 
-LOOKED_AT = 2_000
-"""Files of a folder, at most: a guess must not take long."""
+VISITED, READ = 10_000, 200
+"""Entries of a folder that are visited and files that are read, at most: a guess must not take long."""
 
 Guess = Callable[[Path, str], bool]
 """Whether a file is of a format, by its path and its first characters."""
@@ -21,20 +21,24 @@ Guess = Callable[[Path, str], bool]
 def looks_like(path: Path) -> str | None:
     """What a file or folder seems to hold, and what to do with it, as one sentence; None if nothing is known."""
     files = list(_files(path))
+    labels = [file for file in files if file.suffix.lower() not in SUFFIXES][:READ]
+    starts = {file: start_of(file, 1024) for file in labels}
     for told, fits in FOREIGN.items():
-        if any(fits(file, start_of(file, 1024)) for file in files if file.suffix.lower() not in SUFFIXES):
+        if any(fits(file, start) for file, start in starts.items()):
             return told
-    tables = [file for file in files if file.suffix.lower() in (".csv", ".tsv")]
+    tables = [start for file, start in starts.items() if file.suffix.lower() in (".csv", ".tsv")]
     if tables:
-        columns = (start_of(tables[0]).splitlines() or [""])[0]
+        columns = (tables[0].splitlines() or [""])[0]
         return f"a table with other columns ({shown(columns)}): rename them, or export another format"
-    if files and all(file.suffix.lower() in SUFFIXES for file in files):
+    if files and not labels:
         return "images without labels: label them, e.g. with labelme, Label Studio or CVAT"
     return None
 
 
 def _files(path: Path) -> Iterator[Path]:
-    return islice((each for each in path.rglob("*") if each.is_file()), LOOKED_AT) if path.is_dir() else iter([path])
+    if not path.is_dir():
+        return iter([path])
+    return (each for each in islice(path.rglob("*"), VISITED) if "." in each.name)
 
 
 def _suffix(*suffixes: str) -> Guess:
