@@ -9,12 +9,14 @@ Nothing else in the package prints an error or exits.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -304,4 +306,8 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     threading.excepthook = _report_thread
+    # What Pillow and matplotlib say of a file or a font is nothing that a person could act on; errors stay errors.
+    warnings.filterwarnings("ignore", module=r"(PIL|matplotlib)\b")
+    warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     app(prog_name="fsod")

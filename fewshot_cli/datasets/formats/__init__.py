@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from fewshot_cli.errors import DataError, UsageError, closest
-from fewshot_cli.paths import Kind, kind_of, require_bounded, require_file, shown
+from fewshot_cli.paths import Kind, exists, kind_of, require_bounded, require_file, shown
 
 if TYPE_CHECKING:
     from fewshot_cli.datasets.types import Split
@@ -81,6 +81,8 @@ def format_name(path: Path | str) -> str:
         module = get_format(name)
         if module.recognise(path) or split_paths(path, module):
             return name
+    if not exists(path):
+        raise DataError(f"{shown(path)} does not exist", hint=_PLACE)
     expected = "".join(f"\n  {name}: {get_format(name).EXPECTED}" for name in FORMATS)
     from fewshot_cli.datasets.formats.foreign import looks_like
 
@@ -90,15 +92,16 @@ def format_name(path: Path | str) -> str:
 
 
 def check_place(path: Path | str) -> Path:
-    """The path, if a folder or a file that can be read stands there; raises DataError."""
+    """The path; raises DataError if neither a folder nor a file that can be read stands there.
+
+    That nothing stands there is left to the formats: `data.yaml/train` is a split of YOLO.
+    """
     kind = kind_of(path)
-    if kind is Kind.NOTHING:
-        raise DataError(f"{shown(path)} does not exist", hint=_PLACE)
     if kind is Kind.FOLDER and not os.access(path, os.R_OK | os.X_OK):
         raise DataError(f"{shown(path)} cannot be read: permission denied", hint="Make it readable (chmod u+rx).")
     if kind is Kind.FOLDER:
         require_bounded(Path(path))
-    else:
+    elif kind is not Kind.NOTHING:
         require_file(path, hint=_PLACE)
     return Path(path)
 
