@@ -15,35 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_cli.errors import DataError, StorageError
-
-DISK_ERRORS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "operation not permitted",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EEXIST: "a file stands where a folder should be",
-    errno.EISDIR: "a folder stands where the file should be",
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.EFBIG: "the file is larger than the disk allows",
-    errno.EIO: "the disk reports an input/output error",
-}
-"""Errors of the disk, in words; others of the operating system are not about writing."""
+from fewshot_cli.paths import Kind, hint_for, kind_of, reason_of, shown
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the disk into a `StorageError` that names the path."""
+    """Turn errors of the disk, and of a name that can be none, into a `StorageError` that names the path."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
+    except (OSError, ValueError, RuntimeError) as error:
+        # /proc, for example, holds folders in which nothing can be made.
+        gone = "nothing can be made there" if isinstance(error, FileNotFoundError) else None
+        reason = reason_of(error) or gone
+        if reason is None:
             raise
-        raise StorageError(
-            f"cannot write {path}: {DISK_ERRORS[error.errno]}",
-            hint="Free some space or choose another folder; files written earlier are intact.",
-        ) from error
+        raise StorageError(f"cannot write {shown(path)}: {reason}", hint=hint_for(error)) from error
 
 
 def make_folder(path: Path) -> Path:
@@ -76,8 +62,8 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, sync: bool = 
         sync: wait until the content is on the disk, so that it survives a power failure too; without, many small
             files are written much faster.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise StorageError(f"cannot write {path}: it is not a regular file", hint="Choose another name.")
+    if kind_of(path, error=StorageError) is Kind.OTHER:
+        raise StorageError(f"cannot write {shown(path)}: it is not a regular file", hint="Choose another name.")
     make_folder(path.parent)
     with storage_errors(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

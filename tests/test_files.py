@@ -177,9 +177,9 @@ def test_the_disks_refusals_are_translated(number: int, reason: str) -> None:
 
 
 def test_other_operating_system_errors_pass() -> None:
-    """What is no refusal of the disk, such as a missing file, stays what it is."""
-    with pytest.raises(FileNotFoundError), storage_errors(Path("x")):
-        raise FileNotFoundError(errno.ENOENT, "gone")
+    """What is no refusal of the disk, such as an interrupted call, stays what it is."""
+    with pytest.raises(InterruptedError), storage_errors(Path("x")):
+        raise InterruptedError(errno.EINTR, "interrupted")
 
 
 def test_a_checksum_is_that_of_all_bytes(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from fewshot_cli.datasets.store import RECORD, Dataset, open_dataset, save_datas
 from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.errors import DataError
 from fewshot_cli.files import make_folder, storage_errors
+from fewshot_cli.paths import check_target
 from fewshot_cli.progress import Reporter, SilentReporter
 
 QUALITY = 95
@@ -29,13 +30,14 @@ def augment(
     copies: int,
     augmentation: Augmentation,
     seed: int,
+    canvas: int | None = None,
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> Dataset:
     """Write a data set whose training images are the originals and `copies` − 1 variants of each.
 
     The test images, if there are any, are copied as they are. A variant is the one that `finetune` would make with the
-    same seed.
+    same seed for a canvas of that size. One image at a time is in memory.
 
     Args:
         source: a data set: its folder, a `Dataset` or a `FetchResult`.
@@ -43,9 +45,12 @@ def augment(
         copies: images per shot, the original included.
         augmentation: what the variants go through.
         seed: of the variants.
+        canvas: side in pixels of the square that will show them, to which they are shrunk (see `make_variant`); None:
+            they keep all pixels.
         force: replace a data set at `target`.
 
     Raises:
+        UsageError: `target` holds `source`, or the current folder.
         DataError: `target` exists and may not be replaced, or an image cannot be read.
         StorageError: the disk cannot be written.
     """
@@ -53,10 +58,11 @@ def augment(
     source = Path(source)
     data = open_dataset(source)
     target = Path(target) if target else default_target(source)
+    check_target(target, [source])
     if target.exists() and not (force and (target / RECORD).is_file()):
         raise DataError(f"{target} exists already", hint="Give another --out, or replace a data set with --force.")
     record: dict[str, Any] = {"source": str(source)}
-    record["augmentation"] = {"copies": copies, "ops": augmentation.to_json(), "seed": seed}
+    record["augmentation"] = {"copies": copies, "ops": augmentation.to_json(), "seed": seed, "canvas": canvas}
     if data.detector:
         record["detector"] = data.detector
     make_folder(target.parent)
@@ -67,7 +73,7 @@ def augment(
             for image in data.train.images:
                 sample = load_sample(image)
                 for copy in range(1, copies):
-                    variant = make_variant(sample, augmentation, (seed, image.id, copy))
+                    variant = make_variant(sample, augmentation, (seed, image.id, copy), canvas=canvas)
                     images.append(_write(variant, Path(folder), image, copy, next_id))
                     next_id += 1
                     task.advance()

@@ -41,9 +41,12 @@ class Sample(NamedTuple):
 
 
 def load_sample(image: ImageRecord) -> Sample:
-    """Decode an image, with its single objects; raises DataError."""
+    """Decode an image, with its single objects in the pixels that were decoded; raises DataError."""
     boxes, labels = map(torch.from_numpy, image.objects())
-    return Sample(read_image(image.path), boxes, labels)
+    pixels = read_image(image.path)
+    # Of a very large image every second pixel is read.
+    factors = pixels.shape[-1] / image.width, pixels.shape[-2] / image.height
+    return Sample(pixels, boxes * boxes.new_tensor([*factors, *factors]), labels)
 
 
 class Scale(v2.Transform):

@@ -9,13 +9,14 @@ Nothing else in the package prints an error or exits.
 from __future__ import annotations
 
 import contextlib
-import errno
+import logging
 import os
 import select
 import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -26,10 +27,9 @@ from typer.core import TyperGroup
 import fewshot_cli
 from fewshot_cli.cli import console
 from fewshot_cli.cli.commands import COMMANDS, Commands
-from fewshot_cli.errors import ConfigError, DataError, DatasetError, FsodError, StorageError, UsageError
+from fewshot_cli.errors import ConfigError, DatasetError, FsodError, StorageError, UsageError
+from fewshot_cli.paths import hint_for, reason_of, shown
 from fewshot_cli.schemas import Failed, schema_of
-
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 _CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory")
 
@@ -168,13 +168,9 @@ def as_fsod_error(error: Exception) -> FsodError | None:
             f"out of memory: {_first_line(error)}",
             hint="Lower --batch-size, --image-size or --cache-memory, or choose another --device.",
         )
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return StorageError(
-            f"{error.filename or 'the disk'}: {error.strerror}",
-            hint="Free some space or choose another folder; files written earlier are intact.",
-        )
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return DataError(f"{str(error.filename)[:80]}…: {error.strerror}", hint="Check the path.")
+    if reason := reason_of(error):
+        place = getattr(error, "filename", None)
+        return StorageError(f"{shown(place) if place else 'a file'}: {reason}", hint=hint_for(error))
     return None
 
 
@@ -311,4 +307,8 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     threading.excepthook = _report_thread
+    # What Pillow and matplotlib say of a file or a font is nothing that a person could act on; errors stay errors.
+    warnings.filterwarnings("ignore", module=r"(PIL|matplotlib)\b")
+    warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     app(prog_name="fsod")

@@ -21,6 +21,17 @@ def augment(
     ] = None,
     threads: Threads = None,
     out: Annotated[Path | None, typer.Option(help="The new data set; default: DATA-augmented.")] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Side of the canvas that variants are made for, as for finetune; default: that of the detector.",
+        ),
+    ] = None,
+    full_size: Annotated[
+        bool,
+        typer.Option("--full-size/--canvas-size", help="Write variants with all pixels of the images."),
+    ] = False,
     preview: Annotated[
         bool,
         typer.Option("--preview/--no-preview", help="Write only the contact sheet, beside where the data set goes."),
@@ -35,6 +46,7 @@ def augment(
     console = Console(json=json, quiet=quiet)
     from fewshot_cli.augmentation.dataset import default_target
     from fewshot_cli.datasets.store import latest_dataset, open_dataset
+    from fewshot_cli.paths import check_target
     from fewshot_cli.report.augmentation import write_contact_sheet
     from fewshot_cli.verbs.augment import augment as run_augment
 
@@ -42,6 +54,7 @@ def augment(
     source = data or latest_dataset().path
     if preview:
         target = out or default_target(source)
+        check_target(target, [source])
         sheet = write_contact_sheet(
             target.with_name(f"{target.name}.jpg"), open_dataset(source), variants.augmentation, variants.seed
         )
@@ -50,7 +63,16 @@ def augment(
             f"{sheet}: shots and some of their variants.",
         )
         return
-    made = run_augment(data, out, force=force, threads=threads, reporter=console, **options)
+    made = run_augment(
+        data,
+        out,
+        image_size=image_size,
+        full_size=full_size,
+        force=force,
+        threads=threads,
+        reporter=console,
+        **options,
+    )
     sheet = write_contact_sheet(
         made.path / "contact_sheet.jpg", open_dataset(source), variants.augmentation, variants.seed
     )

@@ -23,8 +23,12 @@ from typing import Any
 import typer
 
 from fewshot_cli.errors import ConfigError, FsodError, closest
+from fewshot_cli.paths import exists, is_folder, named, require_file
 
 Options = dict[str, Any]
+
+LARGEST = 10_000_000
+"""Bytes of a configuration file; one has some hundred."""
 
 
 def apply(path: Path, context: typer.Context) -> None:
@@ -38,7 +42,8 @@ def apply(path: Path, context: typer.Context) -> None:
         ConfigError: the file is missing or cannot be parsed, is for another command, or holds unknown keys or values
             that the options do not take; all of those are reported together.
     """
-    file = path / "config.json" if path.is_dir() else path
+    path = named(path, error=ConfigError)
+    file = path / "config.json" if is_folder(path, error=ConfigError) else path
     options = _options_of(context, _read(file), file)
     context.default_map = {**(context.default_map or {}), **_checked(context, options, file)}
 
@@ -62,12 +67,14 @@ _EXAMPLE = 'A TOML file holds lines such as: policy = "symmetric"; a name ending
 
 
 def _read_text(file: Path) -> str:
+    hint = "Check the path after --config."
+    if not exists(file, error=ConfigError):
+        raise ConfigError(f"{file}: no such configuration file", hint=hint)
+    require_file(file, error=ConfigError, hint=hint, largest=LARGEST)
     try:
         return file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{file}: no such configuration file", hint="Check the path after --config.") from error
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}", hint="Check the path after --config.") from error
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}", hint=hint) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: not UTF-8 text (byte {error.start})", hint="Save it as UTF-8.") from error
 

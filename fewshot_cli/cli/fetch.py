@@ -9,7 +9,6 @@ import typer
 
 from fewshot_cli.cli.console import Console, note_on_interrupt
 from fewshot_cli.cli.options import Config, Json, Quiet
-from fewshot_cli.errors import UsageError
 from fewshot_cli.settings import Field, fields_of
 from fewshot_cli.sources.registry import options_by_source
 from fewshot_cli.sources.request import FetchRequest
@@ -28,8 +27,7 @@ def fetch(check: bool, view: bool, json: bool, quiet: bool, config: Any, **value
     """Draw training and test images of a class and write them as a COCO data set."""
     console = Console(json=json, quiet=quiet)
     request = {name: values[name] for name in fields_of(FetchRequest)}
-    if not request["classes"]:
-        raise UsageError("no class is named", hint="Give --class NAME, e.g. --class helmet.")
+    request["classes"] = request["classes"] or []
     options = {name: value for name, value in values.items() if name not in request and value is not None}
     note_on_interrupt("The same command continues where it was.")
     from fewshot_cli.verbs import fetch as verb

@@ -13,6 +13,7 @@ from fewshot_cli.cli.parameters import takes
 from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import UsageError
 from fewshot_cli.panels import CRITERIA as CRITERIA_PANEL
+from fewshot_cli.paths import is_file
 from fewshot_cli.policies import Selection
 from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers, with_budget
 from fewshot_cli.schemas import Detectors, schema_of
@@ -94,7 +95,7 @@ def _inspect(target: str, classes: int, options: dict[str, Any], console: Consol
 
 
 def _is_run(target: str) -> bool:
-    return Path(target, "config.json").is_file()
+    return is_file(Path(target, "config.json"))
 
 
 def _show_measured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from fewshot_cli.errors import DataError, closest
@@ -28,9 +29,10 @@ def match_class(wanted: str, available: Sequence[str]) -> str:
 
 def match_classes(wanted: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
     """`match_class` for each, in the order requested; raises DataError also if two mean the same class."""
-    found = [match_class(name, available) for name in wanted]
-    for position, name in enumerate(found):
-        if name in found[:position]:
+    exact = Counter(available)
+    found = [name if exact[name] == 1 else match_class(name, available) for name in wanted]
+    for name, times in Counter(found).items():
+        if times > 1:
             raise DataError(f"class {name!r} is given twice", hint="Name every class once.")
     return tuple(found)
 
@@ -40,16 +42,13 @@ def has_class(wanted: str, available: Sequence[str]) -> bool:
     return any(same(name, wanted) for same in _SAME for name in available)
 
 
-def look_alike(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of names that probably mean one class.
+def alike(one: str, other: str) -> bool:
+    """Whether two names probably mean one class.
 
     They differ in case, separators or number, or, the longer one having six letters or more, in one letter that is
     wrong, missing or swapped with its neighbour.
     """
-    pairs = ((one, other) for place, one in enumerate(names) for other in names[place + 1 :])
-    return [
-        (one, other) for one, other in pairs if has_class(one, [other]) or _one_slip(class_key(one), class_key(other))
-    ]
+    return has_class(one, [other]) or _one_slip(class_key(one), class_key(other))
 
 
 def _one_slip(one: str, other: str) -> bool:

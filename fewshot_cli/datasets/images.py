@@ -7,7 +7,6 @@ anything else, so width, height and boxes always belong to the upright image.
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +18,22 @@ from PIL import Image
 
 from fewshot_cli.errors import DataError
 from fewshot_cli.files import storage_errors
+from fewshot_cli.paths import file_fault
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Only plain raster formats: some of Pillow's other readers start external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+LARGEST_PIXELS = 200_000_000
+"""Pixels that an image may have; the largest sensors of telephones have this many."""
+WHOLE_PIXELS = 89_478_485
+"""Pixels up to which images are decoded in whole; what is larger is read at half its width and height, where it still
+has more pixels than any canvas."""
+
+# Pillow's own limit, so that nothing larger is decoded anywhere; beyond it Pillow warns, and at twice of it fails.
+Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -51,13 +60,14 @@ _ON_UPRIGHT: dict[int, Callable[[float, float], tuple[float, float]]] = {
 
 
 def open_image(path: Path | str) -> Image.Image:
-    """The image as RGB, decoded in full, EXIF orientation applied.
+    """The image as RGB, EXIF orientation applied; one of more than WHOLE_PIXELS at half its width and height.
 
     Raises:
-        DataError: the file is missing, empty, corrupt, truncated, not an image, or a decompression bomb.
+        DataError: the file is missing, empty, corrupt, truncated, not an image, or has more than LARGEST_PIXELS.
     """
     with _opened(Path(path)) as image:
-        return _upright(_to_rgb(image), _orientation(image))
+        turn = _orientation(image)
+        return _upright(_rgb(image), turn)
 
 
 def read_image(path: Path | str) -> Tensor:
@@ -79,10 +89,10 @@ def image_size(path: Path | str, *, decode: bool = True) -> tuple[int, int]:
         DataError: like `open_image`.
     """
     with _opened(Path(path)) as image:
+        turn, (width, height) = _orientation(image), image.size
         if decode:
-            image.load()
-        width, height = image.size
-        return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
+            _load(image)
+        return (height, width) if turn in _SIDEWAYS else (width, height)
 
 
 def size_and_thumbnail(path: Path | str, side: int) -> tuple[tuple[int, int], NDArray[np.uint8]]:
@@ -92,10 +102,9 @@ def size_and_thumbnail(path: Path | str, side: int) -> tuple[tuple[int, int], ND
         DataError: like `open_image`.
     """
     with _opened(Path(path)) as image:
-        image.load()
         turn, (width, height) = _orientation(image), image.size
         # The gap makes it twice as fast as without, and as good as the same at any size of the image.
-        small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        small = _rgb(image).resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0)
         size = (height, width) if turn in _SIDEWAYS else (width, height)
         return size, np.array(_upright(small, turn))
 
@@ -112,11 +121,12 @@ def copy_upright(source: Path, target: Path) -> None:
     with _opened(source) as image:
         turn = _orientation(image)
         format_ = "JPEG" if image.format in (None, "MPO") else image.format
+        upright = None if turn == 1 else _upright(_to_rgb(image), turn)
     with storage_errors(target):
-        if turn == 1:
+        if upright is None:
             shutil.copyfile(source, target)
         else:
-            open_image(source).save(target, format=format_, quality=95)
+            upright.save(target, format=format_, quality=95)
 
 
 def upright_corners(path: Path | str, corners: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
@@ -140,15 +150,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a file as an image; every way in which reading it can fail becomes a DataError."""
     _check_file(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(path, formats=FORMATS)
-        with opened as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if _pixels(image) > LARGEST_PIXELS:
+                raise Image.DecompressionBombError
             yield image
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise DataError(
-            f"{path}: more pixels than a photograph has (decompression bomb?)",
-            hint=f"Images may have at most {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels: scale it down.",
+            f"{path}: has more than {LARGEST_PIXELS // 1_000_000} million pixels (a decompression bomb?)",
+            hint="Scale it down, or cut it into several images.",
         ) from error
     except DataError:
         raise
@@ -160,16 +169,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _check_file(path: Path) -> None:
-    hint = "Check the path, or leave the image out."
-    try:
-        if not path.exists():
-            raise DataError(f"{path}: the file does not exist", hint=hint)
-        if not path.is_file():
-            raise DataError(f"{path}: not a file", hint=hint)
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty", hint=hint)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be opened: {error}", hint=hint) from error
+    fault = file_fault(path) or ("is empty" if path.stat().st_size == 0 else None)
+    if fault:
+        raise DataError(f"{path}: the file {fault}", hint="Check the path, or leave the image out.")
 
 
 def _reason(error: Exception) -> str:
@@ -181,10 +183,34 @@ def _reason(error: Exception) -> str:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """RGB in 8 bits; deep greyscale keeps its upper 8 bits, where Pillow alone would clip to white."""
     if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.int64)
+        deep = np.asarray(image)
         if deep.max(initial=0) > 255:
             image = Image.fromarray((deep.clip(0, 65535) >> 8).astype(np.uint8))
-    return image.convert("RGB")
+    if image.mode != "RGB":
+        return image.convert("RGB")
+    image.load()
+    return image  # not converted, which would be a copy of all its pixels
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """`_to_rgb`, at half the width and height if the image has more than WHOLE_PIXELS."""
+    size = image.size
+    if _pixels(image) <= WHOLE_PIXELS:
+        return _to_rgb(image)
+    _load(image)
+    whole = _to_rgb(image)
+    return whole.reduce(2) if whole.size == size else whole
+
+
+def _load(image: Image.Image) -> None:
+    """Decode; more than WHOLE_PIXELS at half the width and height, if the format can, as JPEG does."""
+    if _pixels(image) > WHOLE_PIXELS:
+        image.draft("RGB", (image.width // 2, image.height // 2))
+    image.load()
+
+
+def _pixels(image: Image.Image) -> int:
+    return image.width * image.height
 
 
 def _orientation(image: Image.Image) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
@@ -32,7 +33,8 @@ def restrict(split: Split, classes: Sequence[str], *, partial: bool = False) -> 
     except DataError as error:
         raise DataError(f"{split.annotations}: {error.message}", hint=error.hint) from error
     names = tuple(found.get(name, name) for name in classes)
-    new_label = {split.classes.index(found[name]): label for label, name in enumerate(classes) if name in found}
+    place = {name: label for label, name in enumerate(split.classes)}
+    new_label = {place[found[name]]: label for label, name in enumerate(classes) if name in found}
     images = tuple(_relabelled(image, new_label) for image in split.images)
     # A class that is not there has no id, and then all are numbered anew.
     category_ids = tuple(split.category_ids[label] for label in new_label) if len(found) == len(names) else ()
@@ -65,8 +67,8 @@ def images_per_class(split: Split) -> dict[str, int]:
 
 def boxes_per_class(split: Split) -> dict[str, int]:
     """Class name → number of boxes, crowd included."""
-    labels = [int(label) for image in split.images for label in image.labels]
-    return {name: labels.count(label) for label, name in enumerate(split.classes)}
+    counts = Counter(int(label) for image in split.images for label in image.labels)
+    return {name: counts[label] for label, name in enumerate(split.classes)}
 
 
 def _relabelled(image: ImageRecord, new_label: dict[int, int]) -> ImageRecord:

@@ -26,6 +26,7 @@ from fewshot_cli.datasets.types import Split
 from fewshot_cli.documents import check_document, parse_document, read_file
 from fewshot_cli.errors import DataError, DatasetError, Problem
 from fewshot_cli.files import sha256_of, storage_errors, write_folder, write_json
+from fewshot_cli.paths import exists
 from fewshot_cli.schemas import DatasetRecord, schema_of
 
 FORMAT = 1
@@ -107,7 +108,7 @@ def open_dataset(path: PathLike[str] | str) -> Dataset:
         DatasetError: problems of both splits, all at once, or images that changed since they were fetched.
     """
     path = Path(path)
-    if not path.exists():
+    if not exists(path):
         raise DataError(f"{path} does not exist", hint="Give the folder of a data set, or run: fsod fetch")
     record = read_record(path) if (path / RECORD).exists() else {}
     train_at, test_at = train_and_test(path)

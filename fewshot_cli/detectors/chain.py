@@ -121,6 +121,12 @@ class Canvas(NamedTuple):
     size: tuple[int, int]
     valid: tuple[int, int]
 
+    def of_size(self, size: tuple[int, int]) -> Canvas:
+        """The same canvas for an image of that (height, width), of which fewer pixels were decoded."""
+        if size == self.size:
+            return self
+        return self._replace(scale=self.scale * max(self.size) / max(size), size=size)
+
 
 @runtime_checkable
 class Finishes(Protocol):

@@ -145,7 +145,7 @@ def build_detector(
     if info is not None:
         check_detector(weights, info, name)
     own_size = spec.image_size if info is None else info.image_size
-    size = _checked_size(own_size if image_size is None else image_size)
+    size = checked_size(own_size if image_size is None else image_size)
     if weights == "imagenet" and not spec.has_imagenet:
         able = [other.name for other in DETECTORS.values() if other.has_imagenet]
         raise ModelError(
@@ -178,7 +178,7 @@ def _build(spec: DetectorSpec, image_size: int, weights: str, seed: int, reporte
     return detector
 
 
-def _checked_size(size: int) -> int:
+def checked_size(size: int) -> int:
     if not SMALLEST_IMAGE <= size <= LARGEST_IMAGE or size % IMAGE_STEP:
         below = min(max(size // IMAGE_STEP * IMAGE_STEP, SMALLEST_IMAGE), LARGEST_IMAGE)
         raise ConfigError(

@@ -18,6 +18,7 @@ from fewshot_cli.detectors.registry import DETECTORS
 from fewshot_cli.detectors.tensor_file import CHECKPOINT, fingerprint, read_tensor_file
 from fewshot_cli.errors import CheckpointError
 from fewshot_cli.files import sha256_of
+from fewshot_cli.paths import exists, is_folder, require_file, shown
 
 _FORMATS = "Give a .pth, .pt or .safetensors file with a state dict, or one of: default, imagenet, none."
 _AGAIN = "Download or copy it again, and compare its size and checksum with the source's."
@@ -143,12 +144,11 @@ def state_fingerprint(module: nn.Module) -> str:
 
 def _check_file(path: Path) -> None:
     try:
-        if path.is_dir():
+        if is_folder(path, error=CheckpointError):
             raise CheckpointError(f"{path} is a folder, not a weights file", hint=_FORMATS)
-        if not path.exists():
-            raise CheckpointError(f"no weights file {path}", hint=_FORMATS)
-        if not path.is_file():
-            raise CheckpointError(f"{path} is not a regular file", hint=_FORMATS)
+        if not exists(path, error=CheckpointError):
+            raise CheckpointError(f"no weights file {shown(path)}", hint=_FORMATS)
+        require_file(path, error=CheckpointError, hint=_FORMATS)
         with path.open("rb") as stream:
             start = stream.read(64)
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fewshot_cli.errors import DataError
+from fewshot_cli.paths import Kind, file_fault, kind_of, named, reason_of, require_bounded, require_file, shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
@@ -68,24 +69,31 @@ def _looked_up(word: str) -> Iterator[_Found]:
     """What a word names; errors of the file system, such as a name that is too long, become a DataError."""
     try:
         yield from _expand(word)
-    except OSError as error:
-        raise DataError(f"{word[:80]}: cannot be looked up: {error.strerror}", hint="Check the name.") from error
+    except (OSError, ValueError) as error:
+        reason = reason_of(error) or error
+        raise DataError(f"{shown(word)}: cannot be looked up: {reason}", hint="Check the name.") from error
 
 
 def _expand(word: str) -> Iterator[_Found]:
     if not word:
         raise DataError("an input is empty", hint="Give a path; . is the current folder.")
-    path = Path(word).expanduser()
-    if path.is_dir():
-        yield from _in_folder(path)
-    elif path.suffix.lower() == LIST_SUFFIX and path.is_file():
-        yield from _in_list(path)
-    elif os.path.lexists(path):
-        yield _Found(path, path.parent)
+    path = named(word)
+    if not glob.has_magic(word) or os.path.lexists(path):
+        yield from _in_place(path, kind_of(path))
     elif glob.has_magic(word):
         yield from _matching(str(path))
+
+
+def _in_place(path: Path, kind: Kind) -> Iterator[_Found]:
+    if kind is Kind.FOLDER:
+        require_bounded(path)
+        yield from _in_folder(path)
+    elif kind in (Kind.NOTHING, Kind.OTHER):
+        require_file(path, hint="Give images, videos, folders, patterns or a list of them.")
+    elif kind is Kind.FILE and path.suffix.lower() == LIST_SUFFIX:
+        yield from _in_list(path)
     else:
-        raise DataError(f"{word} does not exist", hint="Give images, videos, folders, patterns or a list of them.")
+        yield _Found(path, path.parent)
 
 
 def _in_folder(folder: Path) -> Iterator[_Found]:
@@ -139,8 +147,8 @@ def _in_list(file: Path) -> Iterator[_Found]:
 def _paths(file: Path) -> list[str]:
     """The lines of a list that are no comment."""
     try:
-        if file.stat().st_size > LARGEST_LIST:
-            raise ValueError(f"it has more than {LARGEST_LIST // 1_000_000} million bytes")
+        if fault := file_fault(file, largest=LARGEST_LIST):
+            raise ValueError(f"it {fault}")
         lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
         for number, line in enumerate(lines, start=1):
             if "\0" in line or len(line) > LONGEST_PATH:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from fewshot_cli.errors import CheckpointError, ConfigError
 from fewshot_cli.inference.prediction import Prediction
+from fewshot_cli.paths import require_file
 
 INPUT = "images"
 OUTPUTS = ("boxes", "scores", "labels", "image_index")
@@ -261,9 +262,7 @@ def _parts(message: Any) -> Iterator[Any]:
 
 
 def _read(path: Path) -> bytes:
-    if not path.is_file():
-        kind = "is not a regular file" if path.exists() else "does not exist"
-        raise CheckpointError(f"{path} {kind}", hint="Give a file of `fsod export`.")
+    require_file(path, error=CheckpointError, hint="Give a file of `fsod export`.")
     try:
         return path.read_bytes()
     except OSError as error:

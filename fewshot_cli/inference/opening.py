@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot_cli.errors import CheckpointError, ConfigError, UsageError, closest
+from fewshot_cli.paths import is_file, is_folder
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run, latest_run, load_run
 
@@ -25,8 +26,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 def is_model(path: Path) -> bool:
     """Whether a path names a run's folder, a checkpoint, weights or an ONNX file, rather than images."""
-    if path.is_dir():
-        return Run(path).config_file.is_file()
+    if is_folder(path):
+        return is_file(Run(path).config_file)
     return path.suffix.lower() in MODEL_SUFFIXES
 
 
@@ -35,7 +36,7 @@ def as_named(run: Run | str | PathLike[str] | None) -> Run | Path | None:
     if run is None or isinstance(run, Run):
         return run
     path = Path(run)
-    return path if path.suffix.lower() in MODEL_SUFFIXES and not path.is_dir() else load_run(path)
+    return path if path.suffix.lower() in MODEL_SUFFIXES and not is_folder(path) else load_run(path)
 
 
 def or_latest(named: Run | Path | None, reporter: Reporter) -> Run | Path:

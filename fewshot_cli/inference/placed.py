@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fewshot_cli.datasets.images import read_image
+from fewshot_cli.datasets.images import image_size, read_image
 from fewshot_cli.detectors.chain import Activations, Canvas, Detections, Detector, batch_of
 from fewshot_cli.detectors.device import choose_device, computes_in_bf16
 from fewshot_cli.progress import Reporter, SilentReporter
@@ -55,11 +55,15 @@ class PlacedDetector:
         found: list[Detections] = []
         with reporter.progress(description, len(images)) as task:
             for paths in batches(images):
-                canvases = [self.detector.make_canvas(read_image(path)) for path in paths]
+                canvases = [self._canvas(path) for path in paths]
                 batch = tuple(part.to(self.device) for part in batch_of(canvases))
                 found += self.resume(batch, 0, canvases)
                 task.advance(len(paths))
         return found
+
+    def _canvas(self, path: Path) -> Canvas:
+        width, height = image_size(path, decode=False)
+        return self.detector.make_canvas(read_image(path)).of_size((height, width))
 
     def resume(self, activations: Activations, cut: int, canvases: Sequence[Canvas]) -> list[Detections]:
         """Detections from the input of layer `cut`, for features that were cached there.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,6 +45,13 @@ class Prediction:
             classes=self.classes,
             size=self.size,
         )
+
+    def at(self, size: tuple[int, int]) -> Prediction:
+        """The same objects in an image of that (width, height), of which fewer pixels were decoded."""
+        if size == self.size:
+            return self
+        factors = np.array([size[0] / self.size[0], size[1] / self.size[1]] * 2, dtype=np.float32)
+        return replace(self, boxes=self.boxes * factors, size=size)
 
 
 class Model(Protocol):

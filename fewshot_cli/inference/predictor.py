@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fewshot_cli.datasets.images import open_image
+from fewshot_cli.datasets.images import image_size, open_image
 from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.inference.filtering import MOST, Filter, make_filter
 from fewshot_cli.inference.opening import open_model
@@ -119,9 +119,9 @@ class Predictor:
             DataError: a file that is no image, or an array of another shape or type.
         """
         if isinstance(images, list | tuple):
-            arrays = [as_array(image) for image in images]
-            return self._detect(arrays)
-        return self._detect([as_array(images)])[0]
+            found = self._detect([as_array(image) for image in images])
+            return [prediction.at(_size(image, prediction)) for image, prediction in zip(images, found, strict=True)]
+        return self([images])[0]
 
     def _detect(self, arrays: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         places = [windows(array.shape[1], array.shape[0], self.tiles) for array in arrays]
@@ -135,6 +135,11 @@ class Predictor:
             self.keep(merge([next(found) for _ in own], own, (array.shape[1], array.shape[0])))
             for array, own in zip(arrays, places, strict=True)
         ]
+
+
+def _size(image: Any, prediction: Prediction) -> tuple[int, int]:
+    """(width, height) of an image, of which fewer pixels may have been decoded."""
+    return image_size(Path(image), decode=False) if isinstance(image, str | PathLike) else prediction.size
 
 
 def as_array(image: Any) -> NDArray[np.uint8]:

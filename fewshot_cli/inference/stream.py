@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot_cli.datasets.images import open_image
+from fewshot_cli.datasets.images import image_size, open_image
 from fewshot_cli.errors import DataError
 from fewshot_cli.inference.inputs import Input
 from fewshot_cli.inference.prediction import Model, Prediction
@@ -41,6 +41,7 @@ class Item:
         input: where it comes from.
         frame: number in its video, from 0; None for an image.
         pixels: (H, W, 3) uint8 RGB; None before it is read, and after it is finished.
+        size: (width, height) of the file's image, of which `pixels` may hold fewer; None: those of `pixels`.
         places: the windows that are detected.
         prepared: what the model made of each window.
         prediction: what was found in it.
@@ -50,6 +51,7 @@ class Item:
     input: Input
     frame: int | None = None
     pixels: NDArray[np.uint8] | None = None
+    size: tuple[int, int] | None = None
     places: Sequence[Window] = ()
     prepared: Sequence[Any] = ()
     prediction: Prediction | None = None
@@ -113,15 +115,15 @@ def _items(inputs: Iterable[Input]) -> Iterator[Item]:
 def _read(item: Item, model: Model, tiles: Tiles | None) -> Item:
     if item.problem is not None:
         return item
-    pixels = item.pixels
+    pixels, size = item.pixels, None
     if pixels is None:
         try:
-            pixels = np.array(open_image(item.input.path))
+            pixels, size = np.array(open_image(item.input.path)), image_size(item.input.path, decode=False)
         except DataError as error:
             return replace(item, problem=reason(error, item.input.path))
     places = windows(pixels.shape[1], pixels.shape[0], tiles)
     prepared = [model.prepare(pixels[y1:y2, x1:x2]) for x1, y1, x2, y2 in places]
-    return replace(item, pixels=pixels, places=places, prepared=prepared)
+    return replace(item, pixels=pixels, size=size, places=places, prepared=prepared)
 
 
 def _groups(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fewshot_cli.errors import DataError, StorageError
 from fewshot_cli.files import make_folder, storage_errors
+from fewshot_cli.paths import file_fault
 
 # The decoder's remarks on a broken file are not for the user; it reads this when the first video is opened.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -83,8 +84,8 @@ def _declared(video: Any) -> int:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     cv2 = _opencv()
-    if not path.is_file():
-        raise DataError(f"{path}: not a file", hint="Check the path, or leave the video out.")
+    if fault := file_fault(path):
+        raise DataError(f"{path}: {fault}", hint="Check the path, or leave the video out.")
     # An absolute path is taken for nothing else, such as an address or a numbered series of images.
     video = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
     try:

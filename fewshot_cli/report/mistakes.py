@@ -99,10 +99,12 @@ def cut_out(mistake: Mistake, classes: Mapping[int, str] = NO_CLASSES) -> Image.
         DataError: the image cannot be read.
     """
     image = open_image(mistake.judged.image.path)
-    window = _window(mistake.box, image.size)
     found = [found_mark(result, classes)._replace(text="") for result in mistake.judged.results]
     truth = truth_marks(mistake.judged.image, classes)
     marks = [*truth, *found, Mark(mistake.box, mistake.color, mistake.label)]
+    # Fewer pixels than the file's are decoded of a very large image.
+    marks = [_scaled(mark, image.width / mistake.judged.image.width) for mark in marks]
+    window = _window(marks[-1].box, image.size)
     return marked(image.crop(window), [_moved(mark, -window[0], -window[1]) for mark in marks], SIDE)
 
 
@@ -117,6 +119,11 @@ def _window(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 def _span(middle: float, side: int, length: int) -> tuple[int, int]:
     start = min(max(0, round(middle - side / 2)), max(0, length - side))
     return start, min(length, start + side)
+
+
+def _scaled(mark: Mark, factor: float) -> Mark:
+    x1, y1, x2, y2 = mark.box
+    return mark._replace(box=(factor * x1, factor * y1, factor * x2, factor * y2))
 
 
 def _moved(mark: Mark, x: float, y: float) -> Mark:

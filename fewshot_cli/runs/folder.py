@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timezone
 from os import PathLike
 from pathlib import Path
@@ -30,6 +30,7 @@ from fewshot_cli.documents import check_document, parse_document, read_document,
 from fewshot_cli.errors import CheckpointError, ConfigError, DataError
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_atomically, write_json, write_text
 from fewshot_cli.locks import exclusive
+from fewshot_cli.paths import is_file, is_plain_name, shown
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.schemas import RunConfig, schema_of
 
@@ -127,10 +128,12 @@ class Run:
             raise type(wrong)(f"{self.config_file}: {wrong.message}", hint=wrong.hint) from wrong
 
     def discard_if_bare(self) -> None:
-        """Remove the folder if it holds nothing but how the run was to be made."""
+        """Remove the folder if it holds nothing but how the run was to be made, and the one above if that is empty."""
         if {path.name for path in self.folder.iterdir()} <= {self.config_file.name}:
             self.config_file.unlink(missing_ok=True)
             self.folder.rmdir()
+            with suppress(OSError):
+                self.folder.parent.rmdir()
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in lines))
@@ -254,12 +257,13 @@ def new_run(root: Path, name: str | None, stem: str) -> Run:
         ConfigError: `name` is taken, or is not a plain folder name.
         StorageError: the disk cannot be written.
     """
-    make_folder(root)
-    if name is not None:
-        if Path(name).name != name:
-            raise ConfigError(f"--name {name!r} is not a plain folder name", hint="Use --runs to choose where runs go.")
-        return Run(_claim(root / name))
-    return Run(claim_folder(root, stem))
+    if name is None:
+        return Run(claim_folder(root, stem))
+    if Path(name).name != name or not is_plain_name(name):
+        raise ConfigError(
+            f"--name {shown(name)!r} is not a plain folder name", hint="Use --runs to choose where runs go."
+        )
+    return Run(_claim(make_folder(root) / name))
 
 
 def _claim(folder: Path) -> Path:
@@ -276,8 +280,10 @@ def _claim(folder: Path) -> Path:
 def load_run(folder: str | PathLike[str]) -> Run:
     """The run in a folder; raises DataError if there is none."""
     run = Run(Path(folder))
-    if not run.config_file.is_file():
-        raise DataError(f"{folder} is not a run: it has no config.json", hint="Give a folder made by `fsod finetune`.")
+    if not is_file(run.config_file):
+        raise DataError(
+            f"{shown(folder)} is not a run: it has no config.json", hint="Give a folder made by `fsod finetune`."
+        )
     return run
 
 

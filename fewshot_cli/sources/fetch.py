@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fewshot_cli.datasets.classes import match_classes
 from fewshot_cli.datasets.store import RECORD, open_dataset, read_record, save_dataset, touch
 from fewshot_cli.datasets.suspects import Suspect, class_names, suspects_in
-from fewshot_cli.errors import DataError
+from fewshot_cli.errors import DataError, FsodError
+from fewshot_cli.locks import exclusive
+from fewshot_cli.paths import exists
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.sources.drawn_splits import Drawn, draw_splits
 from fewshot_cli.sources.registry import default_detector
 from fewshot_cli.sources.request import FetchRequest
 from fewshot_cli.sources.results import CheckResult, FetchResult
+from fewshot_cli.sources.vocabulary import with_all_classes
 
 __all__ = ["CheckResult", "FetchRequest", "FetchResult", "check", "fetch"]
 
@@ -32,7 +36,20 @@ def fetch(request: FetchRequest, reporter: Reporter | None = None) -> FetchResul
         StorageError: the data set cannot be written.
     """
     reporter = reporter or SilentReporter()
-    if request.folder.exists():
+    request = with_all_classes(request)
+    lock = request.root / f".{request.folder_name}.lock"
+    try:
+        # A second fetch of the same name waits, and then uses what the first has written.
+        with exclusive(lock, f"{request.folder} is being fetched", waiting=reporter.say):
+            return _fetch(request, reporter)
+    except FsodError:
+        with suppress(OSError):
+            request.root.rmdir()  # made for the lock, unless it holds something
+        raise
+
+
+def _fetch(request: FetchRequest, reporter: Reporter) -> FetchResult:
+    if exists(request.folder):
         if not request.force:
             return _reuse(request, reporter)
         _check_replaceable(request.folder)
@@ -43,7 +60,7 @@ def fetch(request: FetchRequest, reporter: Reporter | None = None) -> FetchResul
 def check(request: FetchRequest, reporter: Reporter | None = None) -> CheckResult:
     """Draw as `fetch` does and look at what was drawn, without writing; raises what `fetch` raises for the sources."""
     reporter = reporter or SilentReporter()
-    draw = draw_splits(request, reporter)
+    draw = draw_splits(with_all_classes(request), reporter)
     warnings = _suspects(draw, reporter)
     return CheckResult(
         train=draw.train,

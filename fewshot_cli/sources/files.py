@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewshot_cli.datasets.formats import Format, get_format, read_split, train_and_test
+from fewshot_cli.datasets.formats import Format, check_place, get_format, read_split, train_and_test
 from fewshot_cli.errors import DataError
+from fewshot_cli.paths import named
 from fewshot_cli.sources.survey import Brought, Candidates, Query, Survey
 
 ARGUMENT = "DIR"
@@ -21,12 +22,20 @@ def survey(query: Query) -> Survey:
         DataError: DIR is not there, holds no annotations in the format, or has no split to train on; an unknown class.
         DatasetError: the problems of its records.
     """
-    path = Path(query.argument).expanduser()
+    path = check_place(named(query.argument))
     pool, test = _locate(path, get_format(query.name))
     return Survey(
         pool=_candidates(pool, query) if query.pool or test is None else None,
         test=_candidates(test, query) if query.test and test else None,
     )
+
+
+def count_classes(name: str, argument: str, *, skip_invalid: bool) -> dict[str, int]:
+    """Class name → images of the split to train on that show it; raises like `survey`."""
+    from fewshot_cli.datasets.splits import images_per_class
+
+    pool, _ = _locate(check_place(named(argument)), get_format(name))
+    return images_per_class(read_split(pool, format=name, decode_images=False, skip_invalid=skip_invalid))
 
 
 def _locate(path: Path, format: Format) -> tuple[Path, Path | None]:

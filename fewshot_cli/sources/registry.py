@@ -8,6 +8,7 @@ To add a source:
    `ARGUMENT = "DIR"`: the argument that it needs, `--source NAME:DIR`;
    `Options`: a settings class (see `fewshot_cli.settings`), whose fields become options of `fsod fetch`; those in its
    `TRANSPORT` change how images are brought, not which;
+   `count_classes(name, argument, *, skip_invalid) -> dict[str, int]`, if it can list its classes with their images;
    `DETECTOR = "NAME"`: the detector that was made for its images.
    The command line imports the module to list its options, so torch, numpy and Pillow are imported in functions.
 2. Add `"NAME": "module"` to `SOURCES`.
@@ -21,12 +22,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 from fewshot_cli.datasets.formats import FORMATS, format_name
 from fewshot_cli.errors import UsageError, closest
+from fewshot_cli.paths import exists, named, shown
 from fewshot_cli.settings import from_mapping
 from fewshot_cli.sources.survey import Query, Survey
 
@@ -74,6 +75,16 @@ class Source:
             if name not in options.TRANSPORT
         }
 
+    def count_classes(self, *, skip_invalid: bool) -> dict[str, int]:
+        """Class name → images that show it; raises UsageError for a source that does not list them."""
+        count = getattr(_module(self.name), "count_classes", None)
+        if count is None:
+            raise UsageError(
+                f"--source {self.name} needs a class: it does not list all of its own", hint="Give --class NAME."
+            )
+        counts: dict[str, int] = count(self.name, self.argument, skip_invalid=skip_invalid)
+        return counts
+
     def survey(self, query: Query) -> Survey:
         """Ask the source; raises what its function raises."""
         survey: Survey = _module(self.name).survey(query)
@@ -90,18 +101,18 @@ def parse_source(text: str) -> Source:
     name, _, argument = text.partition(":")
     known = _modules()
     if name not in known:
-        path = Path(text).expanduser()
-        if path.exists():
+        path = named(text)
+        if text and exists(path):
             return Source(format_name(path), str(path.resolve()))
         forms = ["DIR", *(_form(valid) for valid in known)]
-        raise UsageError(f"unknown source {text!r}", hint=closest(name, forms))
+        raise UsageError(f"unknown source {shown(text)!r}", hint=closest(name, forms))
     needs = getattr(_module(name), "ARGUMENT", None)
     if needs and not argument:
         raise UsageError(f"--source {name} needs a {needs}", hint=f"Write {_form(name)}.")
     if argument and not needs:
         raise UsageError(f"--source {name} takes no argument", hint=f"Write --source {name}.")
-    path = Path(argument).expanduser()
-    return Source(name, str(path.resolve()) if argument and path.exists() else argument)
+    path = named(argument)
+    return Source(name, str(path.resolve()) if argument and exists(path) else argument)
 
 
 def options_class(name: str) -> Any:

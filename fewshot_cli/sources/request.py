@@ -10,8 +10,12 @@ from typing import Annotated, Any
 from fewshot_cli.datasets.formats import FORMATS
 from fewshot_cli.errors import UsageError
 from fewshot_cli.panels import ADVANCED, DATA, OUTPUT
+from fewshot_cli.paths import LONGEST_NAME, is_plain_name, shown
 from fewshot_cli.settings import Option, validate
 from fewshot_cli.sources.registry import Source, check_options, parse_source
+
+ALL = "all"
+"""`--class all`: every class of the sources."""
 
 
 def texts_of(source: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -24,7 +28,11 @@ class FetchRequest:
     """What to draw, and where it goes; raises UsageError for what cannot be meant."""
 
     classes: Annotated[
-        tuple[str, ...], Option("Class to detect; may be given several times, in label order.", panel=DATA)
+        tuple[str, ...],
+        Option(
+            f"Class to detect; may be given several times, in label order. {ALL}: every one; none: list them.",
+            panel=DATA,
+        ),
     ]
     shots: Annotated[int, Option("Training images per class.", panel=DATA, ge=1)] = 10
     source: Annotated[
@@ -56,10 +64,10 @@ class FetchRequest:
         validate(self, error=UsageError, hint="`fsod fetch --help` says what each option takes.")
         if not self.classes or not all(name.strip() for name in self.classes):
             raise UsageError("no class is named", hint="Give at least one --class NAME.")
-        if not re.fullmatch(r"[^/\\\0.][^/\\\0]*", self.folder_name):
+        if self.folder_name.startswith(".") or not is_plain_name(self.folder_name):
             raise UsageError(
-                f"{self.folder_name!r} cannot be the name of a data set",
-                hint="Give --name without slashes and without a dot in front.",
+                f"{shown(self.folder_name)!r} cannot be the name of a data set",
+                hint=f"Give --name of at most {LONGEST_NAME} letters, without slashes and without a dot in front.",
             )
         if self.test_source and not self.test_images:
             raise UsageError("--test-source does not go with --test-images 0", hint="Leave one of them out.")

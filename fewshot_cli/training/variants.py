@@ -59,6 +59,9 @@ class Examples:
             sample = make_variant(sample, self._augmentation, key, canvas=self._detector.image_size)
         canvas = self._detector.make_canvas(sample.image)
         target = Target(sample.boxes * canvas.scale, sample.labels)
+        if not copy:
+            # Detections in it are measured in the pixels of the file.
+            canvas = canvas.of_size((self._images[number].height, self._images[number].width))
         return canvas.pixels, Example(canvas._replace(pixels=torch.empty(0)), target)
 
     def prefix(self, cut: int, device: torch.device, bf16: bool) -> Prefix:

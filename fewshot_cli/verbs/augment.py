@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_cli.augmentation.config import Variants
-from fewshot_cli.datasets.store import Dataset, latest_dataset
+from fewshot_cli.datasets.store import Dataset, latest_dataset, recorded_detector
+from fewshot_cli.detectors.registry import checked_size, get_spec
+from fewshot_cli.errors import UsageError
 from fewshot_cli.progress import Reporter, SilentReporter
+from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.settings import from_mapping
 from fewshot_cli.threads import choose_threads, use_threads
 
@@ -17,6 +20,8 @@ def augment(
     data: str | PathLike[str] | None = None,
     out: str | PathLike[str] | None = None,
     *,
+    image_size: int | None = None,
+    full_size: bool = False,
     force: bool = False,
     threads: int | None = None,
     reporter: Reporter | None = None,
@@ -27,6 +32,9 @@ def augment(
     Args:
         data: a data set or its folder; default: the one fetched last under `data/`.
         out: folder of the new data set; default: beside it, named `DATA-augmented`.
+        image_size: side of the canvas that variants are made for, pixels; None: that of the data set's detector, or of
+            the default one.
+        full_size: keep all pixels of the images instead.
         force: replace a data set at `out`.
         threads: CPU threads; None: one for each free core.
         reporter: receives progress and remarks.
@@ -36,6 +44,7 @@ def augment(
         the new data set.
 
     Raises:
+        UsageError: `image_size` beside `full_size`, or an `out` that holds `data`.
         ConfigError: an unknown option or an impossible range.
         DataError: no data set, `out` exists and may not be replaced, or an image cannot be read.
         StorageError: the disk cannot be written.
@@ -44,6 +53,8 @@ def augment(
 
     reporter = reporter or SilentReporter()
     variants = from_mapping(Variants, options)
+    if full_size and image_size is not None:
+        raise UsageError("--image-size does not go with --full-size", hint="Give one of them.")
     source = Path(data) if data is not None else latest_dataset().path
     if data is None:
         reporter.say(f"Data set: {source}, the most recently fetched one.")
@@ -54,6 +65,12 @@ def augment(
         copies=variants.copies,
         augmentation=variants.augmentation,
         seed=variants.seed,
+        canvas=None if full_size else checked_size(image_size or _canvas_of(source)),
         force=force,
         reporter=reporter,
     )
+
+
+def _canvas_of(source: Path) -> int:
+    """The canvas on which `finetune` shows the images by default, pixels."""
+    return get_spec(recorded_detector(source) or FinetuneConfig.detector).image_size

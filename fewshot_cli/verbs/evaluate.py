@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fewshot_cli.environment import describe_environment
 from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.inference.opening import as_named, check_options, or_latest, place, place_pretrained
+from fewshot_cli.paths import is_folder
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.schemas import Evaluated, schema_of
@@ -107,7 +108,7 @@ def test_split(folder: str | PathLike[str]) -> Split:
     from fewshot_cli.datasets.store import RECORD, check_unchanged, read_record
 
     path = Path(folder)
-    splits = split_paths(path) if path.is_dir() else {}
+    splits = split_paths(path) if is_folder(path) else {}
     if (path / RECORD).is_file():
         check_unchanged(path, read_record(path), ["test"])
     for name in TEST_NAMES:

@@ -14,6 +14,8 @@ from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.sources.fetch import CheckResult, FetchRequest, FetchResult
 from fewshot_cli.sources.fetch import check as check_request
 from fewshot_cli.sources.fetch import fetch as fetch_request
+from fewshot_cli.sources.request import ALL
+from fewshot_cli.sources.vocabulary import no_class
 
 if TYPE_CHECKING:
     from fewshot_cli.datasets.suspects import Detected, Suspect
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckResult", "FetchRequest", "FetchResult", "check", "fetch"]
 
+NONE: tuple[tuple[str, ...], ...] = ((), ("*",))
+"""Classes as they are given by somebody who wants to see which there are."""
 LABEL_CHECKER = "yolox_nano"
 """The pretrained detector whose detections are compared with the boxes."""
 
@@ -48,7 +52,8 @@ def fetch(
     A data set of that name from the same request is used again.
 
     Args:
-        classes: name of the class, or several in label order; case, separators and plurals do not matter.
+        classes: name of the class, or several in label order; case, separators and plurals do not matter. `all`: every
+            class of the source.
         source: a folder or file of annotated images of one's own in any known format (`NAME:DIR` names it),
             `openimages` or `miniature`; or several, joined by class name.
         test_source: the same for test images; None: the source's own test split, or what the shots leave of its images.
@@ -110,14 +115,18 @@ def request_of(
     test_source: str | PathLike[str] | None = None,
     **others: Any,
 ) -> FetchRequest:
-    """The request that `fetch` makes of its arguments."""
+    """The request that `fetch` makes of its arguments; raises UsageError with the classes found if none is named."""
     sources = (source,) if isinstance(source, str | PathLike) else tuple(source)
-    return FetchRequest(
-        classes=(classes,) if isinstance(classes, str) else tuple(classes),
+    names = (classes,) if isinstance(classes, str) else tuple(classes)
+    request = FetchRequest(
+        classes=(ALL,) if names in NONE else names,
         source=tuple(fspath(each) for each in sources),
         test_source=None if test_source is None else fspath(test_source),
         **others,
     )
+    if names in NONE:
+        raise no_class(request)
+    return request
 
 
 def check_labels(shots: Split, reporter: Reporter) -> list[Suspect]:

@@ -31,6 +31,7 @@ from fewshot_cli.inference.prediction import Model, Prediction
 from fewshot_cli.inference.predictor import BATCH, open_predictor
 from fewshot_cli.inference.stream import Item, detect_all
 from fewshot_cli.inference.video import frame_count
+from fewshot_cli.paths import check_target
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.schemas import Environment, Predicted, schema_of
@@ -227,6 +228,7 @@ def _claim(out: str | PathLike[str] | None) -> Path:
     """The folder for this call: the one named, if it is empty or not there, or `predictions` with a free number."""
     if out is None:
         return claim_folder(Path(), DEFAULT_OUT)
+    check_target(out)
     folder = make_folder(Path(out))
     with storage_errors(folder):
         if any(folder.iterdir()):
@@ -252,11 +254,10 @@ def _finish(item: Item, keep: Filter, drawings: Drawings | None) -> Item:
     if item.prediction is None or item.pixels is None:
         return item
     prediction = keep(item.prediction)
-    if drawings is None:
-        return replace(item, prediction=prediction, pixels=None)
-    if item.frame is None:
+    if drawings is not None and item.frame is None:
         drawings.save(item.input, item.pixels, prediction)
-        return replace(item, prediction=prediction, pixels=None)
+    if drawings is None or item.frame is None:
+        return replace(item, prediction=prediction.at(item.size or prediction.size), pixels=None)
     return replace(item, prediction=prediction, pixels=np.asarray(draw_prediction(item.pixels, prediction)))
 
 

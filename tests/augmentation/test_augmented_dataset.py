@@ -100,7 +100,7 @@ def test_a_contact_sheet_is_beside_the_images(cats: Dataset) -> None:
     with Image.open(sheet) as image:
         assert image.width > 7 * 160 and image.height > 3 * 160
     record = json.loads((sheet.parent / "dataset.json").read_text())
-    assert {"copies": 2, "ops": {"flip": 0.5, "rotate": 30.0}, "seed": 0} == record["augmentation"]
+    assert {"copies": 2, "ops": {"flip": 0.5, "rotate": 30.0}, "seed": 0, "canvas": 416} == record["augmentation"]
     assert 6 == len(open_dataset(sheet.parent).train.images)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers_data import SIZE, draw_image
+from helpers_data import SIZE, draw_coco, draw_image
 from PIL import Image
 
-from fewshot_cli.datasets.images import copy_upright, image_size, open_image, read_image
+from fewshot_cli.datasets.images import copy_upright, image_size, open_image, read_image, size_and_thumbnail
 from fewshot_cli.errors import DataError, StorageError
 
 
@@ -146,3 +146,34 @@ def test_copy_reports_a_refusing_disk(image: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="a part of the path is a file"):
         copy_upright(image, tmp_path / "file" / "copy.jpg")
+
+
+def test_very_large_images_are_read_at_half_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond WHOLE_PIXELS the decoder halves JPEGs, and others are halved; sizes are still those of the file."""
+    monkeypatch.setattr("fewshot_cli.datasets.images.WHOLE_PIXELS", 500)
+    for name in ("a.jpg", "a.png"):
+        draw_image(tmp_path / name, 1, orientation=6)
+        assert (SIZE[1] // 2, SIZE[0] // 2) == open_image(tmp_path / name).size
+        assert SIZE[::-1] == image_size(tmp_path / name) == size_and_thumbnail(tmp_path / name, 8)[0]
+        copy_upright(tmp_path / name, tmp_path / f"copy-{name}")
+        assert SIZE[::-1] == image_size(tmp_path / f"copy-{name}")
+
+
+def test_extreme_proportions_are_read(tmp_path: Path) -> None:
+    """An image of one column of pixels is an image."""
+    Image.new("RGB", (1, 60_000)).save(tmp_path / "line.png")
+    assert (1, 60_000) == open_image(tmp_path / "line.png").size
+
+
+def test_boxes_of_a_halved_image_are_those_of_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample has its boxes where the objects are in the pixels that were decoded."""
+    from fewshot_cli.augmentation.operations import load_sample
+    from fewshot_cli.datasets.formats import read_split
+
+    draw_coco(tmp_path, [["cat"]])
+    image = read_split(tmp_path).images[0]
+    whole = load_sample(image)
+    monkeypatch.setattr("fewshot_cli.datasets.images.WHOLE_PIXELS", 500)
+    half = load_sample(image)
+    assert (SIZE[1] // 2, SIZE[0] // 2) == tuple(half.image.shape[-2:])
+    assert torch.equal(whole.boxes / 2, half.boxes)

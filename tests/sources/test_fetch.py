@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -456,3 +457,24 @@ def test_ten_shots_of_real_data(name: str, real: Path, tmp_path: Path) -> None:
     train, test = hashes(dataset)
     assert (10, 100) == (len(dataset.train.images), len(dataset.test.images))
     assert not train & test
+
+
+def test_two_fetches_at_once_make_one_data_set(tmp_path: Path) -> None:
+    """The second waits for the first, and uses what it has written."""
+    draw_coco(tmp_path / "photos", [["cat"]] * 6)
+    request = FetchRequest(source=f"coco:{tmp_path / 'photos'}", classes=("cat",), shots=2, root=tmp_path / "data")
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(fetch, [request, request]))
+    assert [False, True] == sorted(result.reused for result in results)
+    assert ["cat"] == sorted(path.name for path in (tmp_path / "data").iterdir())
+
+
+def test_no_class_lists_those_there_are_and_all_takes_them(tmp_path: Path) -> None:
+    """Without --class, or with '*', the message has the classes with their images; `all` draws every class."""
+    draw_coco(tmp_path / "photos", [["dog"], ["dog", "cat"], ["cat"], ["dog"]])
+    for nothing in ((), "*"):
+        with pytest.raises(UsageError, match=r"dog: 3 images\n  cat: 2 images"):
+            fetch_by_name(nothing, source=tmp_path / "photos", root=tmp_path / "data")
+    made = fetch_by_name("all", source=tmp_path / "photos", root=tmp_path / "data", shots=1)
+    assert (("cat", "dog"), "all") == (made.dataset.classes, made.path.name)
+    assert fetch_by_name("all", source=tmp_path / "photos", root=tmp_path / "data", shots=1).reused

@@ -18,10 +18,12 @@ tried in the order of `FORMATS`; a module is imported when it is used.
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from fewshot_cli.errors import DataError, UsageError, closest
+from fewshot_cli.paths import Kind, exists, kind_of, require_bounded, require_file, shown
 
 if TYPE_CHECKING:
     from fewshot_cli.datasets.types import Split
@@ -74,15 +76,37 @@ def find_format(path: Path | str) -> Format:
 
 def format_name(path: Path | str) -> str:
     """The name of `find_format`; the error lists what each format looks for."""
-    path = Path(path)
+    path = check_place(path)
     for name in FORMATS:
         module = get_format(name)
         if module.recognise(path) or split_paths(path, module):
             return name
-    if not path.exists():
-        raise DataError(f"{path} does not exist", hint="Give a folder that holds annotations and images.")
+    if not exists(path):
+        raise DataError(f"{shown(path)} does not exist", hint=_PLACE)
     expected = "".join(f"\n  {name}: {get_format(name).EXPECTED}" for name in FORMATS)
-    raise DataError(f"{path} holds no annotations in a known format", hint=f"Looked for:{expected}")
+    from fewshot_cli.datasets.formats.foreign import looks_like
+
+    guess = looks_like(path)
+    like = f"; it looks like {guess}" if guess else ""
+    raise DataError(f"{path} holds no annotations in a known format{like}", hint=f"Looked for:{expected}")
+
+
+def check_place(path: Path | str) -> Path:
+    """The path; raises DataError if neither a folder nor a file that can be read stands there.
+
+    That nothing stands there is left to the formats: `data.yaml/train` is a split of YOLO.
+    """
+    kind = kind_of(path)
+    if kind is Kind.FOLDER and not os.access(path, os.R_OK | os.X_OK):
+        raise DataError(f"{shown(path)} cannot be read: permission denied", hint="Make it readable (chmod u+rx).")
+    if kind is Kind.FOLDER:
+        require_bounded(Path(path))
+    elif kind is not Kind.NOTHING:
+        require_file(path, hint=_PLACE)
+    return Path(path)
+
+
+_PLACE = "Give a folder that holds annotations and images."
 
 
 def read_split(
@@ -103,14 +127,15 @@ def read_split(
         DataError: no annotations at `path`, or several splits.
         DatasetError: all problems at once; also with `skip_invalid` if nothing usable is left.
     """
+    path = check_place(path)
     module = get_format(format) if format else find_format(path)
     splits = split_paths(path, module)
-    if splits and not module.recognise(Path(path)):
+    if splits and not module.recognise(path):
         raise DataError(
             f"{path} holds {'several splits' if len(splits) > 1 else 'a split'}: {', '.join(splits)}",
             hint="Name one of them: " + " or ".join(map(str, splits.values())),
         )
-    return module.read(Path(path), decode_images=decode_images, skip_invalid=skip_invalid)
+    return module.read(path, decode_images=decode_images, skip_invalid=skip_invalid)
 
 
 def split_paths(path: Path | str, format: Format | None = None) -> dict[str, Path]:

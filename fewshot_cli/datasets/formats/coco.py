@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,26 +116,28 @@ def _read_categories(records: list[Any], annotations: list[Any], problems: Probl
     stated = [member(annotation, "category_id") for annotation in annotations]
     used = {category_id for category_id in stated if is_id(category_id)}
     categories = _Categories()
+    mentions = Counter(name for record in records for name in _mentioned(record))
+    known: set[str] = set()
     for category_id, record in numbered(records, "category", problems):
         categories.stated.add(category_id)
-        if category_id not in used and _names_a_group(record, records):
-            continue
+        # An entry that only names a group of others, as Roboflow's category 0 does.
         name = record.get("name")
+        if category_id not in used and isinstance(name, str) and mentions[name] > 1:
+            continue
         if not isinstance(name, str) or not name.strip():
             problems.add(f"category {category_id}", f"the name is not a non-empty string: {shown(name)}")
-        elif name in categories.names:
+        elif name in known:
             problems.add(f"category {category_id}", f"another category has the name {name!r} too")
         else:
             categories.labels[category_id] = len(categories.names)
             categories.names.append(name)
+            known.add(name)
     return categories
 
 
-def _names_a_group(record: dict[str, Any], records: list[Any]) -> bool:
-    """True for an entry that only names a group of others, as Roboflow's category 0 does."""
-    others = [other for other in records if isinstance(other, dict) and other is not record]
-    name = record.get("name")
-    return isinstance(name, str) and any(name in (other.get("name"), other.get("supercategory")) for other in others)
+def _mentioned(record: Any) -> set[str]:
+    """The name of a category, and that of its group."""
+    return {name for name in (member(record, "name"), member(record, "supercategory")) if isinstance(name, str)}
 
 
 # --- images ---

@@ -68,6 +68,7 @@ class Collector:
         """What was left out because the format does not say that it is labelled, or because it has no box."""
         self._decode = decode
         self._classes = classes
+        self._known = None if classes is None else set(classes)
         self._images: list[FoundImage] = []
         self._seen: dict[Path, str] = {}
 
@@ -127,7 +128,7 @@ class Collector:
         label = name.strip() if isinstance(name, str) else ""
         if not label:
             self.problem(where, f"the class is not a non-empty string: {shown(name)}")
-        elif self._classes is not None and label not in self._classes:
+        elif self._known is not None and label not in self._known:
             self.problem(where, f"class {shown(label)} is not among the classes")
         if None in numbers:
             self.problem(where, f"{text} holds something that is not a finite number")

@@ -129,11 +129,13 @@ def read_names(file: Path, problems: Problems) -> tuple[list[str], bool]:
 
 def _checked_names(names: list[Any], file: Path, problems: Problems) -> list[str]:
     texts = [str(name).strip() if isinstance(name, str | int | float) else "" for name in names]
+    known: set[str] = set()
     for place, text in enumerate(texts):
         if not text:
             problems.add(f"class {place}", "the name is not a non-empty string", file)
-        elif text in texts[:place]:
+        elif text in known:
             problems.add(f"class {place}", f"another class has the name {shown(text)} too", file)
+        known.add(text)
     return texts
 
 

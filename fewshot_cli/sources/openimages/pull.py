@@ -19,7 +19,8 @@ from typing import Any
 from fewshot_cli import download as web
 from fewshot_cli.datasets.images import image_size
 from fewshot_cli.errors import DataError, NetworkError
-from fewshot_cli.files import DISK_ERRORS, make_folder, storage_errors, write_atomically, write_json
+from fewshot_cli.files import make_folder, storage_errors, write_atomically, write_json
+from fewshot_cli.paths import REASONS
 from fewshot_cli.progress import Task
 from fewshot_cli.sources.fiftyone_import import import_fiftyone, quiet
 from fewshot_cli.sources.openimages.release import VERSION
@@ -227,7 +228,7 @@ class RetryingClient:
         except DataError as error:
             return _Fault(f"the image is damaged: {error.message.rpartition(': ')[2]}", again=True, image=True)
         except Exception as error:  # botocore's, boto3's, s3transfer's and urllib3's have no common root
-            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            if isinstance(error, OSError) and error.errno in REASONS:
                 self.disk = error
             return _fault_of(error)
         finally:
