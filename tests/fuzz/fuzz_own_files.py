@@ -50,8 +50,8 @@ VITAL: dict[str, tuple[str, ...]] = {
     f"{SWEEP}/sweep.json": ("source", "options", "weights", "eval_every", "fetch_options"),
 }  # fmt: skip
 """File → places that decide what is computed."""
-LEAVES = (f"{SWEEP}*", "predictions*")
-"""A sweep keeps the cells that could be run; predict the images that could be read."""
+LEAVES = (f"{SWEEP}*", "predictions*", f"{STOPPED}/.lock")
+"""A sweep keeps the cells that could be run, predict the images that could be read; a lock of a killed process goes."""
 
 
 def own_files() -> Iterator[Case]:
