@@ -16,20 +16,25 @@ from typing import Any
 
 from fewshot_cli.errors import DataError, StorageError
 
-DISK_ERRORS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "operation not permitted",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EEXIST: "a file stands where a folder should be",
-    errno.EISDIR: "a folder stands where the file should be",
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.EFBIG: "the file is larger than the disk allows",
-    errno.EIO: "the disk reports an input/output error",
+_FULL = "Free some space or choose another folder; files written earlier are intact."
+_FORBIDDEN = "Check who may read and write there, or choose another folder."
+_ANOTHER_PATH = "Choose another path."
+
+DISK_ERRORS: dict[int | None, tuple[str, str]] = {
+    errno.ENOSPC: ("the disk is full", _FULL),
+    errno.EDQUOT: ("the disk quota is used up", _FULL),
+    errno.EFBIG: ("the file is larger than the disk allows", _FULL),
+    errno.EROFS: ("the file system is read-only", "Choose a folder on another disk."),
+    errno.EACCES: ("permission denied", _FORBIDDEN),
+    errno.EPERM: ("operation not permitted", _FORBIDDEN),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", _ANOTHER_PATH),
+    errno.EEXIST: ("a file stands where a folder should be", _ANOTHER_PATH),
+    errno.EISDIR: ("a folder stands where the file should be", _ANOTHER_PATH),
+    errno.ELOOP: ("its symbolic links lead round in a circle", "Check where they lead."),
+    errno.ENAMETOOLONG: ("the name is too long", "Give a shorter name."),
+    errno.EIO: ("the disk reports an input/output error", "Check the disk, or choose another one."),
 }
-"""Errors of the disk, in words; others of the operating system are not about writing."""
+"""Errors of the disk: what is wrong, and what would help; others of the operating system are not about files."""
 
 
 @contextmanager
@@ -40,10 +45,23 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        raise StorageError(
-            f"cannot write {path}: {DISK_ERRORS[error.errno]}",
-            hint="Free some space or choose another folder; files written earlier are intact.",
-        ) from error
+        raise storage_error(error, f"cannot write {shortened(path)}") from error
+
+
+def storage_error(error: OSError, what: str) -> StorageError:
+    """What an error of the disk is for a person: `what` failed, why, and what would help."""
+    reason, hint = DISK_ERRORS[error.errno]
+    return StorageError(f"{what}: {reason}", hint=hint)
+
+
+def shortened(path: object) -> str:
+    """A path for a message, which has no use for thousands of characters."""
+    text = str(path)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+LONGEST_SHOWN = 300
+"""Characters of a path in a message."""
 
 
 def make_folder(path: Path) -> Path:
