@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
@@ -65,8 +66,8 @@ def images_per_class(split: Split) -> dict[str, int]:
 
 def boxes_per_class(split: Split) -> dict[str, int]:
     """Class name → number of boxes, crowd included."""
-    labels = [int(label) for image in split.images for label in image.labels]
-    return {name: labels.count(label) for label, name in enumerate(split.classes)}
+    counts = Counter(int(label) for image in split.images for label in image.labels)
+    return {name: counts[label] for label, name in enumerate(split.classes)}
 
 
 def _relabelled(image: ImageRecord, new_label: dict[int, int]) -> ImageRecord:

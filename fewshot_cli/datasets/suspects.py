@@ -168,11 +168,10 @@ def class_names(names: Sequence[str], used: Collection[str]) -> list[Suspect]:
         names: all that the annotations have.
         used: those of the data set.
     """
-    pairs = [pair for pair in look_alike(names) if (pair[0] in used) != (pair[1] in used)]
-    ordered = [(one, other) if one in used else (other, one) for one, other in pairs]
+    pairs = look_alike([name for name in names if name in used], [name for name in names if name not in used])
     return [
         Suspect("class names", f"classes {one!r} and {other!r} may be one: the boxes of {other!r} are not used")
-        for one, other in ordered
+        for one, other in pairs
     ]
 
 

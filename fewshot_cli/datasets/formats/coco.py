@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,27 +115,30 @@ def _read_categories(records: list[Any], annotations: list[Any], problems: Probl
     """The usable categories, in the order of the file."""
     stated = [member(annotation, "category_id") for annotation in annotations]
     used = {category_id for category_id in stated if is_id(category_id)}
-    categories = _Categories()
+    categories, taken, mentions = _Categories(), set[str](), _mentions(records)
     for category_id, record in numbered(records, "category", problems):
         categories.stated.add(category_id)
-        if category_id not in used and _names_a_group(record, records):
-            continue
         name = record.get("name")
+        if category_id not in used and isinstance(name, str) and mentions[name] > 1:
+            continue  # it only names a group of others, as Roboflow's category 0 does
         if not isinstance(name, str) or not name.strip():
             problems.add(f"category {category_id}", f"the name is not a non-empty string: {shown(name)}")
-        elif name in categories.names:
+        elif name in taken:
             problems.add(f"category {category_id}", f"another category has the name {name!r} too")
         else:
             categories.labels[category_id] = len(categories.names)
             categories.names.append(name)
+            taken.add(name)
     return categories
 
 
-def _names_a_group(record: dict[str, Any], records: list[Any]) -> bool:
-    """True for an entry that only names a group of others, as Roboflow's category 0 does."""
-    others = [other for other in records if isinstance(other, dict) and other is not record]
-    name = record.get("name")
-    return isinstance(name, str) and any(name in (other.get("name"), other.get("supercategory")) for other in others)
+def _mentions(records: list[Any]) -> Counter[str]:
+    """Name → number of categories that have it as their name or as their supercategory."""
+    found: Counter[str] = Counter()
+    for record in records:
+        names = (member(record, "name"), member(record, "supercategory"))
+        found.update({name for name in names if isinstance(name, str)})
+    return found
 
 
 # --- images ---
