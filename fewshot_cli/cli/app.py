@@ -9,7 +9,6 @@ Nothing else in the package prints an error or exits.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import signal
@@ -26,9 +25,7 @@ from typer.core import TyperGroup
 import fewshot_cli
 from fewshot_cli.cli import console
 from fewshot_cli.cli.commands import COMMANDS, Commands
-from fewshot_cli.errors import ConfigError, DataError, DatasetError, FsodError, StorageError, UsageError
-
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+from fewshot_cli.errors import ConfigError, DatasetError, FsodError, StorageError, UsageError
 
 _CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory")
 
@@ -50,6 +47,7 @@ class BoundaryGroup(TyperGroup):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         console.begin(json=_asks_for_json(args))
         with _boundary():
+            _refuse_null_characters(args)
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
@@ -61,6 +59,13 @@ def _asks_for_json(args: Sequence[str]) -> bool:
     """Whether --json is given; known before parsing, because the parser's own errors are printed as JSON as well."""
     options = args[: args.index("--")] if "--" in args else args
     return "--json" in options
+
+
+def _refuse_null_characters(args: Sequence[str]) -> None:
+    """No path and no name can hold one; a shell cannot pass it, but a program that calls the command line can."""
+    for word in args:
+        if "\0" in word:
+            raise UsageError(f"{word[:80]!r} holds a null character", hint="Leave it out.")
 
 
 # --- the boundary ---
@@ -167,14 +172,15 @@ def as_fsod_error(error: Exception) -> FsodError | None:
             f"out of memory: {_first_line(error)}",
             hint="Lower --batch-size, --image-size or --cache-memory, or choose another --device.",
         )
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return StorageError(
-            f"{error.filename or 'the disk'}: {error.strerror}",
-            hint="Free some space or choose another folder; files written earlier are intact.",
-        )
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return DataError(f"{str(error.filename)[:80]}…: {error.strerror}", hint="Check the path.")
-    return None
+    return _disk_error(error) if isinstance(error, OSError) else None
+
+
+def _disk_error(error: OSError) -> FsodError | None:
+    from fewshot_cli.files import DISK_ERRORS, shortened, storage_error
+
+    if error.errno not in DISK_ERRORS:
+        return None
+    return storage_error(error, shortened(error.filename or "writing"))
 
 
 def _usage_error(error: Any) -> UsageError:
@@ -210,7 +216,7 @@ def _flush_stdout() -> None:
         _abandon_stdout()
         if isinstance(error, BrokenPipeError):
             raise _ReaderLeft from error
-        raise StorageError(
+        raise _disk_error(error) or StorageError(
             f"cannot write to standard output: {error.strerror}", hint="Check where it is redirected to."
         ) from error
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fewshot_cli.bounds import OPSET
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Best, Config, Detector, ImageSize, Json, Quiet, RunOrFile, Threads, Weights
 
@@ -31,7 +32,7 @@ def export(
         bool,
         typer.Option("--nms/--no-nms", help="With onnx: non-maximum suppression in the file, or all boxes and scores."),
     ] = True,
-    opset: Annotated[int, typer.Option(help="With onnx: version of its operators, 17 to 20.")] = 17,
+    opset: Annotated[int, typer.Option(help="With onnx: version of its operators.", **OPSET.limits)] = 17,
     detector: Detector = None,
     weights: Weights = None,
     image_size: ImageSize = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fewshot_cli.bounds import BATCH_SIZE, DETECTIONS
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import (
     SPEED,
@@ -53,7 +54,10 @@ def predict(
         ),
     ] = "auto",
     max_detections: Annotated[
-        int, typer.Option(help="Largest number of detections kept for an image.", min=1, rich_help_panel=_WHICH)
+        int,
+        typer.Option(
+            help="Largest number of detections kept for an image.", **DETECTIONS.limits, rich_help_panel=_WHICH
+        ),
     ] = 100,
     classes: Annotated[
         list[str] | None,
@@ -99,7 +103,9 @@ def predict(
     ] = False,
     batch_size: Annotated[
         int,
-        typer.Option(help="Images or tiles that go through the detector together.", min=1, rich_help_panel=SPEED),
+        typer.Option(
+            help="Images or tiles that go through the detector together.", **BATCH_SIZE.limits, rich_help_panel=SPEED
+        ),
     ] = 8,
     device: Device = "auto",
     threads: Threads = None,

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fewshot_cli import settings
-from fewshot_cli.augmentation.config import LARGEST_SEED, Variants
+from fewshot_cli.augmentation.config import Variants
+from fewshot_cli.bounds import BATCH_SIZE, EVERY, FOLDS, IMAGE_SIZE, ITERATIONS, SEED, THREADS
 from fewshot_cli.detectors.registry import select_in
 from fewshot_cli.errors import closest
 from fewshot_cli.policies import (
@@ -24,7 +25,6 @@ from fewshot_cli.policies import (
 )
 from fewshot_cli.progress import Reporter
 from fewshot_cli.settings import Option
-from fewshot_cli.threads import MOST_THREADS
 from fewshot_cli.tracking import TRACKERS, known_trackers
 
 LARGEST_RATE = 1e30
@@ -107,7 +107,11 @@ class FinetuneConfig(Variants):
     ] = False
     image_size: Annotated[
         int | None,
-        Option("Side of the square canvas in pixels, a multiple of 32; default: the detector's own.", panel=DATA, ge=1),
+        Option(
+            "Side of the square canvas in pixels, a multiple of 32; default: the detector's own.",
+            panel=DATA,
+            within=IMAGE_SIZE,
+        ),
     ] = None
     policy: Annotated[
         str,
@@ -152,8 +156,8 @@ class FinetuneConfig(Variants):
     backbone_stages: Annotated[
         int, Option("Backbone stages that train, counted from the output side.", panel=LAYERS)
     ] = 0
-    iterations: Annotated[int, Option("Optimizer steps.", panel=SCHEDULE, ge=1, le=1_000_000)] = 200
-    batch_size: Annotated[int, Option("Variants per optimizer step.", panel=SCHEDULE, ge=1, le=1024)] = 8
+    iterations: Annotated[int, Option("Optimizer steps.", panel=SCHEDULE, within=ITERATIONS)] = 200
+    batch_size: Annotated[int, Option("Variants per optimizer step.", panel=SCHEDULE, within=BATCH_SIZE)] = 8
     optimizer: Annotated[
         Literal["adamw", "sgd"], Option("Optimizer: adamw, or sgd with a momentum of 0.9.", panel=SCHEDULE)
     ] = "adamw"
@@ -195,7 +199,7 @@ class FinetuneConfig(Variants):
     clip: Annotated[float, Option("Largest norm of a step's gradient; 0: no limit.", panel=SCHEDULE, ge=0)] = 10.0
     eval_every: Annotated[
         int,
-        Option("Iterations between two evaluations on the test set; 0: only at the end.", panel=SCHEDULE, ge=0),
+        Option("Iterations between two evaluations on the test set; 0: only at the end.", panel=SCHEDULE, within=EVERY),
     ] = 50
     cross_validate: Annotated[
         int | None,
@@ -203,7 +207,7 @@ class FinetuneConfig(Variants):
             "Folds of a cross-validation on the shots, which estimates the mAP and finds each class's score threshold; "
             "0: none; default: 5 if there is no test set (3 if the whole detector trains), else 0.",
             panel=CHECK,
-            ge=0,
+            within=FOLDS,
             check=_folds,
         ),
     ] = None
@@ -220,14 +224,14 @@ class FinetuneConfig(Variants):
     ] = AUTO
     seed: Annotated[
         int,
-        Option("Random seed for augmentation, batch order and new weights.", panel=SCHEDULE, ge=0, le=LARGEST_SEED),
+        Option("Random seed for augmentation, batch order and new weights.", panel=SCHEDULE, within=SEED),
     ] = 0
     device: Annotated[
         str, Option("Device that computes: auto, cpu, cuda, cuda:N or mps (Apple; untested).", panel=SPEED)
     ] = "auto"
     threads: Annotated[
         int | None,
-        Option("Threads that compute on the CPU; default: the free cores.", panel=SPEED, ge=1, le=MOST_THREADS),
+        Option("Threads that compute on the CPU; default: the free cores.", panel=SPEED, within=THREADS),
     ] = None
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from fewshot_cli.bounds import SEED, SHOTS, TEST_IMAGES
 from fewshot_cli.datasets.formats import FORMATS
 from fewshot_cli.errors import UsageError
 from fewshot_cli.settings import Option, validate
@@ -25,7 +26,7 @@ class FetchRequest:
     classes: Annotated[
         tuple[str, ...], Option("Class to detect; may be given several times. Their order is the label order.")
     ]
-    shots: Annotated[int, Option("Training images per class.", ge=1)] = 10
+    shots: Annotated[int, Option("Training images per class.", within=SHOTS)] = 10
     source: Annotated[
         str | tuple[str, ...],
         Option(
@@ -42,8 +43,8 @@ class FetchRequest:
             metavar="SOURCE",
         ),
     ] = None
-    test_images: Annotated[int, Option("Largest number of test images; 0: no test set.", ge=0)] = 100
-    seed: Annotated[int, Option("Random seed of the draw: same seed, same data set.")] = 0
+    test_images: Annotated[int, Option("Largest number of test images; 0: no test set.", within=TEST_IMAGES)] = 100
+    seed: Annotated[int, Option("Random seed of the draw: same seed, same data set.", within=SEED)] = 0
     name: Annotated[str | None, Option("Folder under --root; default: from the class names.")] = None
     root: Annotated[Path, Option("Folder that holds data sets.")] = Path("data")
     force: Annotated[bool, Option("Replace a data set of that name.")] = False
