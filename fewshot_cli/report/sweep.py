@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,14 +32,21 @@ from fewshot_cli.sweeps.cells import Cell, Setup
 from fewshot_cli.sweeps.folder import SweepFolder
 from fewshot_cli.sweeps.summary import Summary
 
+Results = Mapping[Cell, Mapping[str, Any]]
+"""Finished cells with the content of their result.json."""
 SHOWN_TESTS = 2
 """Best, and worst, test images of each class on the page."""
 CURVE_IOU = 0.5
 """Overlap of the precision–recall curves."""
 
 
-def write_report(folder: SweepFolder, summaries: Sequence[Summary]) -> list[Path]:
+def write_report(folder: SweepFolder, summaries: Sequence[Summary], results: Results) -> list[Path]:
     """Write `table.md`, `.tex`, `.csv`, `.json`, one `curves-….png` a table, and `report.html`.
+
+    Args:
+        folder: of the sweep.
+        summaries: its tables.
+        results: the cells that they are made of, with the content of their result.json.
 
     Raises:
         StorageError: a file cannot be written.
@@ -50,7 +56,8 @@ def write_report(folder: SweepFolder, summaries: Sequence[Summary]) -> list[Path
         write_text(path / name, "\n".join(render(summary) for summary in summaries))
     write_json(path / "table.json", [summary.to_json() for summary in summaries])
     tables = [path / f"table.{ending}" for ending in ("md", "tex", "csv", "json")]
-    figures = [_write_curves(folder, summary) for summary in summaries]
+    parts = [_Part(folder, summary, _cells(summary, results)) for summary in summaries]
+    figures = [_write_curves(part) for part in parts]
     page = path / "report.html"
     write_page(
         page,
@@ -58,25 +65,31 @@ def write_report(folder: SweepFolder, summaries: Sequence[Summary]) -> list[Path
         options=folder.config.to_json(),
         legend=LEGEND,
         paired=PAIRED,
-        tables=[_section(folder, *pair) for pair in zip(summaries, figures, strict=True)],
-        missing=[str(cell) for cell in folder.missing()],
+        tables=[_section(*pair) for pair in zip(parts, figures, strict=True)],
+        missing=[str(cell) for cell in folder.grid.cells() if cell not in results],
         score=SCORE_THRESHOLD,
     )
     return [page, *tables, *figures]
 
 
-def _cells(folder: SweepFolder, summary: Summary) -> dict[Cell, dict[str, Any]]:
-    """The finished cells of one table."""
+class _Part(NamedTuple):
+    """One table and its cells."""
+
+    folder: SweepFolder
+    summary: Summary
+    cells: Results
+
+
+def _cells(summary: Summary, results: Results) -> Results:
+    """The cells of one table."""
     wanted = (summary.detector, summary.shots)
-    return {cell: result for cell, result in folder.results() if (cell.group.detector, cell.group.shots) == wanted}
+    return {cell: result for cell, result in results.items() if (cell.group.detector, cell.group.shots) == wanted}
 
 
-def _write_curves(folder: SweepFolder, summary: Summary) -> Path:
+def _write_curves(part: _Part) -> Path:
+    folder, summary = part.folder, part.summary
     path = folder.path / f"curves-{summary.detector}-{summary.shots}shots.png"
-    points = {
-        cell: [json.loads(line) for line in folder.run(cell).metrics_file.read_text("utf-8").splitlines()]
-        for cell in _cells(folder, summary)
-    }
+    points = {cell: folder.run(cell).read_metrics() for cell in part.cells}
     figure = draw_curves(points)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
     return path
@@ -85,9 +98,9 @@ def _write_curves(folder: SweepFolder, summary: Summary) -> Path:
 # --- the page ---
 
 
-def _section(folder: SweepFolder, summary: Summary, figure: Path) -> dict[str, Any]:
+def _section(part: _Part, figure: Path) -> dict[str, Any]:
     """What the page shows of one table."""
-    cells = _cells(folder, summary)
+    folder, summary, cells = part
     judged = {name: _judged(folder, cells, name) for name in summary.classes}
     return {
         "title": title(summary),
@@ -103,7 +116,7 @@ def _section(folder: SweepFolder, summary: Summary, figure: Path) -> dict[str, A
     }
 
 
-def _cost(setup: Setup, cells: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
+def _cost(setup: Setup, cells: Results) -> dict[str, Any]:
     """Median seconds and memory of a setup's cells."""
     results = [result for cell, result in cells.items() if cell.setup == setup]
     return {
@@ -114,7 +127,7 @@ def _cost(setup: Setup, cells: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _drift(summary: Summary, cells: dict[Cell, dict[str, Any]]) -> dict[str, list[float | None]]:
+def _drift(summary: Summary, cells: Results) -> dict[str, list[float | None]]:
     """Layer → mean drift in each setup, over the cells in which it trained; None where it trained in none."""
     table: dict[str, list[float | None]] = {}
     for row in summary.rows:
@@ -148,7 +161,7 @@ def _judged(folder: SweepFolder, cells: Iterable[Cell], name: str) -> JudgedClas
     found = {}
     for cell in of_class:
         if cell.group == of_class[0].group:
-            results = json.loads(folder.run(cell).predictions_file.read_text("utf-8"))
+            results = folder.run(cell).read_predictions()
             curves = evaluate(truth, results).curves
             precision = next((by_iou[CURVE_IOU] for by_iou in curves.values()), ())
             found[cell] = JudgedCell(precision, judge(test, results))
