@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     )
     for failure in result.failures:
         console.warn(f"{failure.cell}: {failure.message}")
-    files = write_report(result.folder, result.summaries)
+    files = write_report(result.folder, result.summaries, result.results)
     console.result(
         {"files": [str(file) for file in files]},
         *(rich_table(summary) for summary in result.summaries),

@@ -13,6 +13,7 @@ from typing import Any
 
 from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.augmentation.dataset import augment
+from fewshot_cli.bounds import SEED
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.files import make_folder
 from fewshot_cli.inference.drawing import as_data_url, draw_boxes
@@ -66,6 +67,7 @@ def run_demo(
     Raises:
         FsodError: what its steps raise.
     """
+    SEED.check("seed", seed)
     make_folder(folder)
     threads = choose_threads(threads, reporter)
     use_threads(threads)

@@ -109,9 +109,16 @@ class NetworkError(FsodError):
 
 
 def closest(name: str, valid: Iterable[str]) -> str:
-    """A sentence for `hint`: the closest valid name, if any, and all of them."""
+    """A sentence for `hint`: the closest valid name, if any, and all of them, or the first NAMED of very many."""
     names = list(valid)
     folded = {candidate.casefold(): candidate for candidate in names}
-    match = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    match = difflib.get_close_matches(name[:LONGEST].casefold(), folded, n=1, cutoff=0.6)
     guess = f"Did you mean {folded[match[0]]}? " if match else ""
-    return f"{guess}Valid: {', '.join(names) or 'none'}."
+    more = f", … and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{guess}Valid: {', '.join(names[:NAMED]) or 'none'}{more}."
+
+
+NAMED = 100
+"""Names in a message."""
+LONGEST = 200
+"""Characters of a name that are compared."""

@@ -94,7 +94,7 @@ def file_fault(path: PathLike[str] | str, *, largest: int | None = None) -> str 
     if kind is not Kind.FILE:
         return _FAULTS[kind]
     if largest is not None and Path(path).stat().st_size > largest:
-        return f"is too large: it has more than {largest // 1_000_000:,} million bytes"
+        return f"has more than {largest // 1_000_000:,} million bytes"
     return None if os.access(path, os.R_OK) else "cannot be read: permission denied"
 
 

@@ -15,12 +15,14 @@ built.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from inspect import get_annotations
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from fewshot_cli.bounds import Range
 from fewshot_cli.errors import ConfigError, FsodError, closest
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ class Option:
         metavar: stands for the value in `--help`; default: the choices, or from the type.
         flags: names of a switch on the command line: `--train-neck/--freeze-neck`; default: `--name/--no-name`.
         words: the value is a tuple of words, typed as one text with commas: `flip,color`.
-        gt, ge, lt, le: bounds of a number: greater than, at least, less than, at most.
+        within: the whole numbers that it takes, one of `fewshot_cli.bounds`.
+        gt, ge, lt, le: bounds of another number: greater than, at least, less than, at most.
         check: takes a value of the right type and returns it as it is kept; raises ValueError, saying what would be
             right.
     """
@@ -49,6 +52,7 @@ class Option:
     metavar: str | None = None
     flags: str | None = None
     words: bool = False
+    within: Range | None = None
     gt: float | None = None
     ge: float | None = None
     lt: float | None = None
@@ -58,6 +62,8 @@ class Option:
     @property
     def bounds(self) -> dict[str, float]:
         """Those that are given, by name."""
+        if self.within:
+            return {"ge": self.within.least, "le": self.within.most, "multiple_of": self.within.step}
         given = {name: getattr(self, name) for name in BOUNDS}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -142,6 +148,50 @@ def from_mapping(
     raise error("; ".join(problems), hint=closest(unknown[0], sorted(known)) if unknown else hint)
 
 
+def typed(texts: Mapping[str, str], known: Mapping[str, Field]) -> dict[str, Any]:
+    """The values that texts stand for, by the types of the fields: for `--set NAME=VALUE` and the like.
+
+    A text that is no value of its type stays a text, and so does one of an unknown name: the settings refuse both, all
+    at once, when they are built.
+
+    Args:
+        texts: name → `3`, `0.5`, `yes`, `flip,color`, `0.35,1.8`; names may have hyphens.
+        known: the fields.
+    """
+    names = {name.replace("-", "_"): text for name, text in texts.items()}
+    return {name: _typed(text, known[name]) if name in known else text for name, text in names.items()}
+
+
+_SWITCH = {
+    **dict.fromkeys(("true", "yes", "on", "1", "t", "y"), True),
+    **dict.fromkeys(("false", "no", "off", "0", "f", "n"), False),
+}
+"""The words of a switch, as the command line reads them too."""
+
+
+def _typed(text: str, field: Field) -> Any:
+    kind = field.kinds[0] if len(field.kinds) == 1 else str
+    if get_origin(kind) is tuple and not field.option.words:
+        return _listed(text, get_args(kind)[0])
+    return _converted(text, kind)
+
+
+def _listed(text: str, kind: Any) -> Any:
+    """`0.35,1.8`, also in brackets; the text itself if a part is no value of that type."""
+    parts = [_converted(part.strip(), kind) for part in text.strip("[]() ").split(",")]
+    return parts if all(isinstance(part, kind) for part in parts) else text
+
+
+def _converted(text: str, kind: Any) -> Any:
+    """A number or a switch; the text itself if it is none, or if the type is another."""
+    if kind is bool:
+        return _SWITCH.get(text.strip().casefold(), text)
+    if kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
 def _required(kind: type) -> list[str]:
     return [field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING]
 
@@ -176,7 +226,7 @@ def _checked(kind: type, values: dict[str, Any], error: type[FsodError], hint: s
         problems: dict[str, str] = {}
         for fault in wrong.errors(include_url=False):
             name = str(fault["loc"][0])
-            problems.setdefault(name, f"{name} is {_shown(values[name])}: {_right(fault, fields_of(kind).get(name))}")
+            problems.setdefault(name, f"{name} is {shown(values[name])}: {_right(fault, fields_of(kind).get(name))}")
         raise error("; ".join(problems.values()), hint=hint) from None
     return {name: getattr(checked, name) for name in values}
 
@@ -201,26 +251,30 @@ def _member(hint: Any, field: Field | None) -> Any:
     if field and field.option.check:
         hint = Annotated[hint, AfterValidator(field.option.check)]
     bounds: dict[str, Any] = field.option.bounds if field else {}
+    if bounds and get_origin(hint) is tuple:  # each of its values is within them
+        return tuple.__class_getitem__((Annotated[get_args(hint)[0], Member(**bounds)], ...)), ...
     return hint, Member(**bounds)
 
 
 _WORDS = {int: "an integer", float: "a number", str: "a text"}
 """The types that a union may have, as errors name them."""
-_BOUND_FAULTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+_BOUND_FAULTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of"}
 
 
 def _right(fault: Any, field: Field | None) -> str:
     """What would be right instead of a value that pydantic found wrong."""
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"])
+    if field and fault["type"] in _BOUND_FAULTS:
+        return f"give {_range(field.option)}"
     if fault["type"] in ("tuple_type", "too_long", "too_short") or any(isinstance(at, int) for at in fault["loc"][1:]):
         return _list_of(field)
     if field and len(field.kinds) > 1:
         return f"give {' or '.join(_WORDS[kind] for kind in field.kinds)}"
-    if field and fault["type"] in _BOUND_FAULTS:
-        return f"give a number that is {_range(field.option)}"
     if field and field.choices and isinstance(fault["input"], str):
         return closest(fault["input"], field.choices)
+    if fault["type"] == "bool_type":
+        return "give true or false"
     return f"give {str(fault['msg']).removeprefix('Input should be ')}"
 
 
@@ -234,14 +288,19 @@ def _list_of(field: Field | None) -> str:
 
 
 def _range(option: Option) -> str:
-    """The bounds in words: `at least 1 and at most 1,000`."""
-    return " and ".join(f"{BOUNDS[name]} {_number(bound)}" for name, bound in option.bounds.items())
+    """The bounds in words: `a number that is at least 1 and at most 1,000`."""
+    if option.within:
+        return str(option.within)
+    return "a number that is " + " and ".join(
+        f"{BOUNDS[name]} {_number(bound)}" for name, bound in option.bounds.items()
+    )
 
 
 def _number(bound: float) -> str:
     return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for a message, shortened."""
     text = repr(value)
     return text if len(text) <= 80 else text[:79] + "…"

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fewshot_cli.progress import Reporter
 
-MOST_THREADS = 1024
-"""More is a typing error."""
 SPIN_COUNT = "2000"
 """Loops that a waiting thread spins before it sleeps. Measured: an idle machine loses little, a busy one no longer
 collapses."""
@@ -44,14 +42,12 @@ def choose_threads(threads: int | None, reporter: Reporter, most: int | None = N
         most: how many there are without other processes; None: as many as torch uses by itself.
 
     Raises:
-        ConfigError: `threads` is not from 1 to MOST_THREADS.
+        ConfigError: `threads` is out of bounds.
     """
     if threads is not None:
-        if not 1 <= threads <= MOST_THREADS:
-            from fewshot_cli.errors import ConfigError  # here, because `import fewshot_cli` imports this module
+        from fewshot_cli.bounds import THREADS  # here, because `import fewshot_cli` imports this module
 
-            raise ConfigError(f"threads is {threads}", hint=f"Give 1 to {MOST_THREADS}, or auto.")
-        return threads
+        return THREADS.check("threads", threads)
     most = most or default_threads()
     if "OMP_NUM_THREADS" in os.environ:
         return most

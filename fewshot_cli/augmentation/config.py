@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from fewshot_cli.bounds import COPIES, SEED
 from fewshot_cli.errors import closest
 from fewshot_cli.panels import AUGMENTATION as PANEL
 from fewshot_cli.settings import Option, fields_of, validate
 
 OPERATIONS = ("positive", "flip", "rotate", "stretch", "scale", "color")
 """In the order they are applied; positive extraction first, while every pixel is there."""
-LARGEST_SEED = 2**63 - 1
-"""What torch's generators take."""
 SMALLEST_ZOOM, LARGEST_ZOOM = 0.01, 100
 
 
@@ -86,9 +85,9 @@ class Variants(Augmentation):
     """How many variants of each training image are made, and with which random numbers."""
 
     copies: Annotated[
-        int, Option("Variants of each training image, the unchanged image included.", panel=PANEL, ge=1, le=10_000)
+        int, Option("Variants of each training image, the unchanged image included.", panel=PANEL, within=COPIES)
     ] = 24
-    seed: Annotated[int, Option("Random seed of the variants.", panel=PANEL, ge=0, le=LARGEST_SEED)] = 0
+    seed: Annotated[int, Option("Random seed of the variants.", panel=PANEL, within=SEED)] = 0
 
     @property
     def augmentation(self) -> Augmentation:

@@ -51,6 +51,7 @@ class BoundaryGroup(TyperGroup):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         console.begin(json=_asks_for_json(args))
         with _boundary():
+            _refuse_null_characters(args)
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
@@ -62,6 +63,13 @@ def _asks_for_json(args: Sequence[str]) -> bool:
     """Whether --json is given; known before parsing, because the parser's own errors are printed as JSON as well."""
     options = args[: args.index("--")] if "--" in args else args
     return "--json" in options
+
+
+def _refuse_null_characters(args: Sequence[str]) -> None:
+    """No path and no name can hold one; a shell cannot pass it, but a program that calls the command line can."""
+    for word in args:
+        if "\0" in word:
+            raise UsageError(f"{word[:80]!r} holds a null character", hint="Leave it out.")
 
 
 # --- the boundary ---
@@ -207,7 +215,7 @@ def _flush_stdout() -> None:
         _abandon_stdout()
         if isinstance(error, BrokenPipeError):
             raise _ReaderLeft from error
-        raise StorageError(
+        raise as_fsod_error(error) or StorageError(
             f"cannot write to standard output: {error.strerror}", hint="Check where it is redirected to."
         ) from error
 

@@ -199,7 +199,21 @@ def _word(parameter: Any, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float | date | time):
         many = parameter.multiple or parameter.nargs != 1
         raise _misfit(parameter, value, "a list of words or numbers" if many else "one word or number")
+    kind = _NUMBERS.get(parameter.type.name)
+    if kind and isinstance(value, str):
+        raise _misfit(parameter, value, f"{kind}, without quotes")
+    if isinstance(value, str) and "\0" in value:
+        raise _misfit(parameter, value, "a text without null characters")
     return str(value)
+
+
+_NUMBERS = {
+    "integer": "an integer",
+    "integer range": "an integer",
+    "float": "a number",
+    "float range": "a number",
+}
+"""The types of the parser that take a number alone, by its names for them."""
 
 
 def _misfit(parameter: Any, value: Any, right: str) -> ConfigError:

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from fewshot_cli.bounds import SEED
 from fewshot_cli.cli.console import Console, note_on_interrupt
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, runs and the page.")] = Path("fsod-demo"),
-    seed: Annotated[int, typer.Option(help="Random seed for training images, variants and batch order.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed for training images, variants and batch order.", **SEED.limits)
+    ] = 0,
     threads: Threads = None,
     config: Config = None,
     json: Json = False,

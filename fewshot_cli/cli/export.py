@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fewshot_cli.bounds import OPSET
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Best, Config, Detector, ImageSize, Json, Quiet, RunOrFile, Threads, Weights
 from fewshot_cli.panels import ADVANCED
@@ -32,7 +33,7 @@ def export(
         typer.Option("--nms/--no-nms", help="With onnx: non-maximum suppression in the file, else all boxes."),
     ] = True,
     opset: Annotated[
-        int, typer.Option(help="With onnx: version of its operators, 17 to 20.", rich_help_panel=ADVANCED)
+        int, typer.Option(help="With onnx: version of its operators.", **OPSET.limits, rich_help_panel=ADVANCED)
     ] = 17,
     detector: Detector = None,
     weights: Weights = None,

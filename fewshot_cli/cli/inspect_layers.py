@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fewshot_cli.bounds import CLASSES
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.cli.parameters import takes
@@ -35,7 +36,8 @@ def inspect_layers(
         typer.Argument(metavar="DETECTOR|RUN", help="A detector, or the folder of a run; none: list detectors."),
     ] = None,
     classes: Annotated[
-        int | None, typer.Option(min=1, help="Number of classes; default: 1, or those of --data.", show_default=False)
+        int | None,
+        typer.Option(**CLASSES.limits, help="Number of classes; default: 1, or those of --data.", show_default=False),
     ] = None,
     data: Annotated[
         Path | None,

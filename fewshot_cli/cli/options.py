@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fewshot_cli.bounds import IMAGE_SIZE, THREADS
 from fewshot_cli.cli import config_file
 from fewshot_cli.panels import DETECTOR, MACHINE
 from fewshot_cli.runs.config import FinetuneConfig
-from fewshot_cli.settings import fields_of
+from fewshot_cli.settings import fields_of, shown
 
 
 def _use_config(context: typer.Context, value: Path | None) -> Path | None:
@@ -20,12 +22,13 @@ def _use_config(context: typer.Context, value: Path | None) -> Path | None:
 
 
 def parse_threads(text: str) -> int | None:
-    """A positive number, or None for `auto`; raises BadParameter for anything else."""
+    """A number of threads, or None for `auto`; raises BadParameter for anything else."""
     if text == "auto":
         return None
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise typer.BadParameter(f"{text!r} is neither auto nor a positive integer.")
+    with suppress(ValueError):  # no integer, or one with thousands of digits
+        if THREADS.least <= (threads := int(text)) <= THREADS.most:
+            return threads
+    raise typer.BadParameter(f"{shown(text)} is neither auto nor {THREADS}.")
 
 
 # A switch has its opposite too, so that the command line can overrule a configuration file.
@@ -91,7 +94,9 @@ Weights = Annotated[
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(help="With --detector: side of the square canvas, pixels.", rich_help_panel=DETECTOR),
+    typer.Option(
+        help="With --detector: side of the square canvas, pixels.", **IMAGE_SIZE.limits, rich_help_panel=DETECTOR
+    ),
 ]
 Best = Annotated[
     bool,

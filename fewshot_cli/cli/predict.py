@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fewshot_cli import bounds
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import (
     Best,
@@ -50,7 +51,12 @@ def predict(
         ),
     ] = "auto",
     max_detections: Annotated[
-        int, typer.Option(help="Largest number of detections kept for an image.", min=1, rich_help_panel=DETECTIONS)
+        int,
+        typer.Option(
+            help="Largest number of detections kept for an image.",
+            **bounds.DETECTIONS.limits,
+            rich_help_panel=DETECTIONS,
+        ),
     ] = 100,
     classes: Annotated[
         list[str] | None,
@@ -96,7 +102,9 @@ def predict(
     ] = False,
     batch_size: Annotated[
         int,
-        typer.Option(help="Images or tiles that are detected in together.", min=1, rich_help_panel=MACHINE),
+        typer.Option(
+            help="Images or tiles that are detected in together.", **bounds.BATCH_SIZE.limits, rich_help_panel=MACHINE
+        ),
     ] = 8,
     device: Device = "auto",
     threads: Threads = None,

@@ -42,4 +42,5 @@ def _of_sweep(folder: Path, out: Path | None) -> Path:
     from fewshot_cli.sweeps.summary import summarize
 
     sweep = read_sweep(folder)
-    return write_page_of(sweep, summarize(sweep.results()), out)
+    results = dict(sweep.results())
+    return write_page_of(sweep, summarize(results.items()), results, out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_module
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +12,10 @@ from fewshot_cli.cli.console import Console, note_on_interrupt
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.errors import UsageError
 from fewshot_cli.panels import LAYERS, MACHINE
+from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.schemas import SweepPlan, schema_of
-from fewshot_cli.settings import fields_of
-from fewshot_cli.sweeps.config import SweepConfig
+from fewshot_cli.settings import Field, fields_of, shown, typed
+from fewshot_cli.sweeps.config import SweepConfig, fetch_fields
 
 if TYPE_CHECKING:
     from fewshot_cli.sweeps.run import SweepResult
@@ -123,8 +124,8 @@ def sweep(
         "baselines": baselines,
         "test_images": test_images,
         "eval_every": eval_every,
-        "options": _parsed("--set", options or []),
-        "fetch_options": _parsed("--fetch-set", fetch_options or []),
+        "options": _parsed("--set", options, fields_of(FinetuneConfig)),
+        "fetch_options": _parsed("--fetch-set", fetch_options, fetch_fields() if fetch_options else {}),
     }
     grid: dict[str, Any] = {name: value for name, value in asked.items() if value not in (None, [])}
     if dry_run:
@@ -146,33 +147,33 @@ def sweep(
         reporter=console,
     )
     _show(console, result)
-    if result.failures:
-        raise typer.Exit(result.failures[0].exit_code)
+    if result.causes:
+        raise typer.Exit(result.causes[0].exit_code)
 
 
-def _parsed(flag: str, options: list[str]) -> dict[str, Any]:
-    """`lr=0.004` as a name and a value; a value that is not JSON is a text."""
-    parsed: dict[str, Any] = {}
-    for option in options:
+def _parsed(flag: str, options: list[str] | None, known: Mapping[str, Field]) -> dict[str, Any]:
+    """`lr=0.004` as a name and a value of the type that the option has."""
+    texts = {}
+    for option in options or []:
         name, found, value = option.partition("=")
         if not found:
-            raise UsageError(f"{flag} {option!r} has no value", hint=f"Write {flag} NAME=VALUE.")
-        try:
-            parsed[name.replace("-", "_")] = json_module.loads(value)
-        except ValueError:
-            parsed[name.replace("-", "_")] = value
-    return parsed
+            raise UsageError(f"{flag} {shown(option)} has no value", hint=f"Write {flag} NAME=VALUE.")
+        texts[name] = value
+    return typed(texts, known)
 
 
 def _show_plan(
     console: Console, out: Path, device: str, threads: int | None, classes: list[str], grid: dict[str, Any]
 ) -> None:
     """Every cell, finished or missing, and the time of the missing ones, from finished cells or from trial runs."""
-    from fewshot_cli.sweeps.config import configure
+    from fewshot_cli.sweeps.config import check_cells, configure
     from fewshot_cli.sweeps.folder import SweepFolder, remaining_seconds
     from fewshot_cli.sweeps.forecast import forecast
+    from fewshot_cli.sweeps.run import check_sources
 
     folder = SweepFolder(out, configure(classes, **grid))
+    check_cells(folder.config, device)
+    check_sources(folder.config)
     missing = folder.missing()
     cells = [{"cell": str(cell), "done": cell not in missing} for cell in folder.grid.cells()]
     seconds = remaining_seconds(folder)
@@ -189,14 +190,17 @@ def _show(console: Console, result: SweepResult) -> None:
     from fewshot_cli.report.sweep import write_report
     from fewshot_cli.report.table1 import LEGEND, rich_differences, rich_table
 
-    for failure in result.failures:
-        console.warn(f"{failure.cell}: {failure.message}")
-    files = write_report(result.folder, result.summaries)
+    for cause in result.causes:
+        console.warn(f"{cause}. {cause.hint}" if cause.hint else str(cause))
+    if not result.summaries:
+        console.result({**result.to_json(), "files": []}, "No cell is finished, so there is no table.")
+        return
+    files = write_report(result.folder, result.summaries, result.results)
     console.result(
         {**result.to_json(), "files": [str(file) for file in files]},
         *(rich_table(summary) for summary in result.summaries),
         *dict.fromkeys(text for summary in result.summaries for text in summary.caveats),
-        LEGEND if result.summaries else "No cell is finished.",
+        LEGEND,
         *(rich_differences(summary) for summary in result.summaries if summary.comparisons),
         f"Written: {', '.join(str(file) for file in files)}",
     )

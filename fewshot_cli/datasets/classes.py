@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from fewshot_cli.errors import DataError, closest
 
@@ -42,13 +43,16 @@ def has_class(wanted: str, available: Sequence[str]) -> bool:
     return any(same(name, wanted) for same in _SAME for name in available)
 
 
-def alike(one: str, other: str) -> bool:
-    """Whether two names probably mean one class.
+def look_alike(ones: Iterable[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs, one of each, of names that probably mean one class.
 
     They differ in case, separators or number, or, the longer one having six letters or more, in one letter that is
     wrong, missing or swapped with its neighbour.
     """
-    return has_class(one, [other]) or _one_slip(class_key(one), class_key(other))
+    pairs = ((one, other) for one in ones for other in others)
+    return [
+        (one, other) for one, other in pairs if has_class(one, [other]) or _one_slip(class_key(one), class_key(other))
+    ]
 
 
 def _one_slip(one: str, other: str) -> bool:
@@ -62,6 +66,7 @@ def _one_slip(one: str, other: str) -> bool:
     return swapped or any(a == b for a, b in ends)
 
 
+@lru_cache(1 << 16)
 def class_key(name: str) -> str:
     """What stays of a name when case, spaces, underscores and hyphens are ignored."""
     return re.sub(r"[\s_-]+", "", name.casefold())

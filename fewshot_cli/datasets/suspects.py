@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot_cli.datasets.checks import Thumbnails
-from fewshot_cli.datasets.classes import alike
+from fewshot_cli.datasets.classes import look_alike
 from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.files import sha256_of
 
@@ -168,15 +168,10 @@ def class_names(names: Sequence[str], used: Collection[str]) -> list[Suspect]:
         names: all that the annotations have.
         used: those of the data set.
     """
-    # Used ones against the others alone: files have 20,000 classes.
-    taken = set(used)
-    others = [name for name in names if name not in taken]
-    place = {name: number for number, name in enumerate(names)}
-    pairs = [(one, other) for one in names if one in taken for other in others if alike(one, other)]
-    ordered = sorted(pairs, key=lambda pair: sorted((place[pair[0]], place[pair[1]])))
+    pairs = look_alike([name for name in names if name in used], [name for name in names if name not in used])
     return [
         Suspect("class names", f"classes {one!r} and {other!r} may be one: the boxes of {other!r} are not used")
-        for one, other in ordered
+        for one, other in pairs
     ]
 
 

@@ -21,15 +21,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from fewshot_cli.bounds import IMAGE_SIZE
 from fewshot_cli.detectors.exported import DetectorInfo, check_detector, fill, read_info
-from fewshot_cli.errors import ConfigError, ModelError, closest
+from fewshot_cli.errors import ModelError, closest
 from fewshot_cli.policies import Selection, select
 from fewshot_cli.progress import Reporter, SilentReporter
 
 if TYPE_CHECKING:
     from fewshot_cli.detectors.chain import Detector
 
-SMALLEST_IMAGE, LARGEST_IMAGE, IMAGE_STEP = 64, 2048, 32
 
 WEIGHT_NAMES = ("default", "imagenet", "none")
 """What `--weights` takes besides a file."""
@@ -145,7 +145,7 @@ def build_detector(
     if info is not None:
         check_detector(weights, info, name)
     own_size = spec.image_size if info is None else info.image_size
-    size = checked_size(own_size if image_size is None else image_size)
+    size = IMAGE_SIZE.check("image_size", own_size if image_size is None else image_size)
     if weights == "imagenet" and not spec.has_imagenet:
         able = [other.name for other in DETECTORS.values() if other.has_imagenet]
         raise ModelError(
@@ -176,13 +176,3 @@ def _build(spec: DetectorSpec, image_size: int, weights: str, seed: int, reporte
     detector.hold_statistics()
     detector.pretrained = weights not in ("imagenet", "none")
     return detector
-
-
-def checked_size(size: int) -> int:
-    if not SMALLEST_IMAGE <= size <= LARGEST_IMAGE or size % IMAGE_STEP:
-        below = min(max(size // IMAGE_STEP * IMAGE_STEP, SMALLEST_IMAGE), LARGEST_IMAGE)
-        raise ConfigError(
-            f"an image size of {size} pixels is not possible",
-            hint=f"Give a multiple of {IMAGE_STEP} from {SMALLEST_IMAGE} to {LARGEST_IMAGE}, e.g. {below}.",
-        )
-    return size

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot_cli.bounds import DETECTIONS
 from fewshot_cli.datasets.classes import match_classes
 from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.inference.prediction import Model, Prediction
@@ -51,13 +52,12 @@ def make_filter(
         threshold: least score, 0 … 1, of all classes; `auto`: those stored with the model, for other
             classes SCORE_THRESHOLD.
         classes: only these, as people type them; none: all.
-        max_detections: of an image, at least 1.
+        max_detections: of an image.
 
     Raises:
         UsageError: a threshold or a number out of range, or a class that the model does not know.
     """
-    if max_detections < 1:
-        raise UsageError(f"at most {max_detections} detections are none", hint="Give at least 1.")
+    DETECTIONS.check("max_detections", max_detections, UsageError)
     least = least_scores(model.classes, model.thresholds, threshold)
     try:
         wanted = set(match_classes(classes, model.classes)) if classes else set(model.classes)

@@ -19,13 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_cli import __version__
+from fewshot_cli.bounds import OPSET
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.suppression import Candidates, Suppression
-from fewshot_cli.errors import ConfigError
 from fewshot_cli.inference.onnx_model import INPUT, METADATA, OUTPUTS, RAW_OUTPUTS, SCHEMA, need
-
-SMALLEST_OPSET, LARGEST_OPSET = 17, 20
-"""Versions of ONNX's operators that PyTorch's tracing exporter writes, from the one that this project promises on."""
 
 
 def build_graph(detector: Detector, thresholds: Mapping[str, float], *, nms: bool, opset: int) -> Any:
@@ -47,10 +44,7 @@ def build_graph(detector: Detector, thresholds: Mapping[str, float], *, nms: boo
         ModelError: the detector has no fixed number of candidates.
     """
     onnx = need("onnx")
-    if not SMALLEST_OPSET <= opset <= LARGEST_OPSET:
-        raise ConfigError(
-            f"opset {opset} cannot be written", hint=f"Give a number from {SMALLEST_OPSET} to {LARGEST_OPSET}."
-        )
+    OPSET.check("opset", opset)
     graph, pixels = _Graph(detector, nms).eval(), torch.zeros(2, 3, *[detector.image_size] * 2, dtype=torch.uint8)
     with torch.no_grad():
         heads = graph.candidates(pixels)

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fewshot_cli.bounds import TILE
 from fewshot_cli.errors import UsageError
 from fewshot_cli.inference.prediction import Prediction
 
 OVERLAP = 0.2
 """Of neighbouring tiles by default, as a share of their side."""
 LARGEST_OVERLAP = 0.9
-SMALLEST = 32
 MERGE_IOU = 0.5
 """Two detections of a class are one object if they overlap more."""
 CUT = 2.0
@@ -45,10 +45,9 @@ def parse_tiles(text: str) -> Tiles:
     except ValueError:
         raise UsageError(f"--tiles {text!r} is no size", hint=_HINT) from None
     pixels = overlap * size if overlap < 1 else overlap
-    if size < SMALLEST or not 0 <= pixels <= LARGEST_OVERLAP * size:
+    if not TILE.least <= size <= TILE.most or not 0 <= pixels <= LARGEST_OVERLAP * size:
         raise UsageError(
-            f"--tiles {text!r} is not possible: SIZE is at least {SMALLEST}, OVERLAP at most "
-            f"{LARGEST_OVERLAP:.0%} of it",
+            f"--tiles {text!r} is not possible: SIZE is {TILE}, OVERLAP at most {LARGEST_OVERLAP:.0%} of it",
             hint=_HINT,
         )
     return Tiles(size, math.ceil(pixels))

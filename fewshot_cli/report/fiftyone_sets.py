@@ -43,9 +43,9 @@ def open_database() -> Any:
 
 def check_free(name: str) -> None:
     """Raise before the work is done: UsageError if a FiftyOne data set has that name, ConfigError without MongoDB."""
+    if not name.strip() or not name.isprintable():
+        raise UsageError("--fiftyone needs a name of printable characters", hint="E.g. --fiftyone helmet-eval.")
     fiftyone = open_database()
-    if not name.strip():
-        raise UsageError("--fiftyone needs a name", hint="Give one, e.g. --fiftyone helmet-eval.")
     if fiftyone.dataset_exists(name):
         raise UsageError(
             f"FiftyOne has a data set {name!r} already",

@@ -33,12 +33,19 @@ from fewshot_cli.sweeps.cells import Cell, Setup
 from fewshot_cli.sweeps.folder import SweepFolder
 from fewshot_cli.sweeps.summary import Summary
 
+Results = Mapping[Cell, Mapping[str, Any]]
+"""Finished cells with the content of their result.json."""
 SHOWN_TESTS = 2
 """Best, and worst, test images of each class on the page."""
 
 
-def write_report(folder: SweepFolder, summaries: Sequence[Summary]) -> list[Path]:
+def write_report(folder: SweepFolder, summaries: Sequence[Summary], results: Results) -> list[Path]:
     """Write `table.md`, `.tex`, `.csv`, `.json`, one `curves-….png` a table, and `report.html`.
+
+    Args:
+        folder: of the sweep.
+        summaries: its tables.
+        results: the cells that they are made of, with the content of their result.json.
 
     Raises:
         StorageError: a file cannot be written.
@@ -48,49 +55,62 @@ def write_report(folder: SweepFolder, summaries: Sequence[Summary]) -> list[Path
         write_text(path / name, "\n".join(render(summary) for summary in summaries))
     write_json(path / "table.json", [summary.to_json() for summary in summaries])
     tables = [path / f"table.{ending}" for ending in ("md", "tex", "csv", "json")]
-    figures = [_write_curves(folder, summary) for summary in summaries]
-    return [write_page_of(folder, summaries), *tables, *figures]
+    parts = [_Part(folder, summary, _cells(summary, results)) for summary in summaries]
+    figures = [_write_curves(part) for part in parts]
+    return [write_page_of(folder, summaries, results), *tables, *figures]
 
 
-def write_page_of(folder: SweepFolder, summaries: Sequence[Summary], page: Path | None = None) -> Path:
+def write_page_of(
+    folder: SweepFolder, summaries: Sequence[Summary], results: Results, page: Path | None = None
+) -> Path:
     """Write the page alone; default: `report.html` in the folder. Raises StorageError."""
     page = page or folder.path / "report.html"
+    parts = [_Part(folder, summary, _cells(summary, results)) for summary in summaries]
     write_page(
         page,
         "sweep.html",
         options=folder.config.to_json(),
         legend=LEGEND,
         paired=PAIRED,
-        tables=[_section(folder, summary) for summary in summaries],
-        missing=[str(cell) for cell in folder.missing()],
+        tables=[_section(part) for part in parts],
+        missing=[str(cell) for cell in folder.grid.cells() if cell not in results],
         score=SCORE_THRESHOLD,
     )
     return page
 
 
-def _cells(folder: SweepFolder, summary: Summary) -> dict[Cell, dict[str, Any]]:
-    """The finished cells of one table."""
+class _Part(NamedTuple):
+    """One table and its cells."""
+
+    folder: SweepFolder
+    summary: Summary
+    cells: Results
+
+
+def _cells(summary: Summary, results: Results) -> Results:
+    """The cells of one table."""
     wanted = (summary.detector, summary.shots)
-    return {cell: result for cell, result in folder.results() if (cell.group.detector, cell.group.shots) == wanted}
+    return {cell: result for cell, result in results.items() if (cell.group.detector, cell.group.shots) == wanted}
 
 
-def _write_curves(folder: SweepFolder, summary: Summary) -> Path:
+def _write_curves(part: _Part) -> Path:
+    folder, summary = part.folder, part.summary
     path = folder.path / f"curves-{summary.detector}-{summary.shots}shots.png"
-    figure = _curves(folder, summary)
+    figure = _curves(part)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
     return path
 
 
-def _curves(folder: SweepFolder, summary: Summary) -> Figure:
-    return draw_curves({cell: folder.run(cell).read_metrics() for cell in _cells(folder, summary)})
+def _curves(part: _Part) -> Figure:
+    return draw_curves({cell: part.folder.run(cell).read_metrics() for cell in part.cells})
 
 
 # --- the page ---
 
 
-def _section(folder: SweepFolder, summary: Summary) -> dict[str, Any]:
+def _section(part: _Part) -> dict[str, Any]:
     """What the page shows of one table."""
-    cells = _cells(folder, summary)
+    folder, summary, cells = part
     judged = {name: _judged(folder, cells, name) for name in summary.classes}
     return {
         "title": title(summary),
@@ -98,7 +118,7 @@ def _section(folder: SweepFolder, summary: Summary) -> dict[str, Any]:
         "columns": summary.columns,
         "rows": styled_rows(summary),
         "differences": differences(summary, summary.columns),
-        "curves": figure_url(_curves(folder, summary)),
+        "curves": figure_url(_curves(part)),
         "precision": _precision_recall({cell: one for found in judged.values() for cell, one in found.cells.items()}),
         "costs": [_cost(row.setup, cells) for row in summary.rows],
         "drift": _drift(summary, cells),
@@ -106,7 +126,7 @@ def _section(folder: SweepFolder, summary: Summary) -> dict[str, Any]:
     }
 
 
-def _cost(setup: Setup, cells: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
+def _cost(setup: Setup, cells: Results) -> dict[str, Any]:
     """Median seconds and memory of a setup's cells."""
     results = [result for cell, result in cells.items() if cell.setup == setup]
     return {
@@ -117,7 +137,7 @@ def _cost(setup: Setup, cells: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _drift(summary: Summary, cells: dict[Cell, dict[str, Any]]) -> dict[str, list[float | None]]:
+def _drift(summary: Summary, cells: Results) -> dict[str, list[float | None]]:
     """Layer → mean drift in each setup, over the cells in which it trained; None where it trained in none."""
     table: dict[str, list[float | None]] = {}
     for row in summary.rows:

@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from fewshot_cli.augmentation.config import LARGEST_SEED
+from fewshot_cli.bounds import SEED
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, build_detector
 from fewshot_cli.detectors.tensor_file import CHECKPOINT, read_tensor_file, to_bytes
@@ -49,7 +49,7 @@ class CheckpointInfo:
     """Names in the chain."""
     iteration: Annotated[int, Ge(0)]
     """Iterations done."""
-    seed: Annotated[int, Ge(0), Le(LARGEST_SEED)]
+    seed: Annotated[int, Ge(SEED.least), Le(SEED.most)]
     """Also of a base with random weights."""
     keep_base_classes: bool = False
     """Whether the base's head runs beside the adapted one."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fewshot_cli import settings
-from fewshot_cli.augmentation.config import LARGEST_SEED, Variants
+from fewshot_cli.augmentation.config import Variants
+from fewshot_cli.bounds import BATCH_SIZE, EVERY, FOLDS, IMAGE_SIZE, ITERATIONS, SEED, THREADS
 from fewshot_cli.detectors.registry import select_in
 from fewshot_cli.errors import closest
 from fewshot_cli.panels import ADVANCED, DATA, LAYERS, MACHINE, TRAINING
@@ -25,7 +26,6 @@ from fewshot_cli.policies import (
 )
 from fewshot_cli.progress import Reporter
 from fewshot_cli.settings import Option
-from fewshot_cli.threads import MOST_THREADS
 from fewshot_cli.tracking import TRACKERS, known_trackers
 
 LARGEST_RATE = 1e30
@@ -95,7 +95,11 @@ class FinetuneConfig(Variants):
     ] = "auto"
     image_size: Annotated[
         int | None,
-        Option("Side of the square canvas, pixels, a multiple of 32; default: the detector's own.", panel=DATA, ge=1),
+        Option(
+            "Side of the square canvas, pixels, a multiple of 32; default: the detector's own.",
+            panel=DATA,
+            within=IMAGE_SIZE,
+        ),
     ] = None
     policy: Annotated[
         str,
@@ -143,8 +147,8 @@ class FinetuneConfig(Variants):
             panel=LAYERS,
         ),
     ] = False
-    iterations: Annotated[int, Option("Optimizer steps.", panel=TRAINING, ge=1, le=1_000_000)] = 200
-    batch_size: Annotated[int, Option("Variants per optimizer step.", panel=TRAINING, ge=1, le=1024)] = 8
+    iterations: Annotated[int, Option("Optimizer steps.", panel=TRAINING, within=ITERATIONS)] = 200
+    batch_size: Annotated[int, Option("Variants per optimizer step.", panel=TRAINING, within=BATCH_SIZE)] = 8
     optimizer: Annotated[
         Literal["adamw", "sgd"], Option("Optimizer: adamw, or sgd with a momentum of 0.9.", panel=ADVANCED)
     ] = "adamw"
@@ -184,14 +188,14 @@ class FinetuneConfig(Variants):
     clip: Annotated[float, Option("Largest norm of a step's gradient; 0: no limit.", panel=ADVANCED, ge=0)] = 10.0
     eval_every: Annotated[
         int,
-        Option("Iterations between two evaluations on the test set; 0: only at the end.", panel=TRAINING, ge=0),
+        Option("Iterations between two evaluations on the test set; 0: only at the end.", panel=TRAINING, within=EVERY),
     ] = 50
     cross_validate: Annotated[
         int | None,
         Option(
             "Folds of a cross-validation on the shots; default: 5 or 3 without a test set, else 0.",
             panel=TRAINING,
-            ge=0,
+            within=FOLDS,
             check=_folds,
         ),
     ] = None
@@ -206,14 +210,14 @@ class FinetuneConfig(Variants):
     ] = AUTO
     seed: Annotated[
         int,
-        Option("Random seed for augmentation, batch order and new weights.", panel=TRAINING, ge=0, le=LARGEST_SEED),
+        Option("Random seed for augmentation, batch order and new weights.", panel=TRAINING, within=SEED),
     ] = 0
     device: Annotated[
         str, Option("Device that computes: auto, cpu, cuda, cuda:N or mps (Apple; untested).", panel=MACHINE)
     ] = "auto"
     threads: Annotated[
         int | None,
-        Option("Threads that compute on the CPU; default: the free cores.", panel=MACHINE, ge=1, le=MOST_THREADS),
+        Option("Threads that compute on the CPU; default: the free cores.", panel=MACHINE, within=THREADS),
     ] = None
     deterministic: Annotated[
         bool,

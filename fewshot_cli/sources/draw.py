@@ -101,7 +101,7 @@ def draw_shots(stock: Stock, shots: int, seed: int, *, replace_faulty: bool) -> 
     while True:
         pool = _shots_pool(stock, shots, seed)
         shown = members(pool, stock.classes)
-        _check_enough(stock, shown, shots)
+        require_shots(stock, shown, shots)
         drawn = sample_shots(shown, shots, seed)
         chosen = [image for image in pool if image.id in drawn]
         if not stock.check(chosen) or not replace_faulty:
@@ -136,7 +136,7 @@ def draw_test(
     return taken, duplicates
 
 
-def _check_enough(stock: Stock, ids: Mapping[str, Collection[int]], shots: int) -> None:
+def require_shots(stock: Stock, ids: Mapping[str, Collection[int]], shots: int) -> None:
     """Raise DataError unless every class has K images; says what was left out, and where there are more."""
     try:
         check_enough({name: len(each) for name, each in ids.items()}, shots)
@@ -160,7 +160,7 @@ def _shots_pool(stock: Stock, shots: int, seed: int) -> list[ImageRecord]:
 
     def pick() -> list[int]:
         usable = _without(queues, stock.unusable | set(stock.faulty))
-        _check_enough(stock, usable, shots)
+        require_shots(stock, usable, shots)
         return take_turns(ids[:shots] for ids in usable.values())
 
     return stock.bring(pick)

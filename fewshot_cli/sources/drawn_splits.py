@@ -11,7 +11,7 @@ from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.errors import DataError, DatasetError, Problem
 from fewshot_cli.files import sha256_of
 from fewshot_cli.progress import Reporter
-from fewshot_cli.sources.draw import Stock, draw_shots, draw_test
+from fewshot_cli.sources.draw import Stock, draw_shots, draw_test, require_shots
 from fewshot_cli.sources.joined import join
 from fewshot_cli.sources.registry import Source
 from fewshot_cli.sources.request import FetchRequest
@@ -75,6 +75,17 @@ def draw_splits(request: FetchRequest, reporter: Reporter) -> Drawn:
         raise _no_test_image(rest)
     _say_what_is_missing(request, rest, draw, reporter)
     return draw
+
+
+def survey_sources(request: FetchRequest, reporter: Reporter) -> None:
+    """Look whether the sources have the classes and enough images of them; nothing is drawn, and no image is opened.
+
+    Raises:
+        DataError: an unknown class, or too few images; what the sources raise.
+    """
+    pools, _ = _surveys(request, reporter)
+    pool = Stock(join([(source, survey.pool) for source, survey in pools.items() if survey.pool], request.classes))
+    require_shots(pool, pool.candidates.ids, request.shots)
 
 
 Surveys = dict[str, Survey]

@@ -58,6 +58,11 @@ class Source:
         return f"{self.name}:{self.argument}" if self.argument else self.name
 
     @property
+    def downloads(self) -> bool:
+        """Whether its images come over the network."""
+        return bool(options_class(self.name).TRANSPORT)
+
+    @property
     def option_names(self) -> list[str]:
         return [field.name for field in fields(options_class(self.name))]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from fewshot_cli.bounds import SEED, SHOTS, TEST_IMAGES
 from fewshot_cli.datasets.formats import FORMATS
 from fewshot_cli.errors import UsageError
 from fewshot_cli.panels import ADVANCED, DATA, OUTPUT
@@ -34,7 +35,7 @@ class FetchRequest:
             panel=DATA,
         ),
     ]
-    shots: Annotated[int, Option("Training images per class.", panel=DATA, ge=1)] = 10
+    shots: Annotated[int, Option("Training images per class.", panel=DATA, within=SHOTS)] = 10
     source: Annotated[
         str | tuple[str, ...],
         Option(
@@ -51,8 +52,10 @@ class FetchRequest:
             metavar="SOURCE",
         ),
     ] = None
-    test_images: Annotated[int, Option("Largest number of test images; 0: no test set.", panel=DATA, ge=0)] = 100
-    seed: Annotated[int, Option("Random seed of the draw: same seed, same data set.", panel=DATA)] = 0
+    test_images: Annotated[
+        int, Option("Largest number of test images; 0: no test set.", panel=DATA, within=TEST_IMAGES)
+    ] = 100
+    seed: Annotated[int, Option("Random seed of the draw: same seed, same data set.", panel=DATA, within=SEED)] = 0
     name: Annotated[str | None, Option("Folder under --root; default: from the class names.", panel=OUTPUT)] = None
     root: Annotated[Path, Option("Folder that holds data sets.", panel=OUTPUT)] = Path("data")
     force: Annotated[bool, Option("Replace a data set of that name.", panel=OUTPUT)] = False

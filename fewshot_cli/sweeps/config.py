@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from fewshot_cli.bounds import EVERY, SEEDS, SHOTS, TEST_IMAGES
+from fewshot_cli.detectors.exported import check_detector, read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES
-from fewshot_cli.errors import ConfigError, PolicyError, UsageError, closest
+from fewshot_cli.errors import CheckpointError, ConfigError, PolicyError, UsageError, closest
 from fewshot_cli.panels import DATA, LAYERS, TRAINING
 from fewshot_cli.policies import AUTO, CUSTOM
-from fewshot_cli.runs.config import FinetuneConfig, layers_or_text
-from fewshot_cli.settings import Option, from_mapping, to_json, validate
+from fewshot_cli.runs.config import FinetuneConfig, layers_or_text, select_layers
+from fewshot_cli.settings import Field, Option, fields_of, from_mapping, to_json, validate
 from fewshot_cli.sweeps.cells import Cell, Grid, Group
+from fewshot_cli.tracking import check_installed
 
 if TYPE_CHECKING:
     from fewshot_cli.sources.request import FetchRequest
@@ -64,9 +67,9 @@ class SweepConfig:
         tuple[str, ...],
         Option("Further setup: names of the layers that train, with commas.", LAYERS, "NAMES"),
     ] = ()
-    shots: Annotated[tuple[int, ...], Option("Training images of the class.", DATA, "N")] = (10,)
+    shots: Annotated[tuple[int, ...], Option("Training images of the class.", DATA, "N", within=SHOTS)] = (10,)
     seeds: Annotated[
-        int, Option("Number of seeds 0, 1, …; each draws other shots, variants and batches.", TRAINING, ge=1, le=10_000)
+        int, Option("Number of seeds 0, 1, …; each draws other shots, variants and batches.", TRAINING, within=SEEDS)
     ] = 5
     detectors: Annotated[tuple[str, ...], Option("Name of a detector.", TRAINING, "NAME")] = ("yolox_nano",)
     baselines: Annotated[bool, Option("Also run the policies none, all and full.", LAYERS)] = True
@@ -82,7 +85,9 @@ class SweepConfig:
         str | None,
         Option("Where test images come from, as in fetch; {class} is the class.", DATA, "SOURCE"),
     ] = None
-    test_images: Annotated[int, Option("Largest number of test images, at least 1.", DATA, ge=1)] = 100
+    test_images: Annotated[
+        int, Option("Largest number of test images, at least 1.", DATA, within=TEST_IMAGES._replace(least=1))
+    ] = 100
     fetch_options: Annotated[
         dict[str, Any],
         Option("Option of fetch for every data set, e.g. mirror=URL.", DATA, "NAME=VALUE"),
@@ -91,7 +96,7 @@ class SweepConfig:
         str, Option("Weights of every detector: default (COCO), imagenet, none, or a file.", TRAINING)
     ] = "default"
     eval_every: Annotated[
-        int, Option("Iterations between two points of a learning curve; 0: the end only.", TRAINING, ge=0)
+        int, Option("Iterations between two points of a learning curve; 0: the end only.", TRAINING, within=EVERY)
     ] = 50
     options: Annotated[
         dict[str, Any],
@@ -121,12 +126,9 @@ class SweepConfig:
                 (f"{name} is {', '.join(map(str, values))}: give each once", len(set(values)) < len(values))
                 for name, values in several.items()
             ),
-            *(
-                (
-                    f"{name} is {', '.join(map(str, several[name]))}: give 1 or more",
-                    any(isinstance(value, int) and value < 1 for value in several[name]),
-                )
-                for name in ("shots", "budgets")
+            (
+                f"budgets is {', '.join(map(str, self.budgets))}: give 1 or more",
+                any(isinstance(value, int) and value < 1 for value in self.budgets),
             ),
             ("classes has an empty name: give names", not all(name.strip() for name in self.classes)),
         ]
@@ -223,6 +225,46 @@ def fetch_request(config: SweepConfig, group: Group, root: Path) -> FetchRequest
         skip_invalid=skip_invalid,
         options=options,
     )
+
+
+def fetch_fields() -> dict[str, Field]:
+    """The options that `fetch_options` may have, by name: those of every source, and `skip_invalid`."""
+    from fewshot_cli.sources.registry import options_by_source
+    from fewshot_cli.sources.request import FetchRequest
+
+    own = {name: field for options in options_by_source().values() for name, field in fields_of(options).items()}
+    return {"skip_invalid": fields_of(FetchRequest)["skip_invalid"], **own}
+
+
+def check_cells(config: SweepConfig, device: str = "auto") -> None:
+    """Check what each setup trains on each detector, before anything is drawn or trained.
+
+    Raises:
+        ConfigError: a device, or a tracker, that this machine does not have.
+        PolicyError: layers that a detector cannot train.
+        CheckpointError: weights that are not there, or of another detector.
+    """
+    from fewshot_cli.detectors.device import choose_device
+
+    choose_device(device)
+    for detector in config.detectors:
+        group = next(config.grid.groups())._replace(detector=detector)
+        if config.weights not in WEIGHT_NAMES:
+            _check_weights(config.weights, detector)
+        for cell in config.grid.cells_of(group):
+            options = finetune_config(config, cell, data="", device=device)
+            check_installed(options.tracker)
+            if cell.setup.policy != AUTO:
+                select_layers(options)
+
+
+def _check_weights(weights: str, detector: str) -> None:
+    """Raise CheckpointError if a file is not there, or says that it is of another detector."""
+    if not Path(weights).is_file():
+        raise CheckpointError(f"there are no weights at {weights}", hint="Give a file, default, imagenet or none.")
+    info = read_info(weights)
+    if info is not None:
+        check_detector(weights, info, detector)
 
 
 def _check_options(config: SweepConfig) -> None:

@@ -10,14 +10,19 @@ sweep/
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fewshot_cli.documents import read_document
-from fewshot_cli.errors import ConfigError
-from fewshot_cli.files import make_folder, write_json
+from pydantic import ConfigDict, with_config
+from typing_extensions import NotRequired, TypedDict
+
+from fewshot_cli.documents import check_document, read_document, read_lines
+from fewshot_cli.errors import ConfigError, DataError
+from fewshot_cli.files import make_folder, storage_errors, write_json
 from fewshot_cli.runs.folder import RESULT, Run
 from fewshot_cli.schemas import SweepRecord, schema_of
 from fewshot_cli.settings import from_mapping
@@ -25,10 +30,74 @@ from fewshot_cli.sweeps.cells import Cell, Group, Setup
 from fewshot_cli.sweeps.config import SweepConfig
 
 CONFIG = "sweep.json"
-FIXED = ("source", "test_source", "test_images", "weights", "eval_every", "options")
-"""Fields of SweepConfig that hold for every cell of a folder: a change would make old and new cells differ."""
+DRAWING = ("source", "test_source", "test_images")
+"""Fields of SweepConfig that say which images are drawn, besides most of `fetch_options`."""
+TRAINING = ("weights", "eval_every")
+"""Those that say how every cell is trained, besides `options`."""
 TRANSPORT = ("mirror", "offline")
 """Options of fetch that may change: how images arrive, not which ones."""
+
+_NUMBERS = with_config(ConfigDict(extra="allow", strict=True, allow_inf_nan=False))
+
+
+@_NUMBERS
+class _Seconds(TypedDict):
+    total: float
+
+
+@_NUMBERS
+class _Parameters(TypedDict):
+    trained: int
+
+
+@_NUMBERS
+class _Average(TypedDict):
+    alpha: float
+
+
+@_NUMBERS
+class CellResult(TypedDict):
+    """What the tables and the page of a sweep need of a result.json."""
+
+    ap: float
+    seconds: _Seconds
+    parameters: _Parameters
+    trained_layers: list[str]
+    known_classes: list[str]
+    drift: dict[str, float]
+    peak_memory_mb: float
+    average: NotRequired[_Average]
+
+
+@_NUMBERS
+class _Point(TypedDict):
+    """What learning curves need of a line of metrics.jsonl."""
+
+    iteration: int
+    ap: float
+
+
+@_NUMBERS
+class _Detection(TypedDict):
+    """What the page needs of a detection in predictions.json."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+
+
+@_NUMBERS
+class _Fixed(TypedDict):
+    """What a sweep.json says of all cells."""
+
+    source: str
+    test_source: str | None
+    test_images: int
+    fetch_options: dict[str, Any]
+    weights: str
+    eval_every: int
+    options: dict[str, Any]
 
 
 class SweepFolder:
@@ -66,31 +135,53 @@ class SweepFolder:
         """Cells of a group that are not finished."""
         return [cell for cell in self.grid.cells_of(group) if not self.run(cell).finished]
 
+    def finished(self) -> Iterator[Cell]:
+        return (cell for cell in self.grid.cells() if self.run(cell).finished)
+
     def results(self) -> Iterator[tuple[Cell, dict[str, Any]]]:
-        """Every finished cell with the content of its result.json."""
-        for cell in self.grid.cells():
-            run = self.run(cell)
-            if run.finished:
-                yield cell, run.read_result()
+        """Every finished cell whose result.json can be read, with its content."""
+        for cell in self.finished():
+            with suppress(DataError):
+                yield cell, self.read_result(cell)
+
+    def read_result(self, cell: Cell) -> dict[str, Any]:
+        """The content of a cell's result.json; raises DataError if it is damaged."""
+        run = self.run(cell)
+        result = run.read_result()
+        check_document(result, CellResult, run.result_file, _again(run))
+        return result
+
+    def check(self, cell: Cell) -> None:
+        """Raise DataError if a file that the tables or the page need of a finished cell is missing or damaged."""
+        run = self.run(cell)
+        self.read_result(cell)
+        read_lines(run.metrics_file, _Point, hint=_again(run))
+        read_document(run.predictions_file, list[_Detection], hint=_again(run))
 
 
 def open_sweep(path: Path, config: SweepConfig) -> SweepFolder:
     """Begin a sweep in a folder, or continue the one that is there.
 
-    A continued sweep may have more or other classes, policies, budgets, shots, seeds and detectors; the fields in FIXED
-    and the options of fetch that decide which images are drawn must be the same.
+    A continued sweep may have more or other classes, policies, budgets, shots, seeds and detectors. What decides which
+    images are drawn and how every cell is trained must be the same, once a cell is finished; before that, what was
+    drawn and begun with other options is removed.
 
     Raises:
-        ConfigError: the folder holds a sweep with other fixed options, or its sweep.json cannot be read.
+        ConfigError: the folder holds finished cells of a sweep with other options, or its sweep.json is damaged.
         StorageError: the folder cannot be written.
     """
     file = path / CONFIG
     # As JSON has it, so that it can be compared with what the file holds.
     document = json.loads(json.dumps({"schema": schema_of(SweepRecord), **config.to_json()}))
     if file.exists():
-        changed = _changes(_read(file), document)
-        if changed:
-            raise ConfigError(f"{path} holds a sweep with {', '.join(changed)}", hint="Choose another --out.")
+        before = read_document(file, _Fixed, hint="Choose another --out.", error=ConfigError)
+        drawing = _changes(_drawing(before), _drawing(document))
+        changed = drawing + _changes(_training(before), _training(document))
+        if changed and any(path.glob(f"runs/*/{RESULT}")):
+            raise ConfigError(
+                f"{path} holds finished cells of a sweep with {', '.join(changed)}", hint="Choose another --out."
+            )
+        _remove(*([path / "runs"] if changed else []), *([path / "data"] if drawing else []))
     make_folder(path / "runs")
     write_json(file, document)
     return SweepFolder(path, config)
@@ -115,20 +206,32 @@ def remaining_seconds(folder: SweepFolder) -> float | None:
     return sum(statistics.median(seconds.get(cell.setup, [overall])) for cell in folder.missing())
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The fixed part of a sweep.json; raises ConfigError."""
-    try:
-        document = json.loads(file.read_text("utf-8"))
-        return {**{name: document[name] for name in FIXED}, "fetch_options": dict(document["fetch_options"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}", hint="Choose another --out.") from error
+def _again(run: Run) -> str:
+    return f"Remove {run.folder}, and the same command runs it again."
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """One text for each fixed value that differs: `eval_every 50 (now 0)`."""
-    changed = [f"{name} {before[name]} (now {now[name]})" for name in FIXED if before[name] != now[name]]
-    old, new = before["fetch_options"], now["fetch_options"]
-    drawing = [name for name in {**old, **new} if name not in TRANSPORT]
-    return changed + [
-        f"{name} {old.get(name)} (now {new.get(name)})" for name in drawing if old.get(name) != new.get(name)
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        if folder.exists():
+            with storage_errors(folder):
+                shutil.rmtree(folder)
+
+
+def _drawing(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which images are drawn, by name."""
+    given = {name: value for name, value in sweep["fetch_options"].items() if name not in TRANSPORT}
+    return {**{name: sweep[name] for name in DRAWING}, **given}
+
+
+def _training(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides how every cell is trained, by name."""
+    return {**{name: sweep[name] for name in TRAINING}, **sweep["options"]}
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One text for each value that differs: `eval_every 50 (now 0)`."""
+    return [
+        f"{name} {before.get(name)} (now {now.get(name)})"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
     ]

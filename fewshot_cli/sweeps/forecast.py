@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.policies import AUTO
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
@@ -20,6 +21,8 @@ from fewshot_cli.verbs.finetune import run_at
 
 SHOTS, TESTS, COPIES, STEPS = 2, 8, 4, 3
 """Of a trial run: shots, test images, variants of each image, iterations."""
+SIDE, BATCH = 256, 8
+"""Largest canvas, pixels, and batch of a trial run; the time of convolutions grows with the pixels."""
 MEASURED_AT_ONCE = 8
 """Test images that are measured in about the time of a step: the backward pass against NMS and COCO's matching."""
 
@@ -41,7 +44,7 @@ def forecast(
 ) -> float:
     """Seconds that the missing cells take in one process, with shared features. Nothing is downloaded.
 
-    The trial runs have random weights and small images, so the estimate is rough.
+    The trial runs have random weights, a small canvas and a small batch, so the estimate is rough.
 
     Raises:
         StorageError: no room for the trial runs.
@@ -81,13 +84,18 @@ def seconds_of(config: SweepConfig, cell: Cell, costs: Costs, cached: set[tuple[
 
 
 def _try(config: FinetuneConfig, folder: Path) -> Costs:
-    """Measure a short run."""
-    short = replace(config, weights="none", iterations=STEPS, copies=COPIES, eval_every=0)
+    """Measure a short run on a small canvas, and scale what it takes to the canvas and the batch of the cells."""
+    side = config.image_size or get_spec(config.detector).image_size
+    tried, batch = min(side, SIDE), min(config.batch_size, BATCH)
+    larger = (side / tried) ** 2
+    short = replace(
+        config, weights="none", iterations=STEPS, copies=COPIES, eval_every=0, image_size=tried, batch_size=batch
+    )
     seconds = run_at(folder, short).read_result()["seconds"]
     images = SHOTS * COPIES + TESTS if "training" in seconds else SHOTS + TESTS
     training = seconds.get("training", 0.0)
     return Costs(
-        seconds["features"] / images,
-        training / (STEPS + TESTS / MEASURED_AT_ONCE),
+        larger * seconds["features"] / images,
+        larger * config.batch_size / batch * training / (STEPS + TESTS / MEASURED_AT_ONCE),
         seconds["total"] - seconds["features"] - training,
     )

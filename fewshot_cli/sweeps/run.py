@@ -10,13 +10,14 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
-from fewshot_cli.datasets.store import open_dataset
+from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.errors import DataError, FsodError
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.schemas import Swept, schema_of
+from fewshot_cli.sources.drawn_splits import survey_sources
 from fewshot_cli.sources.fetch import fetch
 from fewshot_cli.sweeps.cells import Cell, Group, by_cut
-from fewshot_cli.sweeps.config import configure, fetch_request, finetune_config
+from fewshot_cli.sweeps.config import SweepConfig, check_cells, configure, fetch_request, finetune_config
 from fewshot_cli.sweeps.engines import get_engine
 from fewshot_cli.sweeps.engines.contract import Engine, Lost
 from fewshot_cli.sweeps.folder import SweepFolder, open_sweep
@@ -29,11 +30,26 @@ LOOK = 1.0
 
 
 class Failure(NamedTuple):
-    """A cell that could not be run, and the exit code of its error."""
+    """A cell that could not be run, or whose files are damaged: the message, hint and exit code of the error."""
 
     cell: Cell
     message: str
     exit_code: int
+    hint: str | None = None
+
+
+class Cause(NamedTuple):
+    """What several cells failed for."""
+
+    message: str
+    hint: str | None
+    exit_code: int
+    cells: tuple[Cell, ...]
+
+    def __str__(self) -> str:
+        count = "1 cell" if len(self.cells) == 1 else f"{len(self.cells)} cells"
+        first = f"{self.cells[0]}" if len(self.cells) == 1 else f"the first is {self.cells[0]}"
+        return f"{count} failed ({first}): {self.message}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +58,31 @@ class SweepResult:
 
     Attributes:
         folder: its folder, with the runs of all cells.
-        summaries: a table for each detector and number of shots, over all finished cells.
-        failures: cells that could not be run this time; the next call tries them again.
+        results: the finished cells, with the content of their result.json; without those whose files are damaged.
+        summaries: a table for each detector and number of shots, over these.
+        failures: cells that could not be run this time, which the next call tries again, and damaged ones.
     """
 
     folder: SweepFolder
+    results: dict[Cell, dict[str, Any]]
     summaries: tuple[Summary, ...]
     failures: tuple[Failure, ...]
 
     @property
     def path(self) -> Path:
         return self.folder.path
+
+    @property
+    def causes(self) -> list[Cause]:
+        """What cells failed for, the one of most cells first."""
+        found: dict[tuple[str, int], list[Failure]] = {}
+        for failure in self.failures:
+            found.setdefault((_without_names(failure), failure.exit_code), []).append(failure)
+        causes = [
+            Cause(each[0].message, each[0].hint, each[0].exit_code, tuple(failure.cell for failure in each))
+            for each in found.values()
+        ]
+        return sorted(causes, key=lambda cause: -len(cause.cells))
 
     def to_json(self) -> dict[str, Any]:
         """The folder, the tables and the failures."""
@@ -115,10 +145,45 @@ def sweep(
     """
     reporter = reporter or SilentReporter()
     chosen = get_engine(engine, jobs=jobs, address=address)
-    folder = open_sweep(Path(out), configure(classes, source=source, preset=preset, **options))
-    use_threads(choose_threads(threads, reporter))
+    config = configure(classes, source=source, preset=preset, **options)
+    check_cells(config, device)
+    threads = choose_threads(threads, reporter)
+    folder = open_sweep(Path(out), config)
+    use_threads(threads)
     failures = run_missing(folder, chosen, share=share, device=device, reporter=reporter)
-    return SweepResult(folder=folder, summaries=tuple(summarize(folder.results())), failures=tuple(failures))
+    damaged = find_damaged(folder)
+    broken = {failure.cell for failure in damaged}
+    results = {cell: result for cell, result in folder.results() if cell not in broken}
+    return SweepResult(
+        folder=folder,
+        results=results,
+        summaries=tuple(summarize(results.items())),
+        failures=(*failures, *damaged),
+    )
+
+
+def check_sources(config: SweepConfig) -> None:
+    """Look whether the sources have every class and enough images of it; nothing is drawn or downloaded.
+
+    Raises:
+        FsodError: what `fetch` raises for the sources.
+    """
+    for name in config.classes:
+        request = fetch_request(config, Group(name, max(config.shots), 0, config.detectors[0]), Path())
+        sources = (*request.sources, *filter(None, [request.source_of_test]))
+        if not any(source.downloads for source in sources):
+            survey_sources(request, SilentReporter())
+
+
+def find_damaged(folder: SweepFolder) -> list[Failure]:
+    """The finished cells of which a file is missing or damaged."""
+    failures = []
+    for cell in folder.finished():
+        try:
+            folder.check(cell)
+        except FsodError as error:
+            failures.append(_failure(cell, error))
+    return failures
 
 
 def run_missing(folder: SweepFolder, engine: Engine, *, share: bool, device: str, reporter: Reporter) -> list[Failure]:
@@ -128,8 +193,8 @@ def run_missing(folder: SweepFolder, engine: Engine, *, share: bool, device: str
         the cells that could not be run.
     """
     failures = fetch_data(folder, reporter)
-    groups = [group for group in folder.grid.groups() if folder.data(group).exists() and folder.missing_of(group)]
-    _check_test_sets(folder, groups)
+    failed = {failure.cell.group for failure in failures}
+    groups = [group for group in folder.grid.groups() if group not in failed and folder.missing_of(group)]
     # A whole path, because a worker may have another working directory.
     work = partial(run_group, SweepFolder(folder.path.resolve(), folder.config), share=share, device=device)
     with _progress(folder, reporter), closing(engine.run(work, groups)) as outcomes:
@@ -139,18 +204,38 @@ def run_missing(folder: SweepFolder, engine: Engine, *, share: bool, device: str
 
 
 def fetch_data(folder: SweepFolder, reporter: Reporter) -> list[Failure]:
-    """Draw every data set that is not there yet; for a class that cannot be drawn, its own cells fail alone."""
+    """Draw every data set that is not there yet and open the others; where that fails, its own cells fail alone.
+
+    Raises:
+        DataError: a data set without a test set.
+    """
     failures: list[Failure] = []
-    groups = {group.data_name: group for group in folder.grid.groups() if not folder.data(group).exists()}
-    with reporter.progress("Data sets", len(groups)) as task:
-        for group in groups.values():
+    sets: dict[str, list[Cell]] = {}
+    for cell in folder.missing():
+        sets.setdefault(cell.group.data_name, []).append(cell)
+    without: list[Path] = []
+    with reporter.progress("Data sets", len(sets)) as task:
+        for cells in sets.values():
             try:
-                fetch(fetch_request(folder.config, group, folder.data_root))
+                data = _data_set(folder, cells[0].group)
+                without += [data.path] if data.test is None else []
             except FsodError as error:
-                cells = [cell for cell in folder.grid.cells() if cell.group.data_name == group.data_name]
-                failures += [Failure(cell, error.message, error.exit_code) for cell in cells]
+                failures += [_failure(cell, error) for cell in cells]
             task.advance()
+    if without:
+        raise DataError(
+            f"no test set in {', '.join(map(str, without))}: a sweep compares mAP on test images",
+            hint="Give fewer --shots, or a --test-source and another --out.",
+        )
     return failures
+
+
+def _data_set(folder: SweepFolder, group: Group) -> Dataset:
+    """The data set of a group, which is drawn if it is not there."""
+    path = folder.data(group)
+    if not path.exists():
+        fetch(fetch_request(folder.config, group, folder.data_root))
+    return open_dataset(path)
 
 
 def run_group(folder: SweepFolder, group: Group, *, share: bool, device: str) -> list[Failure]:
@@ -174,21 +259,20 @@ def run_cell(folder: SweepFolder, cell: Cell, features: Any, device: str) -> Fai
             config = replace(config, threads=torch.get_num_threads())
         run_at(folder.run(cell).folder, config, features=features)
     except FsodError as error:
-        return Failure(cell, error.message, error.exit_code)
+        return _failure(cell, error)
     except Exception as error:  # a bug in one cell must not stop the others
         return Failure(cell, f"{type(error).__name__}: {error}", FsodError.exit_code)
     return None
 
 
-def _check_test_sets(folder: SweepFolder, groups: Sequence[Group]) -> None:
-    """A sweep compares mAP on test sets, so each data set needs one; raises DataError."""
-    paths = dict.fromkeys(folder.data(group) for group in groups)
-    without = [path for path in paths if open_dataset(path).test is None]
-    if without:
-        raise DataError(
-            f"no test set in {', '.join(map(str, without))}: a sweep compares mAP on test images",
-            hint="Give fewer --shots, or a --test-source and another --out.",
-        )
+def _failure(cell: Cell, error: FsodError) -> Failure:
+    return Failure(cell, error.message, error.exit_code, error.hint)
+
+
+def _without_names(failure: Failure) -> str:
+    """The message without the names of its run and data set, which are others in each cell."""
+    cell = failure.cell
+    return failure.message.replace(cell.run_name, "RUN").replace(cell.group.data_name, "DATA")
 
 
 def _lost(folder: SweepFolder, outcome: Lost) -> list[Failure]:

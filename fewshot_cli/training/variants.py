@@ -14,8 +14,8 @@ from fewshot_cli.augmentation.operations import Sample, load_sample, make_varian
 from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.detectors.chain import Activations, Canvas, Detector, Target, batch_of
 
-DECODED = 32
-"""Images kept decoded, because the variants of one are made one after the other."""
+DECODED, DECODED_BYTES = 32, 500_000_000
+"""Images kept decoded, because the variants of one are made one after the other, and bytes that they may take."""
 
 
 class Example(NamedTuple):
@@ -45,7 +45,7 @@ class Examples:
         self._copies = copies
         self._augmentation = augmentation or Augmentation()
         self._seed = seed
-        self._decoded = lru_cache(maxsize=DECODED if copies > 1 else 0)(_decoded)
+        self._decoded = lru_cache(maxsize=_kept(images) if copies > 1 else 0)(_decoded)
 
     def __len__(self) -> int:
         return len(self._images) * self._copies
@@ -67,6 +67,12 @@ class Examples:
     def prefix(self, cut: int, device: torch.device, bf16: bool) -> Prefix:
         """The frozen layers before `cut` as a function of item numbers."""
         return Prefix(self, self._detector, cut, device, bf16)
+
+
+def _kept(images: Sequence[ImageRecord]) -> int:
+    """How many of the images may be kept decoded, three bytes a pixel; one is needed in any case."""
+    largest = max((image.width * image.height * 3 for image in images), default=1)
+    return max(1, min(DECODED, DECODED_BYTES // largest))
 
 
 class Prefix:

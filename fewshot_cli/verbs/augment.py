@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_cli.augmentation.config import Variants
+from fewshot_cli.bounds import IMAGE_SIZE
 from fewshot_cli.datasets.store import Dataset, latest_dataset, recorded_detector
-from fewshot_cli.detectors.registry import checked_size, get_spec
+from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import UsageError
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
@@ -65,7 +66,7 @@ def augment(
         copies=variants.copies,
         augmentation=variants.augmentation,
         seed=variants.seed,
-        canvas=None if full_size else checked_size(image_size or _canvas_of(source)),
+        canvas=None if full_size else IMAGE_SIZE.check("image_size", image_size or _canvas_of(source)),
         force=force,
         reporter=reporter,
     )

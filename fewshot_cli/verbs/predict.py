@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fewshot_cli import __version__
+from fewshot_cli.bounds import BATCH_SIZE
 from fewshot_cli.datasets.formats.jsonl import LineStream
 from fewshot_cli.datasets.formats.writing import Labelled, LabelWriter, check_writer, open_writer
 from fewshot_cli.environment import describe_environment
@@ -220,8 +221,7 @@ def _check(format: str, to_stdout: bool, batch_size: int) -> None:
         raise UsageError(f"--out - writes {STREAMED}, not {format}", hint="Give --out DIR.")
     if to_stdout and sys.stdout is None:  # started with it closed
         raise UsageError("--out - writes to standard output, which is closed", hint="Give --out DIR.")
-    if batch_size < 1:
-        raise UsageError(f"a batch of {batch_size} images is not possible", hint="Give at least 1.")
+    BATCH_SIZE.check("batch_size", batch_size, UsageError)
 
 
 def _claim(out: str | PathLike[str] | None) -> Path:

@@ -107,7 +107,7 @@ def test_only_the_chosen_fields_become_options() -> None:
         (["--rate", "0", "--kind", "adam"], 4, "rate is 0.0: give a number that is above 0; kind is 'adam': Did you mean adamw?"),
         (["--rate", "fast"], 2, "Invalid value for '--rate'"),
         (["--zoom", "1"], 2, "'--zoom' requires 2 arguments"),
-        (["--threads", "-2"], 2, "'-2' is neither auto nor a positive integer"),
+        (["--threads", "-2"], 2, "'-2' is neither auto nor a number that is at least 1"),
     ],
 )  # fmt: skip
 def test_wrong_types_are_usage_errors_and_wrong_values_are_the_settings_errors(

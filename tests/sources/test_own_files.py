@@ -90,7 +90,8 @@ def test_an_unknown_folder_lists_what_was_looked_for(tmp_path: Path) -> None:
     draw_image(tmp_path / "photos" / "a.jpg", 1)
     result = fsod("fetch", "--source", tmp_path / "photos", "--class", "cat", "--json")
     error = json.loads(result.stdout)["error"]
-    assert (3, f"{tmp_path / 'photos'} holds no annotations in a known format") == (result.exit_code, error["message"])
+    assert 3 == result.exit_code
+    assert error["message"].startswith(f"{tmp_path / 'photos'} holds no annotations in a known format; it looks like")
     assert list(FORMATS) == [line.strip().split(":")[0] for line in error["hint"].splitlines()[1:]]
 
 

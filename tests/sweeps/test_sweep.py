@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,42 @@ def test_a_failure_is_reported_and_sets_the_exit_code(
     assert "symmetric 2" in result.stdout
 
 
+def test_a_sweep_whose_cells_all_fail_says_so_once_and_writes_no_table(photos: str, tmp_path: Path) -> None:
+    """One warning a cause with its hint, the exit code of the cause, nothing that looks finished."""
+    out = tmp_path / "sweep"
+    failed = fsod(*(word if before != "--shots" else "50" for before, word in pairwise(["", *argv(photos, out)])))
+    assert 3 == failed.exit_code, failed.output
+    assert "10 cells failed (the first is cat, 50 shots" in failed.stderr and "too few images" in failed.stderr
+    assert 1 == failed.stderr.count("warning:") and "--shots 8 is the most" in failed.stderr
+    assert "No cell is finished" in failed.stdout
+    assert [] == [*out.glob("table*"), *out.glob("*.html")]
+
+
+def test_a_damaged_file_is_the_failure_of_its_cell(
+    photos: str, swept: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """result.json, metrics.jsonl or predictions.json: the file is named, the others are in the table, exit 3."""
+    folder = shutil.copytree(swept[0], tmp_path / "sweep")
+    runs = sorted((folder / "runs").iterdir())
+    damages = (("result.json", "{}"), ("metrics.jsonl", "[1]"), ("predictions.json", "{"))
+    for run_folder, (name, content) in zip(runs, damages, strict=False):
+        (run_folder / name).write_text(content)
+    result = fsod(*argv(photos, folder, "--json"))
+    document = json.loads(result.stdout)
+    assert 3 == result.exit_code
+    assert 3 == len(document["failures"]) and document["tables"][0]["rows"]
+    for (name, _), run_folder in zip(damages, runs, strict=False):
+        (failure,) = [one for one in document["failures"] if str(run_folder / name) in one["message"]]
+        assert f"Remove {run_folder}" in failure["hint"]
+
+
+def test_a_dry_run_looks_at_the_source(photos: str, tmp_path: Path) -> None:
+    """An unknown class, too few images: told at once."""
+    for more, said in ((("--class", "cow"), "cow"), (("--shots", "50"), "too few images")):
+        result = fsod(*argv(photos, tmp_path / "sweep", "--dry-run", *more))
+        assert (3, True) == (result.exit_code, said in result.stderr), result.output
+
+
 NOWHERE = ("--class", "cat", "--source", "coco:nowhere")
 
 
@@ -244,11 +281,11 @@ NOWHERE = ("--class", "cat", "--source", "coco:nowhere")
         ((*NOWHERE, "--set", "lr"), 2, "Write --set NAME=VALUE."),
         ((*NOWHERE, "--fetch-set", "split"), 2, "Write --fetch-set NAME=VALUE."),
         ((*NOWHERE, "--set", "iterations=abc"), 4, "iterations is 'abc'"),
-        ((*NOWHERE, "--set", "lr=null"), 4, "lr is None"),
-        ((*NOWHERE, "--set", "ops=5"), 4, "ops is 5"),
+        ((*NOWHERE, "--set", "lr=null"), 4, "lr is 'null': give a valid number"),
+        ((*NOWHERE, "--set", "ops=5"), 4, "unknown operation '5'"),
         ((*NOWHERE, "--set", "itterations=5"), 4, "Did you mean iterations?"),
         ((*NOWHERE, "--fetch-set", "splitt=test"), 4, "Did you mean split?"),
-        ((*NOWHERE, "--fetch-set", "skip_invalid=5"), 4, "skip_invalid is 5"),
+        ((*NOWHERE, "--fetch-set", "skip_invalid=5"), 4, "skip_invalid is '5': give true or false"),
     ],
 )
 def test_a_wrong_command_line_is_refused_before_anything_runs(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_sweeps import sweep_config
+from helpers_sweeps import TINY, sweep_config
 
 from fewshot_cli.errors import ConfigError, FsodError, ModelError, PolicyError, UsageError
 from fewshot_cli.sweeps.cells import by_cut
@@ -108,7 +108,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[FsodError], str]] = {
     "no seed": ({"seeds": 0}, ConfigError, "seeds is 0: give a number"),
     "a word for a number": ({"seeds": "two"}, ConfigError, "seeds is 'two': give"),
     "no test image": ({"test_images": 0}, ConfigError, "test_images is 0"),
-    "no shot": ({"shots": (5, 0)}, ConfigError, "shots is 5, 0: give 1 or more"),
+    "no shot": ({"shots": (5, 0)}, ConfigError, "shots is (5, 0): give a number that is at least 1"),
     "several": ({"seeds": 0, "eval_every": -1}, ConfigError, "eval_every is -1"),
     "layers without names": ({"policies": ("custom",)}, PolicyError, "policy custom needs layers"),
     "an unknown layer": ({"layers": ("head.1,haed.4",)}, PolicyError, "yolox_nano has no layer 'haed.4'"),
@@ -165,10 +165,30 @@ def test_a_folder_is_not_used_for_another_sweep(tmp_path: Path) -> None:
     """Changes that would make old and new cells differ are refused, each with both values."""
     open_sweep(tmp_path, sweep_config())
     open_sweep(tmp_path, sweep_config(classes=("cow",), seeds=3, budgets=(3, "60k"), layers=("head.1",)))
-    with pytest.raises(ConfigError, match="eval_every 1 .now 0."):
-        open_sweep(tmp_path, sweep_config(eval_every=0))
-    (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    finish_one_cell(tmp_path)
+    with pytest.raises(ConfigError, match="finished cells of a sweep with eval_every 1 .now 0., copies 2 .now 3.,"):
+        open_sweep(tmp_path, sweep_config(eval_every=0, options={**TINY, "copies": 3, "lr": 0.1}))
+    for content in ("{", "[]", '{"source": 3}'):
+        (tmp_path / "sweep.json").write_text(content)
+        with pytest.raises(ConfigError, match="sweep.json is damaged"):
+            open_sweep(tmp_path, sweep_config())
+
+
+def finish_one_cell(folder: Path) -> None:
+    (folder / "runs" / "one").mkdir(parents=True, exist_ok=True)
+    (folder / "runs" / "one" / "result.json").write_text("{}")
+
+
+def test_options_can_be_corrected_until_a_cell_is_finished(tmp_path: Path) -> None:
+    """What was begun with other options is removed, data sets only if other images would be drawn."""
+    open_sweep(tmp_path, sweep_config())
+    for changes, kept in (({}, ["data", "runs"]), ({"eval_every": 0}, ["data"]), ({"test_images": 2}, [])):
+        for name in ("data", "runs"):
+            (tmp_path / name / "one").mkdir(parents=True, exist_ok=True)
+        config = sweep_config(**changes)
+        open_sweep(tmp_path, config)
+        assert kept == sorted(path.parent.name for path in tmp_path.glob("*/one")), changes
+        assert json.loads((tmp_path / "sweep.json").read_text()) == json.loads(json.dumps(config.to_json()))
         open_sweep(tmp_path, sweep_config())
 
 
@@ -177,5 +197,6 @@ def test_how_images_arrive_may_change_and_which_ones_may_not(tmp_path: Path) -> 
     source = "openimages"
     open_sweep(tmp_path, sweep_config(source, fetch_options={"split": "train", "mirror": "http://a"}))
     open_sweep(tmp_path, sweep_config(source, fetch_options={"split": "train", "mirror": "http://b"}))
+    finish_one_cell(tmp_path)
     with pytest.raises(ConfigError, match="split train .now test."):
         open_sweep(tmp_path, sweep_config(source, fetch_options={"split": "test"}))

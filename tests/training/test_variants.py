@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers_data import draw_coco, draw_image, write_document
@@ -12,7 +14,7 @@ from fewshot_cli.datasets.formats import read_split
 from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import build_detector
-from fewshot_cli.training.variants import Examples
+from fewshot_cli.training.variants import Examples, _kept
 
 SIDE, WIDTH, HEIGHT = 64, 400, 300
 
@@ -52,3 +54,9 @@ def test_a_variant_is_made_for_the_canvas(detector: Detector, photograph: ImageR
         assert torch.equal(canvas.pixels, pixels)
         assert max(example.canvas.size) < 1.2 * SIDE * augmentation.scale[1] < WIDTH
         torch.testing.assert_close(example.target.boxes, variant.boxes * canvas.scale)
+
+
+@pytest.mark.parametrize(("side", "kept"), [(640, 32), (4_000, 10), (14_000, 1)])
+def test_large_photographs_are_not_all_kept_decoded(side: int, kept: int, photograph: ImageRecord) -> None:
+    """Ten of 48 megapixels would take over a gigabyte."""
+    assert kept == _kept([replace(photograph, width=side, height=side)])

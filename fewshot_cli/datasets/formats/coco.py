@@ -115,29 +115,30 @@ def _read_categories(records: list[Any], annotations: list[Any], problems: Probl
     """The usable categories, in the order of the file."""
     stated = [member(annotation, "category_id") for annotation in annotations]
     used = {category_id for category_id in stated if is_id(category_id)}
-    categories = _Categories()
-    mentions = Counter(name for record in records for name in _mentioned(record))
-    known: set[str] = set()
+    categories, taken, mentions = _Categories(), set[str](), _mentions(records)
     for category_id, record in numbered(records, "category", problems):
         categories.stated.add(category_id)
-        # An entry that only names a group of others, as Roboflow's category 0 does.
         name = record.get("name")
         if category_id not in used and isinstance(name, str) and mentions[name] > 1:
-            continue
+            continue  # it only names a group of others, as Roboflow's category 0 does
         if not isinstance(name, str) or not name.strip():
             problems.add(f"category {category_id}", f"the name is not a non-empty string: {shown(name)}")
-        elif name in known:
+        elif name in taken:
             problems.add(f"category {category_id}", f"another category has the name {name!r} too")
         else:
             categories.labels[category_id] = len(categories.names)
             categories.names.append(name)
-            known.add(name)
+            taken.add(name)
     return categories
 
 
-def _mentioned(record: Any) -> set[str]:
-    """The name of a category, and that of its group."""
-    return {name for name in (member(record, "name"), member(record, "supercategory")) if isinstance(name, str)}
+def _mentions(records: list[Any]) -> Counter[str]:
+    """Name → number of categories that have it as their name or as their supercategory."""
+    found: Counter[str] = Counter()
+    for record in records:
+        names = (member(record, "name"), member(record, "supercategory"))
+        found.update({name for name in names if isinstance(name, str)})
+    return found
 
 
 # --- images ---

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Annotated, Any
 
+from fewshot_cli.bounds import JOBS
 from fewshot_cli.errors import UsageError
 from fewshot_cli.settings import Option, validate
 from fewshot_cli.sweeps.engines.contract import Done, Outcomes, Work, as_they_come
@@ -21,7 +22,7 @@ from fewshot_cli.threads import use_threads
 class LocalEngine:
     """One item after the other in the calling process, or `jobs` at a time in processes of their own."""
 
-    jobs: Annotated[int, Option("Processes at a time, on this machine.", ge=1, le=1024)] = 1
+    jobs: Annotated[int, Option("Processes at a time, on this machine.", within=JOBS)] = 1
 
     def __post_init__(self) -> None:
         validate(self, error=UsageError)
