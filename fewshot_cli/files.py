@@ -7,8 +7,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 from fewshot_cli.errors import DataError, StorageError
 from fewshot_cli.paths import Kind, hint_for, kind_of, reason_of, shown
+from fewshot_cli.temporary import REPLACED, temporary_file, temporary_folder
 
 
 @contextmanager
@@ -65,19 +64,13 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, sync: bool = 
     if kind_of(path, error=StorageError) is Kind.OTHER:
         raise StorageError(f"cannot write {shown(path)}: it is not a regular file", hint="Choose another name.")
     make_folder(path.parent)
-    with storage_errors(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            write(temporary)
-            if sync:
-                with temporary.open("rb+") as written:
-                    os.fsync(written.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with storage_errors(path), temporary_file(path.parent) as temporary:
+        write(temporary)
+        if sync:
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
 
 
 def _umask() -> int:
@@ -115,23 +108,19 @@ def sha256_of(path: Path) -> str:
 def write_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool) -> None:
     """Let `fill` build a folder beside `folder`, then put it in place by renaming.
 
-    Nobody ever sees a part of it. A kill leaves at most a hidden leftover, `.NAME.…`; in the instant between
-    the two renames of a replacement, the old folder is there as its `old`.
+    Nobody ever sees a part of it. A kill leaves at most a hidden leftover, which the next process that writes there
+    removes; in the instant between the two renames of a replacement, the old folder is in it, and then it stays.
 
     Raises:
         DataError: `folder` exists and `overwrite` is false.
         StorageError: the disk cannot be written.
     """
     make_folder(folder.parent)
-    with storage_errors(folder):
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            fresh = temporary / "new"
-            fresh.mkdir()
-            fill(fresh)
-            _put_in_place(fresh, folder, temporary / "old", overwrite)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with storage_errors(folder), temporary_folder(folder.parent) as temporary:
+        fresh = temporary / "new"
+        fresh.mkdir()
+        fill(fresh)
+        _put_in_place(fresh, folder, temporary / REPLACED, overwrite)
 
 
 def _put_in_place(fresh: Path, folder: Path, old: Path, overwrite: bool) -> None:

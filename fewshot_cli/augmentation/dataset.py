@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -19,6 +18,7 @@ from fewshot_cli.errors import DataError
 from fewshot_cli.files import make_folder, storage_errors
 from fewshot_cli.paths import check_target
 from fewshot_cli.progress import Reporter, SilentReporter
+from fewshot_cli.temporary import temporary_folder
 
 QUALITY = 95
 
@@ -66,7 +66,7 @@ def augment(
     if data.detector:
         record["detector"] = data.detector
     make_folder(target.parent)
-    with storage_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".variants.") as folder:
+    with storage_errors(target), temporary_folder(target.parent) as folder:
         images = list(data.train.images)
         next_id = max(image.id for image in images) + 1
         with reporter.progress("Variants", len(data.train.images) * (copies - 1)) as task:
@@ -74,7 +74,7 @@ def augment(
                 sample = load_sample(image)
                 for copy in range(1, copies):
                     variant = make_variant(sample, augmentation, (seed, image.id, copy), canvas=canvas)
-                    images.append(_write(variant, Path(folder), image, copy, next_id))
+                    images.append(_write(variant, folder, image, copy, next_id))
                     next_id += 1
                     task.advance()
         train = replace(data.train, images=tuple(images))

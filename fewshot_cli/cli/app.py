@@ -319,4 +319,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"(PIL|matplotlib)\b")
     warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    app(prog_name="fsod")
+    try:
+        app(prog_name="fsod")
+    except KeyboardInterrupt:  # before the command line is parsed
+        sys.exit(_report_interrupt(KeyboardInterrupt()))

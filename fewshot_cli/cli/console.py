@@ -98,7 +98,12 @@ def print_error(label: str, message: str, hint: str | None = None) -> None:
 
 def _print_labelled(label: str, colour: int, text: str) -> None:
     start = f"\033[1;{colour}m{label}:\033[0m" if _takes_colour(sys.stderr) else f"{label}:"
-    print(f"{start} {text}", file=sys.stderr)
+    print(f"{start} {_printable(text)}", file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """The text without what would steer a terminal: names in files from outside may hold anything."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
 
 
 def _takes_colour(stream: TextIO) -> bool:
@@ -125,7 +130,7 @@ class Console:
     def say(self, text: str) -> None:
         """Print a line on stderr; nothing under --quiet."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            print(_printable(text), file=sys.stderr)
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, also under --quiet."""
@@ -327,7 +332,7 @@ class PlainTask:
 
     def _print(self, text: str) -> None:
         remark = f", {self._remark}" if self._remark else ""
-        print(f"{self._description}: {text}{remark}", file=sys.stderr, flush=True)
+        print(f"{_printable(f'{self._description}: {text}{remark}')}", file=sys.stderr, flush=True)
 
 
 def _count(number: float | None) -> str:

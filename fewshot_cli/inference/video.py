@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from fewshot_cli.errors import DataError, StorageError
 from fewshot_cli.files import make_folder, storage_errors
 from fewshot_cli.paths import file_fault
+from fewshot_cli.temporary import temporary_file
 
 # The decoder's remarks on a broken file are not for the user; it reads this when the first video is opened.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -109,10 +109,9 @@ class VideoFile:
         self._rate = rate
         self._writer: Any = None
         make_folder(path.parent)
+        self._held = ExitStack()
         with storage_errors(path):
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".mp4")
-        os.close(handle)
-        self._temporary = Path(name)
+            self._temporary = self._held.enter_context(temporary_file(path.parent, ".mp4"))
 
     def add(self, frame: NDArray[np.uint8]) -> None:
         """Append a frame, (H, W, 3) uint8 RGB, all of one size; raises StorageError."""
@@ -134,13 +133,13 @@ class VideoFile:
             if self._writer is not None:
                 self._writer.release()
                 self._check()
-                # mkstemp's file is the user's alone.
+                # The temporary file is the user's alone.
                 umask = os.umask(0)
                 os.umask(umask)
                 self._temporary.chmod(0o666 & ~umask)
                 self._temporary.replace(self._path)
         finally:
-            self._temporary.unlink(missing_ok=True)
+            self._held.close()
 
     def _check(self) -> None:
         """OpenCV does not say when the disk is full, but then the file's end is missing, and it cannot be opened."""

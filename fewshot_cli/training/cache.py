@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from fewshot_cli.detectors.chain import Activations
 from fewshot_cli.progress import Reporter, SilentReporter
+from fewshot_cli.temporary import temporary_file
 
 Note = TypeVar("Note")
 Compute = Callable[[Sequence[int]], tuple[Activations, list[Note]]]
@@ -120,14 +120,12 @@ class FeatureCache(Generic[Note]):
         with suppress(OSError):
             if shutil.disk_usage(self._folder).free - DISK_RESERVE < size:
                 return ()
-            handle, name = tempfile.mkstemp(dir=self._folder, prefix=".features.")
-            try:
-                # Reserved in full now: running out of disk inside a mapping would kill the process.
-                getattr(os, "posix_fallocate", lambda file, _, length: os.ftruncate(file, length))(handle, 0, size)
-                whole = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
-            finally:
-                os.close(handle)
-                Path(name).unlink()
+            with temporary_file(self._folder) as file:
+                with file.open("rb+") as stream:
+                    # Reserved in full now: running out of disk inside a mapping would kill the process.
+                    reserve = getattr(os, "posix_fallocate", lambda handle, _, length: os.ftruncate(handle, length))
+                    reserve(stream.fileno(), 0, size)
+                whole = torch.from_file(str(file), shared=True, size=size, dtype=torch.uint8)
             return _carve(whole, count, shapes)
         return ()
 

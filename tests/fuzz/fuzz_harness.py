@@ -100,7 +100,7 @@ def _names_something(case: Case, stderr: str) -> bool:
     """Whether an error says more than that there is one: an option, a path, a value, a word of the call."""
     message = stderr.rpartition("error: ")[2]
     named = re.search(r"--\w|['\"`/\\\d]|\w\.\w", message) or any(
-        word[-40:] in message for word in re.split("[:=]", " ".join(case.argv[1:])) if word
+        word[-40:] in message for word in re.split(r"[:=\s]", " ".join(case.argv[1:])) if word
     )
     return "error: " in stderr and bool(named)
 
