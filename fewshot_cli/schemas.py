@@ -351,7 +351,7 @@ class Result(TypedDict):
 
 
 class RunConfig(TypedDict):
-    """config.json in a run's folder, which `fsod finetune --config` takes."""
+    """config.json in a run's folder, which `fsod finetune --config FILE` takes."""
 
     schema: Annotated[Literal["fsod/run-config/1"], Doc("Kind and version.")]
     command: Annotated[str, Doc("`finetune`.")]
