@@ -9,7 +9,7 @@ from typing import Any
 
 from fuzz_harness import Case
 from fuzz_values import BROKEN, NO_NUMBER, NO_WORD, OUT_OF_BOUNDS, content
-from fuzz_world import DATA, DONE, GRID, LAST, PHOTO, POOL, TINY
+from fuzz_world import AUTO, DATA, DONE, GRID, LAST, PHOTO, POOL, TINY
 
 CALLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fetch": (("--source", "coco:pool/train", "--class", "square", "--shots", "2", "--test-images", "2"), (POOL,)),
@@ -21,7 +21,7 @@ CALLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "inspect-layers": (("yolox_nano", "--weights", "none", "--threads", "1"), ()),
     "sweep": ((*GRID[1:], "--dry-run"), (POOL,)),
     "demo": (("--threads", "1"), ()),
-    "compare": ((DONE, DONE), (DATA, DONE)),
+    "compare": ((DONE, AUTO), (DATA, DONE, AUTO)),
     "report": ((DONE,), (DATA, DONE)),
 }
 """A quick call of each command, and the parts of the world that it needs."""

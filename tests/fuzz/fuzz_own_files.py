@@ -12,9 +12,9 @@ from fuzz_world import AUTO, DATA, DONE, GRID, LAST, PHOTO, POOL, STOPPED, SWEEP
 
 EVAL, PREDICT = ("eval", DONE, "--threads", "1"), ("predict", DONE, PHOTO, "--threads", "1")
 EXPORT = ("export", DONE, "--format", "weights", "--threads", "1")
-REPORT, COMPARE = ("report", DONE), ("compare", DONE, DONE)
+REPORT, COMPARE = ("report", DONE), ("compare", DONE, AUTO)
 RESUME, AGAIN = ("finetune", "--resume", STOPPED), ("finetune", "--resume", DONE)
-RUN = (DATA, DONE, PHOTO)
+RUN = (DATA, DONE, AUTO, PHOTO)
 
 FILES: dict[str, tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]] = {
     f"{DONE}/config.json": ((EVAL, PREDICT, EXPORT, AGAIN, ("inspect-layers", DONE), ("finetune", "--config", DONE, "--name", "again"), COMPARE), RUN),

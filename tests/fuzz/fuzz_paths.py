@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fuzz_harness import Case
 from fuzz_options import CALLS
 from fuzz_values import SPECIAL, content
-from fuzz_world import DATA, DONE, GRID, LAST, PHOTO, POOL
+from fuzz_world import AUTO, DATA, DONE, GRID, LAST, PHOTO, POOL
 
 NAMES = {
     "empty": "", "NUL": "a\0b", "long": "x" * 5000, "deep": "a/" * 2500, "dot": ".", "root": "/", "proc": "/proc/x", "below a file": "file/x",
@@ -52,13 +52,13 @@ WRITTEN: dict[str, tuple[str, ...]] = {
     "predict --out": ("predict", DONE, PHOTO, "--threads", "1", "--out", "@"),
     "export --out": ("export", DONE, "--format", "weights", "--threads", "1", "--out", "@"),
     "sweep --out": (*GRID, "--out", "@"),
-    "compare --page": ("compare", DONE, DONE, "--page", "@"),
+    "compare --page": ("compare", DONE, AUTO, "--page", "@"),
     "report --out": ("report", DONE, "--out", "@"),
     "demo --out": ("demo", "--threads", "1", "--out", "@"),
 }
 """What is written → the call."""
 
-PARTS = (POOL, DATA, DONE, PHOTO)
+PARTS = (POOL, DATA, DONE, AUTO, PHOTO)
 ELSEWHERE = {
     "root",
     "up",
