@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, time
+from functools import lru_cache
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 
-from fewshot_cli.errors import ConfigError, FsodError, closest
+from fewshot_cli.errors import ConfigError, DatasetError, FsodError, closest
 from fewshot_cli.paths import exists, is_folder, named, require_file
 
 Options = dict[str, Any]
@@ -63,6 +65,8 @@ def _read(file: Path) -> Options:
     return document
 
 
+HINTS, LONGEST_KEY = 5, 100
+"""What is shown of many faults, and of a long key."""
 _EXAMPLE = 'A TOML file holds lines such as: policy = "symmetric"; a name ending in .json is read as JSON.'
 
 
@@ -156,11 +160,13 @@ def _checked(context: typer.Context, options: Options, file: Path) -> Options:
 
 
 def _error_of(faults: list[_Fault], file: Path) -> ConfigError:
-    hint = "\n".join(dict.fromkeys(fault.right for fault in faults if fault.right))
-    lines = [f"{fault.key}: {fault.reason}" for fault in faults]
+    hint = "\n".join(list(dict.fromkeys(fault.right for fault in faults if fault.right))[:HINTS])
+    lines = [f"{fault.key[:LONGEST_KEY]}: {fault.reason}" for fault in faults[: DatasetError.SHOWN]]
+    if len(faults) > len(lines):
+        lines.append(f"… and {len(faults) - len(lines)} more")
     if len(lines) == 1:
         return ConfigError(f"{file}: {lines[0]}", hint=hint)
-    return ConfigError("\n  ".join([f"{file}: {len(lines)} problems", *lines]), hint=hint)
+    return ConfigError("\n  ".join([f"{file}: {len(faults)} problems", *lines]), hint=hint)
 
 
 def _where_it_belongs(key: str, context: typer.Context) -> str:
@@ -172,7 +178,7 @@ def _where_it_belongs(key: str, context: typer.Context) -> str:
 
 def _checked_value(context: typer.Context, parameter: Any, value: Any) -> Any:
     """`value` in the parser's form; raises ConfigError if the option does not take it."""
-    raw = _as_typed_by_hand(parameter, value)
+    raw = _as_typed_by_hand(parameter, value, _numbers(context.command.callback).get(parameter.name or ""))
     try:
         parameter.process_value(context, raw)
     except typer.BadParameter as error:
@@ -181,39 +187,48 @@ def _checked_value(context: typer.Context, parameter: Any, value: Any) -> Any:
     return raw
 
 
-def _as_typed_by_hand(parameter: Any, value: Any) -> Any:
+def _as_typed_by_hand(parameter: Any, value: Any, number: str | None) -> Any:
     """The value as the parser gets it from a command line: words, and true or false for a flag.
 
-    So a file takes exactly the values that the command line takes.
+    So a file takes exactly the values that the command line takes; where those are numbers, it has numbers.
     """
     if getattr(parameter, "is_flag", False):
         if not isinstance(value, bool):
             raise _misfit(parameter, value, "true or false")
         return value
     if parameter.multiple or parameter.nargs != 1:
-        return tuple(_word(parameter, item) for item in (value if isinstance(value, list) else [value]))
-    return _word(parameter, value)
+        return tuple(_word(parameter, item, number) for item in (value if isinstance(value, list) else [value]))
+    return _word(parameter, value, number)
 
 
-def _word(parameter: Any, value: Any) -> str:
+def _word(parameter: Any, value: Any, number: str | None) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float | date | time):
         many = parameter.multiple or parameter.nargs != 1
         raise _misfit(parameter, value, "a list of words or numbers" if many else "one word or number")
-    kind = _NUMBERS.get(parameter.type.name)
-    if kind and isinstance(value, str):
-        raise _misfit(parameter, value, f"{kind}, without quotes")
+    if number and isinstance(value, str):
+        raise _misfit(parameter, value, f"{number}, without quotes")
     if isinstance(value, str) and "\0" in value:
         raise _misfit(parameter, value, "a text without null characters")
     return str(value)
 
 
-_NUMBERS = {
-    "integer": "an integer",
-    "integer range": "an integer",
-    "float": "a number",
-    "float range": "a number",
-}
-"""The types of the parser that take a number alone, by its names for them."""
+@lru_cache
+def _numbers(command: Callable[..., None]) -> dict[str, str]:
+    """Parameter → what it takes, for those of a command that take numbers alone, and no text such as `auto`."""
+    found = {}
+    for name, parameter in signature(command, eval_str=True).parameters.items():
+        kinds = set(_types_in(parameter.annotation))
+        texts = str in kinds or any(getattr(each, "parser", None) for each in kinds)
+        if not texts and kinds & {int, float}:
+            found[name] = "an integer" if int in kinds else "a number"
+    return found
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """`Annotated[list[int] | None, option]` → list[int], int, None, …, option: all that is in it."""
+    for each in get_args(annotation):
+        yield each
+        yield from _types_in(each)
 
 
 def _misfit(parameter: Any, value: Any, right: str) -> ConfigError:

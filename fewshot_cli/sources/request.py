@@ -78,7 +78,7 @@ class FetchRequest:
         object.__setattr__(self, "source", tuple(str(parse_source(text)) for text in texts_of(self.source)))
         if not self.source or len(set(self.source)) < len(self.source):
             raise UsageError("a source is given twice, or none", hint="Give every --source once.")
-        if self.test_source:
+        if self.test_source is not None:
             object.__setattr__(self, "test_source", str(parse_source(self.test_source)))
         check_options(self.options, [*self.sources, *filter(None, [self.source_of_test])])
 
@@ -90,7 +90,7 @@ class FetchRequest:
     @property
     def source_of_test(self) -> Source | None:
         """Where the test images come from, if it is named."""
-        return parse_source(self.test_source) if self.test_source else None
+        return parse_source(self.test_source) if self.test_source is not None else None
 
     @property
     def folder_name(self) -> str:
