@@ -97,12 +97,18 @@ def faults(case: Case, outcome: Outcome) -> list[str]:
 
 
 def _names_something(case: Case, stderr: str) -> bool:
-    """Whether an error says more than that there is one: an option, a path, a value, a word of the call."""
-    message = stderr.rpartition("error: ")[2]
-    named = re.search(r"--\w|['\"`/\\\d]|\w\.\w", message) or any(
-        word[-40:] in message for word in re.split(r"[:=\s]", " ".join(case.argv[1:])) if word
+    """Whether an error says more than that there is one: an option, a path, a value, a word of the call.
+
+    A sweep has a warning for each cause of a failure. What is empty cannot be named.
+    """
+    message = re.split(r"^(?:error|warning): ", stderr, maxsplit=1, flags=re.MULTILINE)
+    words = [word[-40:] for word in re.split(r"[:=\s]", " ".join(case.argv[1:])) if word]
+    nothing = any(not word.strip() for word in case.argv)
+    return len(message) > 1 and (
+        nothing
+        or re.search(r"--\w|['\"`/\\\d]|\w\.\w", message[1]) is not None
+        or any(word in message[1] for word in words)
     )
-    return "error: " in stderr and bool(named)
 
 
 class Place:
@@ -196,6 +202,7 @@ class Place:
         except BaseException:
             traceback.print_exc()
         finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the call is over
             with contextlib.suppress(BaseException):
                 atexit._run_exitfuncs()
                 sys.stdout.flush()

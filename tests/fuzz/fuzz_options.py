@@ -146,7 +146,9 @@ def sets() -> Iterator[Case]:
 
 
 def _set(option: str, word: str, name: str) -> Case:
-    return Case(kind="set", name=f"set: {name}", argv=(*GRID, option, word), parts=(POOL,))
+    # Which base classes there are is known when the weights are read, in the cell.
+    leaves = ("sweep*",) if word.startswith("init_class") else ()
+    return Case(kind="set", name=f"set: {name}", argv=(*GRID, option, word), parts=(POOL,), leaves=leaves)
 
 
 def _wrong(name: str, field: Any) -> Iterator[tuple[str, str]]:
