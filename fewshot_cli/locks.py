@@ -20,6 +20,7 @@ from pathlib import Path
 
 from fewshot_cli.errors import DataError, StorageError
 from fewshot_cli.files import make_folder
+from fewshot_cli.paths import reason_of
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def exclusive(path: Path, what: str, *, waiting: Callable[[str], None] | None = 
         path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
     except OSError as error:
         lock.release()
-        reason = error.strerror or error
+        reason = reason_of(error) or error.strerror or error
         raise StorageError(f"cannot lock {path}: {reason}", hint="Choose a folder that can be written.") from error
     try:
         yield

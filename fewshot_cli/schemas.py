@@ -177,6 +177,7 @@ class AugmentationRecord(TypedDict):
     copies: Annotated[int, Doc("Images for each shot, the shot included.")]
     ops: Annotated[dict[str, Any], Doc("Operation → its range.")]
     seed: Annotated[int, Doc("Of the variants.")]
+    canvas: NotRequired[Annotated[int | None, Doc("Side of the canvas of the variants, pixels; null: full size.")]]
 
 
 class TrainedCounts(TypedDict):

@@ -215,9 +215,8 @@ def _flush_stdout() -> None:
         _abandon_stdout()
         if isinstance(error, BrokenPipeError):
             raise _ReaderLeft from error
-        raise as_fsod_error(error) or StorageError(
-            f"cannot write to standard output: {error.strerror}", hint="Check where it is redirected to."
-        ) from error
+        reason, hint = reason_of(error) or error.strerror, "Check where it is redirected to."
+        raise StorageError(f"cannot write to standard output: {reason}", hint=hint) from error
 
 
 def _reader_left() -> bool:

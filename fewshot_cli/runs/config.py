@@ -222,8 +222,7 @@ class FinetuneConfig(Variants):
     deterministic: Annotated[
         bool,
         Option(
-            "Use only operations that give the same bits in every run, and one thread unless --threads says otherwise. "
-            "On a CPU it costs what the other threads would save, on a GPU slower operations.",
+            "Only operations that give the same bits every time; one thread unless --threads is given. Slower.",
             panel=MACHINE,
         ),
     ] = False

@@ -147,7 +147,7 @@ class SweepFolder:
     def read_result(self, cell: Cell) -> dict[str, Any]:
         """The content of a cell's result.json; raises DataError if it is damaged."""
         run = self.run(cell)
-        result = run.read_result()
+        result = read_document(run.result_file, dict[str, Any], hint=_again(run))
         check_document(result, CellResult, run.result_file, _again(run))
         return result
 

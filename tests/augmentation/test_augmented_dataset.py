@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +43,6 @@ def test_originals_come_first_unchanged_and_variants_follow(cats: Dataset) -> No
     assert [p.path.read_bytes() for p in cats.test.images] == [p.path.read_bytes() for p in made.test.images]
     assert [p.path for p in made.train.images[:3]] == [p.path for p in open_dataset(made.path).shots.images]
     assert [image.id for image in cats.train.images] == [image.id for image in cats.shots.images]
-
-
-@pytest.mark.parametrize("augmentation", [None, [], {}, {"copies": "4"}, {"copies": 0}, {"copies": 100}])
-def test_a_strange_record_never_loses_all_shots(augmentation: object, cats: Dataset) -> None:
-    """Without a number of copies that makes sense every training image is a shot; at least one always is."""
-    strange = replace(cats, record={"augmentation": augmentation})
-    assert (1 if augmentation == {"copies": 100} else 3) == len(strange.shots.images)
 
 
 def test_the_same_seed_writes_the_same_images(cats: Dataset, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_best_are_kept() -> None:
         ({"threshold": 1.5}, "a threshold of 1.5"),
         ({"threshold": float("nan")}, "a threshold of nan"),
         ({"classes": ["catt"]}, "unknown class 'catt'"),
-        ({"max_detections": 0}, "at most 0 detections"),
+        ({"max_detections": 0}, "max_detections is 0"),
     ],
 )
 def test_wrong_choices_are_usage_errors(options: dict[str, Any], message: str) -> None:

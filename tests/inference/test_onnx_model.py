@@ -271,7 +271,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
     for name, message in (
         ("pipe.onnx", "is not a regular file"),
-        (".", "is not a regular"),
+        (".", "is a folder, not a file"),
         ("no.onnx", "does not exist"),
     ):
         with pytest.raises(CheckpointError, match=message):

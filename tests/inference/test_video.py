@@ -70,7 +70,7 @@ def test_a_video_cut_in_the_middle_gives_what_it_has(tmp_path: Path) -> None:
     [
         (b"", "not readable as a video"),
         (b"no video " * 1000, "not readable as a video"),
-        (None, "not a file"),
+        (None, "does not exist"),
     ],
 )
 def test_what_is_no_video_is_told(content: bytes | None, message: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,8 @@ def test_missed_objects_say_how_close_it_was() -> None:
 
 
 def mistake(path: Path, box: tuple[float, float, float, float]) -> Mistake:
-    return Mistake(Judged(image_of(path=str(path)), [], []), box, "0.90", FOUND, "cat 0.90", "no object there")
+    image = replace(image_of(path=str(path)), width=1000, height=800)
+    return Mistake(Judged(image, [], []), box, "0.90", FOUND, "cat 0.90", "no object there")
 
 
 def test_a_mistake_is_cut_out_with_what_is_around_it(tmp_path: Path) -> None:
