@@ -16,6 +16,7 @@ from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.schemas import SweepPlan, schema_of
 from fewshot_cli.settings import Field, fields_of, shown, typed
 from fewshot_cli.sweeps.config import SweepConfig, fetch_fields
+from fewshot_cli.sweeps.engines import get_engine
 
 if TYPE_CHECKING:
     from fewshot_cli.sweeps.run import SweepResult
@@ -129,6 +130,7 @@ def sweep(
     }
     grid: dict[str, Any] = {name: value for name, value in asked.items() if value not in (None, [])}
     if dry_run:
+        get_engine(engine, jobs=jobs, address=address)  # refused now as it would be later
         _show_plan(console, out, device, threads, classes, grid)
         return
     from fewshot_cli.sweeps.run import sweep as run_sweep

@@ -26,9 +26,11 @@ from fuzz_options import config_files, options, sets, syntax
 from fuzz_own_files import own_files
 from fuzz_paths import paths
 from fuzz_weights import weights
-from fuzz_world import PARTS, import_everything
+from fuzz_world import BASE, DATA, DONE, PARTS, PHOTO, POOL, import_everything
 
 CLASSES = (options, syntax, sets, config_files, paths, labels, yaml, images, weights, own_files)
+QUICK = frozenset((POOL, DATA, DONE, PHOTO, BASE))
+"""Parts of the world that are built in a second or two."""
 
 
 def cases() -> Iterator[Case]:
@@ -39,11 +41,12 @@ def cases() -> Iterator[Case]:
         yield from (case for case in make() if case.argv[0] in COMMANDS or case.kind == "option")
 
 
-def sample(most: int) -> list[Case]:
-    """At most that many of each class, in an order of no meaning."""
+def sample(most: int, *, quick: bool = False) -> list[Case]:
+    """At most that many of each class, in an order of no meaning; `quick`: where the world that they need is."""
     kinds: dict[str, list[Case]] = {}
     for case in cases():
-        kinds.setdefault(case.kind, []).append(case)
+        if not quick or QUICK.issuperset(case.parts):
+            kinds.setdefault(case.kind, []).append(case)
     chosen = [case for same in kinds.values() for case in Random(19).sample(same, min(most, len(same)))]
     return Random(19).sample(chosen, len(chosen))
 
@@ -53,10 +56,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--sample", type=int, default=0)
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
-    chosen = list(cases()) if given.list else sample(given.sample)
+    chosen = list(cases()) if given.list else sample(given.sample, quick=given.quick)
     chosen += [case for case in cases() if any(name in case.name for name in given.names)]
     if given.list:
         print("\n".join(case.name for case in chosen))

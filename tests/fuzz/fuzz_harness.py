@@ -102,7 +102,7 @@ def _names_something(case: Case, stderr: str) -> bool:
     A sweep has a warning for each cause of a failure. What is empty cannot be named.
     """
     message = re.split(r"^(?:error|warning): ", stderr, maxsplit=1, flags=re.MULTILINE)
-    words = [word[-40:] for word in re.split(r"[:=\s]", " ".join(case.argv[1:])) if word]
+    words = [word[-40:] for word in re.split(r"[:=/\s]", " ".join(case.argv[1:])) if word]
     nothing = any(not word.strip() for word in case.argv)
     return len(message) > 1 and (
         nothing

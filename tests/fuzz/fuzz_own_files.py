@@ -14,7 +14,7 @@ EVAL, PREDICT = ("eval", DONE, "--threads", "1"), ("predict", DONE, PHOTO, "--th
 EXPORT = ("export", DONE, "--format", "weights", "--threads", "1")
 REPORT, COMPARE = ("report", DONE), ("compare", DONE, AUTO)
 RESUME, AGAIN = ("finetune", "--resume", STOPPED), ("finetune", "--resume", DONE)
-RUN = (DATA, DONE, AUTO, PHOTO)
+RUN = (DATA, DONE, PHOTO)
 
 FILES: dict[str, tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]] = {
     f"{DONE}/config.json": ((EVAL, PREDICT, EXPORT, AGAIN, ("inspect-layers", DONE), ("finetune", "--config", DONE, "--name", "again"), COMPARE), RUN),
@@ -81,7 +81,7 @@ def _damages(file: str) -> dict[str, Change]:
 def _case(file: str, argv: tuple[str, ...], parts: tuple[str, ...], name: str, change: Change) -> Case:
     first, _, rest = file.partition("*")
     return Case(
-        kind="own file", name=f"own file: {file} {name}: {' '.join(argv[:2])}", argv=argv, parts=parts,
+        kind="own file", name=f"own file: {file} {name}: {' '.join(argv[:2])}", argv=argv, parts=(*parts, *[AUTO] * (argv[0] == "compare" and AUTO not in parts)),
         changes={first or file: change} if not rest else {first: _within(rest.lstrip("/"), change)}, harmless=True, leaves=LEAVES,
     )  # fmt: skip
 

@@ -58,7 +58,7 @@ WRITTEN: dict[str, tuple[str, ...]] = {
 }
 """What is written → the call."""
 
-PARTS = (POOL, DATA, DONE, AUTO, PHOTO)
+PARTS = (POOL, DATA, DONE, PHOTO)
 ELSEWHERE = {
     "root",
     "up",
@@ -122,7 +122,7 @@ def _case(what: str, argv: tuple[str, ...], name: str, text: str, changes: dict,
         kind="path",
         name=f"path: {what} {name}",
         argv=words,
-        parts=PARTS,
+        parts=(*PARTS, *[AUTO] * (argv[0] == "compare")),
         changes=changes,
         harmless=harmless,
         leaves=leaves,
