@@ -178,7 +178,7 @@ def as_fsod_error(error: Exception) -> FsodError | None:
         )
     if reason := reason_of(error):
         place = getattr(error, "filename", None)
-        return StorageError(f"{shown(place) if place else 'a file'}: {reason}", hint=hint_for(error))
+        return StorageError(f"{shown(place) if place else 'cannot write'}: {reason}", hint=hint_for(error))
     return None
 
 

@@ -297,7 +297,7 @@ def test_an_answer_that_cannot_be_written_is_an_error(trained: Run) -> None:
         ]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
-    assert 3 == done.returncode and "cannot write to standard output: the disk is full" in done.stderr
+    assert 3 == done.returncode and "cannot write: the disk is full" in done.stderr
 
 
 # --- what scripts rely on ---
