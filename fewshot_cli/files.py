@@ -61,7 +61,10 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, sync: bool = 
         sync: wait until the content is on the disk, so that it survives a power failure too; without, many small
             files are written much faster.
     """
-    if kind_of(path, error=StorageError) is Kind.OTHER:
+    kind = kind_of(path, error=StorageError)
+    if kind is Kind.FOLDER:
+        raise StorageError(f"cannot write {shown(path)}: a folder stands where the file should be", hint="Name a file.")
+    if kind is Kind.OTHER:
         raise StorageError(f"cannot write {shown(path)}: it is not a regular file", hint="Choose another name.")
     make_folder(path.parent)
     with storage_errors(path), temporary_file(path.parent) as temporary:

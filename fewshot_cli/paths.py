@@ -146,25 +146,26 @@ def check_target(path: PathLike[str] | str, inputs: Iterable[PathLike[str] | str
     kind = kind_of(path)
     if kind is Kind.OTHER:
         raise DataError(f"{shown(path)} is not a regular file, so nothing is written there", hint=CHECK)
-    place = _resolved(path)
+    place = whole(path)
     if Path.cwd().is_relative_to(place):
         raise UsageError(
             f"{shown(path)} is the current folder or one above it, and cannot be what is written",
             hint="Name a folder of its own.",
         )
     for source in inputs:
-        if _resolved(source).is_relative_to(place):
+        if whole(source).is_relative_to(place):
             raise UsageError(
                 f"{shown(path)} holds {shown(source)}, which is read for it", hint="Name another place for the result."
             )
     return place
 
 
-def _resolved(path: PathLike[str] | str) -> Path:
+def whole(path: PathLike[str] | str, *, error: type[FsodError] = DataError) -> Path:
+    """The absolute path, links followed; raises `error` if it can be none."""
     try:
         return Path(path).resolve()
     except (OSError, ValueError, RuntimeError) as fault:
-        raise DataError(f"{shown(path)} cannot be used: {reason_of(fault) or fault}", hint=CHECK) from fault
+        raise error(f"{shown(path)} cannot be used: {reason_of(fault) or fault}", hint=CHECK) from fault
 
 
 # --- errors, in words ---

@@ -12,6 +12,7 @@ from fewshot_cli.detectors.exported import check_detector, read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES
 from fewshot_cli.errors import CheckpointError, ConfigError, PolicyError, UsageError, closest
 from fewshot_cli.panels import DATA, LAYERS, TRAINING
+from fewshot_cli.paths import whole
 from fewshot_cli.policies import AUTO, CUSTOM
 from fewshot_cli.runs.config import FinetuneConfig, layers_or_text, select_layers
 from fewshot_cli.settings import Field, Option, fields_of, from_mapping, to_json, validate
@@ -170,7 +171,7 @@ def configure(classes: str | Sequence[str], *, source: str, preset: str | None =
     weights = values.get("weights", "default")
     if isinstance(weights, str | Path) and weights not in WEIGHT_NAMES:
         # A whole path, because cells may run in another folder or on another machine.
-        values["weights"] = str(Path(weights).resolve())
+        values["weights"] = str(whole(weights, error=CheckpointError))
     return from_mapping(SweepConfig, values, hint="See `fsod sweep --help`.")
 
 

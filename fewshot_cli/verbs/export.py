@@ -18,7 +18,7 @@ from fewshot_cli.inference.opening import (
     or_latest,
     thresholds_of,
 )
-from fewshot_cli.paths import check_target
+from fewshot_cli.paths import check_target, shown
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.schemas import Exported, schema_of
@@ -187,7 +187,7 @@ def _target(opened: _Opened, out: str | PathLike[str] | None, format: str) -> Pa
     suffix = SUFFIXES[format]
     path = Path(out) if out is not None else opened.target.with_name(opened.target.name + suffix)
     if path.suffix != suffix:
-        raise UsageError(f"--out {path} does not end in {suffix}", hint=f"E.g. --out {path.with_suffix(suffix)}.")
+        raise UsageError(f"--out {shown(path)} does not end in {suffix}", hint=f"E.g. --out model{suffix}.")
     if check_target(path) in [source.resolve() for source in opened.sources]:
         raise UsageError(f"{path} is what would be exported", hint="Give another name with --out.")
     return path

@@ -14,7 +14,8 @@ from fewshot_cli.datasets.store import latest_dataset, open_dataset, recorded_de
 from fewshot_cli.detectors.exported import read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
 from fewshot_cli.determinism import computing_deterministically
-from fewshot_cli.errors import ConfigError, FsodError, PolicyError
+from fewshot_cli.errors import CheckpointError, ConfigError, FsodError, PolicyError
+from fewshot_cli.paths import whole
 from fewshot_cli.policies import AUTO, get_policy, short_name
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig, implied_policy, needs_chain, select_layers, with_budget
@@ -126,9 +127,9 @@ def configure(
     folder = Path(data)
     config = replace(
         given,
-        data=str(folder.resolve()),
+        data=str(whole(folder)),
         detector=detector or _detector_in(given.weights) or recorded_detector(folder) or FinetuneConfig.detector,
-        weights=given.weights if given.weights in WEIGHT_NAMES else str(Path(given.weights).resolve()),
+        weights=given.weights if given.weights in WEIGHT_NAMES else str(whole(given.weights, error=CheckpointError)),
     )
     config = _resolved(config, reporter)
     return replace(config, threads=_threads(config, reporter))

@@ -80,30 +80,11 @@ LABELS: dict[str, tuple[str, str]] = {
 NUMBERS = ("nan", "inf", "-1", "1e400", "9" * 400, "", "x", "½", "1;2", "\x1b[31m", "-0.0", "5.5.5", "0")
 WORDS = ("", "../../etc/passwd", "/dev/zero", "x" * 5000, "a&#10;b", "&lt;b&gt;", "0002.jpg", "CON", "..")
 IGNORED = {
-    "coco": ("info", "licenses", "segmentation", "area", "iscrowd", "supercategory", "license", "annotations 0 id", "annotations 1 id"),
+    "coco": ("info", "licenses", "segmentation", "area", "iscrowd", "supercategory", "license", "annotations 0 id", "annotations 1 id", "width", "height"),
     "labelme": ("version", "flags", "group_id", "imageData", "shapes 0 flags"),
     "labelstudio": ("original_width", "original_height", "from_name", "to_name", "was_cancelled", "0 id", "1 id", "result 0 id", "rotation"),
 }  # fmt: skip
-"""What a reader need not look at."""
-LOOSE = (
-    "text",
-    "empty",
-    "long",
-    "NUL",
-    "escape",
-    "path",
-    "zero",
-    "half",
-    "10^30",
-    "true",
-    "list",
-    "minus",
-    "nested",
-    "null",
-    "object",
-    "nan",
-    "infinity",
-)
+"""What a reader need not look at; the size of an image that is not drawn is not compared with its file."""
 
 
 def labels() -> Iterator[Case]:
@@ -131,7 +112,7 @@ def _case(format: str, name: str, change: Change, *, harmless: bool) -> Case:
     return Case(
         kind="labels", name=f"labels: {format} {name}{' skipping' * skip}",
         argv=("fetch", *source, "--shots", "1", "--test-images", "0", *["--skip-invalid"] * skip),
-        changes={**images, file: change}, harmless=harmless,
+        changes={**images, file: change}, harmless=harmless or skip,
     )  # fmt: skip
 
 

@@ -148,7 +148,10 @@ def sets() -> Iterator[Case]:
 def _set(option: str, word: str, name: str) -> Case:
     # Which base classes there are is known when the weights are read, in the cell.
     leaves = ("sweep*",) if word.startswith("init_class") else ()
-    return Case(kind="set", name=f"set: {name}", argv=(*GRID, option, word), parts=(POOL,), leaves=leaves)
+    key, _, value = word.partition("=")
+    harmless = key in LISTS and not value.strip()
+    argv = (*GRID, option, word)
+    return Case(kind="set", name=f"set: {name}", argv=argv, parts=(POOL,), harmless=harmless, leaves=leaves)
 
 
 def _wrong(name: str, field: Any) -> Iterator[tuple[str, str]]:

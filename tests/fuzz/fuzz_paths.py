@@ -117,7 +117,8 @@ def paths() -> Iterator[Case]:
 
 def _case(what: str, argv: tuple[str, ...], name: str, text: str, changes: dict, harmless: bool) -> Case:
     words = tuple(word.replace("@", text) for word in argv)
-    leaves = ("predictions*",) if argv[0] == "predict" else ()  # what could be read
+    # What could be read, and what a sweep drew before its cells failed.
+    leaves = {"predict": ("predictions*",), "sweep": ("sweep*",)}.get(argv[0], ())
     return Case(
         kind="path",
         name=f"path: {what} {name}",
