@@ -29,6 +29,8 @@ RAW_OUTPUTS = ("boxes", "scores")
 METADATA = "fsod"
 """Key of the metadata under which a file describes itself, in JSON."""
 SCHEMA = 1
+LARGEST = 1_000_000_000
+"""Bytes of a file; the largest detector has 0.4 billion."""
 
 _AGAIN = "Copy it again, or export it again with `fsod export`."
 _STANDARD = ("", "ai.onnx")
@@ -262,7 +264,7 @@ def _parts(message: Any) -> Iterator[Any]:
 
 
 def _read(path: Path) -> bytes:
-    require_file(path, error=CheckpointError, hint="Give a file of `fsod export`.")
+    require_file(path, error=CheckpointError, hint="Give a file of `fsod export`.", largest=LARGEST)
     try:
         return path.read_bytes()
     except OSError as error:

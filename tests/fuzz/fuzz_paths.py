@@ -81,7 +81,7 @@ NAMED = {"fetch --name": "data/", "finetune --name": "runs/"}
 """Where a plain name is."""
 FOUND = {
     "fetch --source": ("dot", "root", "up", "pattern"), "augment": ("dot",), "predict": ("dot", "root", "up", "pattern", "folder"),
-    "predict run": (), "sweep --source": ("dot", "braces"), "eval": (), "report": (), "compare": (),
+    "predict run": ("pattern",), "sweep --source": ("dot", "braces"), "eval": (), "report": (), "compare": (),
 }  # fmt: skip
 """Where a name may be what is looked for."""
 
