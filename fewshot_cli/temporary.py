@@ -26,8 +26,12 @@ REPLACED = "old"
 
 
 @contextmanager
-def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """An empty file in `folder`, gone at the end unless it was renamed; raises OSError."""
+def temporary_file(folder: Path, suffix: str = ".part") -> Iterator[Path]:
+    """An empty file in `folder`, gone at the end unless it was renamed; raises OSError.
+
+    Args:
+        suffix: not empty, because torch writes no file whose name has a dot at its start alone.
+    """
     with _held(folder.resolve(), partial(_make_file, folder, suffix)) as path:
         try:
             yield path
