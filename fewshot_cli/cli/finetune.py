@@ -60,7 +60,7 @@ def finetune(
         done = run_resume(resume, reporter=console)
     else:
         done = run_finetune(runs=runs, name=name, threads=threads, reporter=console, **options)
-    lines = [*done.result.get("caveats", []), *_write_report(done, report)]
+    lines = _write_report(done, report)
     tested = done.result["ap"] is not None
     lines += [f"Next: fsod eval {done.folder}" if tested else f"Next: fsod predict {done.folder} IMAGES"]
     console.result(done.result, lambda: _table(done.result), *lines)
