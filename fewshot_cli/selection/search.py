@@ -7,8 +7,8 @@
 3. The default is chosen unless it was dropped; then, of the candidates within one standard error of the best, the one
    with the fewest parameters (`trials`).
 
-A shot's score is the mAP of the detections in it by the detector that was not trained on it. Features are computed
-once for all candidates of the head and their folds, and once for those that train the backbone.
+A shot's score is what it contributes to the mAP of its fold (`left_out.shot_scores`). Features are computed once for
+all candidates of the head and their folds, and once for those that train the backbone.
 """
 
 from __future__ import annotations
