@@ -1,4 +1,4 @@
-"""Class predictors: the modules whose outputs are class scores, and how they get new classes."""
+"""Class predictors: the modules whose outputs are per class, and how they get new classes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ class ClassPredictor:
 
     Attributes:
         name: qualified name in the network of an nn.Conv2d or nn.Linear that has a bias.
-        anchors: boxes that it scores per place. Its outputs are anchor-major: output a · R + r is row r of anchor a,
-            with R rows per anchor.
-        background: whether row 0 of each anchor is the background; class k is then row k + 1, otherwise row k.
+        anchors: boxes that it scores per place. Its outputs are anchor-major: anchor a has the R rows from a · R on.
+        background: whether row 0 of each anchor is the background; class k is then row k + 1, otherwise row k. Scores
+            are then a softmax over the rows.
+        width: consecutive outputs that are one row: 1 for scores, 4 for boxes that are regressed for each class.
     """
 
     name: str
     anchors: int = 1
     background: bool = False
+    width: int = 1
 
 
 def numbered(count: int) -> list[str]:
@@ -62,21 +64,28 @@ def with_classes(old: nn.Module, predictor: ClassPredictor, inits: Sequence[Clas
         FsodError: the module is neither a convolution nor a linear layer, or has no bias.
     """
     first = int(predictor.background)
-    fresh = _of_width(old, predictor, predictor.anchors * (first + len(inits)))
+    fresh = _of_width(old, predictor, predictor.anchors * (first + len(inits)) * predictor.width)
     nn.init.normal_(fresh.weight, std=WEIGHT_STD)
     start_rare(fresh)
     fresh.to(old.get_parameter("weight"))
     for kind in ("weight", "bias"):
-        rows, base_rows = (module.get_parameter(kind).unflatten(0, (predictor.anchors, -1)) for module in (fresh, old))
-        rows[:, :first] = base_rows[:, :first]
+        rows, base_rows = (_rows(module.get_parameter(kind), predictor) for module in (fresh, old))
+        if predictor.background:
+            rows[:, 1:] += base_rows[:, :1]  # so that a random class is as much rarer than the background everywhere
+            rows[:, :1] = base_rows[:, :1]
         for row, bases in enumerate(inits, start=first):
             if bases:
                 rows[:, row] = base_rows[:, [first + base for base in bases]].mean(dim=1)
     return fresh.train(old.training)
 
 
+def _rows(parameter: Tensor, predictor: ClassPredictor) -> Tensor:
+    """(outputs, …) → a view (anchors, rows, width, …)."""
+    return parameter.unflatten(0, (predictor.anchors, -1, predictor.width))
+
+
 def start_rare(predictor: nn.Module) -> None:
-    """Set the bias so that the sigmoid of every output is about PRIOR at first."""
+    """Set the bias so that the sigmoid of every output, or of what it has more than the background, is about PRIOR."""
     nn.init.constant_(predictor.get_parameter("bias"), -math.log((1 - PRIOR) / PRIOR))
 
 
