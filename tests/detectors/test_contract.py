@@ -16,7 +16,8 @@ import stub_queries
 import stub_two_stage
 import torch
 from helpers_runs import SIDE, config_of, fine_tune
-from torch import Tensor, nn
+from helpers_torchvision import norms_of_noise
+from torch import Tensor
 
 from fewshot_cli.datasets.store import open_dataset
 from fewshot_cli.detectors.chain import Activations, Detector, Target, batch_of
@@ -52,16 +53,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @lru_cache
 def built(name: str) -> Detector:
-    """Random, with norm statistics of noise: with none, what passes a deep network would vanish."""
-    detector = build_detector(name, weights="none", image_size=SIDE)
-    norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.train().momentum = 1.0
-    with torch.no_grad():
-        detector.run(noise(detector, *[(SIDE, SIDE)] * 8), 0)
-    for norm in norms:
-        norm.eval()
-    return detector
+    return norms_of_noise(build_detector(name, weights="none", image_size=SIDE))
 
 
 def detector_of(name: str) -> Detector:
