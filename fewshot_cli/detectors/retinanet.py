@@ -30,8 +30,8 @@ from torchvision.ops import clip_boxes_to_image
 from fewshot_cli.detectors.chain import Activations, Detector, Layer, Target
 from fewshot_cli.detectors.predictors import ClassInit, ClassPredictor, class_names
 from fewshot_cli.detectors.suppression import Candidates, Suppression
-from fewshot_cli.detectors.weights import check_hash, load_exactly, read_weights
-from fewshot_cli.download import download
+from fewshot_cli.detectors.torchvision_weights import fetched, given, hash_in, recognise_other
+from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.errors import ModelError, closest
 from fewshot_cli.files import sha256_of
 from fewshot_cli.progress import Reporter
@@ -41,14 +41,6 @@ COCO_CLASSES = 91  # torchvision counts the background (index 0) and the holes i
 SUPPRESSION = Suppression(min_score=0.001, candidates=1000, iou=0.5, detections=100)
 LEVELS = 5
 CHANNELS = 256  # of neck and towers
-
-_FOREIGN = {
-    "head.regression_head.bbox_ctrness.weight": "FCOS",
-    "head.regression_head.module_list.0.weight": "SSD",
-    "roi_heads.box_predictor.cls_score.weight": "Faster R-CNN",
-    "layer4.0.conv1.weight": "a ResNet classifier",
-}
-"""Other models whose files torchvision publishes, each by a tensor that only it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +80,17 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
         return _assemble(name, variant, COCO_CLASSES, image_size)
     if weights == "imagenet":
         detector = _assemble(name, variant, COCO_CLASSES, image_size)
-        _load_backbone(detector, _fetched(ResNet50_Weights.IMAGENET1K_V1, reporter))
+        _load_backbone(detector, fetched(ResNet50_Weights.IMAGENET1K_V1, reporter))
         return detector
-    path = _fetched(variant.weights, reporter) if weights == "default" else _given(variant.weights, Path(weights))
+    path = fetched(variant.weights, reporter) if weights == "default" else given(variant.weights, Path(weights))
     return _from_file(name, variant, path, image_size)
 
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
     """The RetinaNet, or the other model of torchvision, whose weights these are; None if they are of neither."""
-    for key, name in _FOREIGN.items():
-        if key in state:
-            return name
-    if not is_retinanet(state, CHANNELS):
-        return None
+    other = recognise_other(state)
+    if other or not is_retinanet(state, CHANNELS):
+        return other
     has_norms = "head.regression_head.conv.0.1.weight" in state
     return "retinanet_resnet50_fpn_v2" if has_norms else "retinanet_resnet50_fpn"
 
@@ -129,7 +119,7 @@ def _from_file(name: str, variant: _Variant, path: Path, image_size: int) -> Ret
     state = _modern_names(read_weights(path))
     detector = _assemble(name, variant, count_classes(state, default=COCO_CLASSES), image_size)
     load_exactly(detector.network, state, what=f"{name} from {path}")
-    if variant.zero_eps and sha256_of(path).startswith(_hash_in(variant.weights)):
+    if variant.zero_eps and sha256_of(path).startswith(hash_in(variant.weights)):
         _set_eps(detector.network, 0.0)
     return detector
 
@@ -166,29 +156,6 @@ def _set_eps(network: nn.Module, eps: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = eps
-
-
-def _hash_in(weights: WeightsEnum) -> str:
-    """The first digits of the file's SHA-256, which torchvision puts at the end of its name."""
-    return str(weights.url).rpartition("-")[2].removesuffix(".pth")
-
-
-def _given(weights: WeightsEnum, path: Path) -> Path:
-    """A file with the name of the published one must be that: the name holds its hash."""
-    same = path.name == str(weights.url).rpartition("/")[2] and path.is_file()
-    return check_hash(path, _hash_in(weights)) if same else path
-
-
-def _fetched(weights: WeightsEnum, reporter: Reporter) -> Path:
-    """torchvision's file in torch's own cache, downloaded there if absent.
-
-    Not by torch.hub, which has no timeout, no retries and no resumption; the file and its place are the same.
-    """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / str(weights.url).rpartition("/")[2]
-    if path.exists():
-        return check_hash(path, _hash_in(weights))
-    hint = f"--weights FILE works offline: get {path.name} elsewhere, or put it into {path.parent}."
-    return download(weights.url, path, sha256_prefix=_hash_in(weights), reporter=reporter, hint=hint)
 
 
 class RetinaNetDetector(Detector):
