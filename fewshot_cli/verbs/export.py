@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from typing_extensions import Doc, NotRequired, TypedDict
 
 from fewshot_cli.errors import CheckpointError, DataError, ModelError, UsageError, closest
 from fewshot_cli.files import write_atomically
@@ -21,7 +23,7 @@ from fewshot_cli.inference.opening import (
 from fewshot_cli.paths import check_target, shown
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.schemas import Exported, schema_of
+from fewshot_cli.schemas import schema_of
 from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
@@ -31,6 +33,35 @@ SUFFIXES = {"onnx": ".onnx", "weights": ".safetensors"}
 """What can be written, and how the name of such a file ends."""
 SHOTS = 16
 """At most so many shots are compared: a large detector takes a second for each."""
+
+
+class Compared(TypedDict):
+    """How an exported file was compared with PyTorch."""
+
+    on: Annotated[str, Doc("`shots` or `images of noise`.")]
+    images: Annotated[int, Doc("How many.")]
+    boxes: NotRequired[Annotated[int, Doc("Candidates before suppression; ONNX only.")]]
+    detections: NotRequired[Annotated[int, Doc("After suppression; ONNX only.")]]
+    box: Annotated[float, Doc("Largest difference of a coordinate, canvas pixels.")]
+    score: Annotated[float, Doc("Largest difference of a score.")]
+
+
+class Exported(TypedDict):
+    """What `fsod export --json` prints."""
+
+    schema: Annotated[Literal["fsod/export/1"], Doc("Kind and version.")]
+    path: Annotated[str, Doc("The file.")]
+    format: Annotated[str, Doc("`onnx` or `weights`.")]
+    exported: Annotated[str, Doc("The run or file, or the detector's name.")]
+    detector: Annotated[str, Doc("Name in the registry.")]
+    classes: Annotated[list[str], Doc("In label order.")]
+    image_size: Annotated[int, Doc("Side of the canvas, pixels.")]
+    thresholds: Annotated[dict[str, float], Doc("Class → score from which a detection counts.")]
+    size: Annotated[int, Doc("Of the file, bytes.")]
+    opset: Annotated[int | None, Doc("Version of ONNX's operators; null for weights.")]
+    inputs: Annotated[dict[str, list[str | int]], Doc("ONNX: name → axes, a number or the name of one that varies.")]
+    outputs: Annotated[dict[str, list[str | int]], Doc("ONNX: name → axes.")]
+    compared: Annotated[Compared, Doc("With PyTorch.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
