@@ -179,7 +179,7 @@ def _row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "detector": result["detector"],
         "policy": result["policy"],
         "budget": result["budget"],
-        "alpha": result.get("average", {}).get("alpha", NOT_AVERAGED),
+        "alpha": (result.get("average") or {}).get("alpha", NOT_AVERAGED),
         "seed": result["seed"],
         "ap": result["ap"],
         "ap_interval": result.get("ap_interval"),
