@@ -1,11 +1,11 @@
-"""The JSON documents that fsod prints or leaves on disk, each a `TypedDict` in the module that makes it.
+"""The JSON documents that fsod prints or leaves on disk, each a type in the module that makes it.
 
     {"schema": schema_of(Result), "run": "runs/helmet", …}
 
 `schema` names the kind of a document and its version: keys are added to a version, never taken away or changed in
 meaning. Documents written before there was `schema` are read all the same. The command reference lists these types
-(`cli.reference`), and tests hold real documents against them. Paths are texts; null is None. Every key has a `Doc`;
-parts of documents are `TypedDict`s or dataclasses.
+(`cli.reference`), and tests hold real documents against them. Documents and their parts are `TypedDict`s, or
+dataclasses that are written field by field; every key has a `Doc`. Paths are texts; null is None.
 
 A new document is one class and one line in DOCUMENTS.
 """
@@ -28,7 +28,7 @@ DOCUMENTS = (
     ("verbs.compare", "Compared"),
     ("cli.report", "Reported"),
     ("verbs.predict", "Predicted"),
-    ("verbs.export", "Exported"),
+    ("verbs.export", "Export"),
     ("cli.inspect_layers", "Detectors"),
     ("verbs.inspect", "Chain"),
     ("sweeps.run", "Swept"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -21,7 +22,15 @@ DOCUMENTS_HEAD = """## JSON documents
 What `--json` prints, and what lies in the folders of data sets, runs and sweeps. `schema` names the kind of a document
 and its version; keys are added to a version, never taken away. Keys with a question mark may be missing. Detections
 and annotations are in COCO's formats instead, without `schema`."""
-_NAMES = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "anything", NoneType: "null"}
+_NAMES = {
+    str: "text",
+    Path: "text",
+    int: "integer",
+    float: "number",
+    bool: "true or false",
+    Any: "anything",
+    NoneType: "null",
+}
 
 
 def reference() -> str:
