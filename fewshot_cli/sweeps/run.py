@@ -37,6 +37,7 @@ class CellFailure(TypedDict):
     cell: Annotated[str, Doc("Which.")]
     message: Annotated[str, Doc("Why.")]
     exit_code: Annotated[int, Doc("Of its error.")]
+    hint: Annotated[str | None, Doc("What to do.")]
 
 
 class Swept(TypedDict):
