@@ -36,6 +36,7 @@ WEIGHT_NAMES = ("default", "imagenet", "none")
 
 _RETINANET = "fewshot_cli.detectors.retinanet"
 _MINI = "fewshot_cli.detectors.retinanet_mini"
+_SSD = "fewshot_cli.detectors.ssd_mobilenet"
 _YOLOX = "fewshot_cli.detectors.yolox"
 
 
@@ -70,6 +71,7 @@ DETECTORS: dict[str, DetectorSpec] = {
             "retinanet_resnet50_fpn_v2", "RetinaNet, stronger recipe, 38 M parameters", _RETINANET, 5, 5, 640, True
         ),
         DetectorSpec("retinanet_mini", "RetinaNet, slim, embedded, for the miniature world, 2 M", _MINI, 5, 5, 256),
+        DetectorSpec("ssd_mobilenet_v2_fpnlite", "SSD, MobileNetV2, 3 M parameters", _SSD, 5, 5, 256, True),
         DetectorSpec("yolox_nano", "YOLOX-Nano, 0.9 M parameters, for laptops", _YOLOX, 4, 5, 416),
         DetectorSpec("yolox_tiny", "YOLOX-Tiny, 5 M parameters", _YOLOX, 4, 5, 416),
         DetectorSpec("yolox_s", "YOLOX-S, 9 M parameters", _YOLOX, 4, 5, 640),
@@ -174,5 +176,5 @@ def _build(spec: DetectorSpec, image_size: int, weights: str, seed: int, reporte
         torch.random.default_generator.manual_seed(seed)
         detector = cast("Detector", module.build(spec.name, image_size=image_size, weights=weights, reporter=reporter))
     detector.hold_statistics()
-    detector.pretrained = weights not in ("imagenet", "none")
+    detector.pretrained &= weights not in ("imagenet", "none")
     return detector

@@ -37,7 +37,10 @@ inits = st.lists(st.lists(st.integers(0, BASES - 1), max_size=3, unique=True).ma
     kind=st.sampled_from(["linear", "convolution"]), anchors=st.integers(1, 3), background=st.booleans(), given=inits
 )
 def test_rows_are_anchor_major(kind: str, anchors: int, background: bool, given: list[ClassInit]) -> None:
-    """Row by row: the background's as it was, a class's the mean of its base classes' of the same anchor, or fresh."""
+    """Row by row: the background's as it was, a class's the mean of its base classes' of the same anchor, or fresh.
+
+    A fresh one scores PRIOR, by a sigmoid or against the background.
+    """
     first = int(background)
     old = old_predictor(kind, anchors * (first + BASES))
     new = with_classes(old, ClassPredictor("p", anchors, background), given)
@@ -54,7 +57,8 @@ def test_rows_are_anchor_major(kind: str, anchors: int, background: bool, given:
                     mean = sum(was[theirs + first + base] for base in bases) / len(bases)
                     torch.testing.assert_close(row, mean)
                 elif name == "bias":
-                    assert PRIOR == pytest.approx(row.sigmoid().item())
+                    background_logit = was[theirs].item() if background else 0.0
+                    assert PRIOR == pytest.approx((row - background_logit).sigmoid().item(), rel=1e-5)
     assert old_predictor(kind, anchors * (first + BASES)).state_dict().keys() == new.state_dict().keys()
 
 

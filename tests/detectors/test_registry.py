@@ -31,17 +31,13 @@ def test_an_unknown_detector_names_the_closest_and_all() -> None:
 
 
 def test_head_depths_hold_what_the_design_says() -> None:
-    """RetinaNet has M = 5 head layers, YOLOX M = 4."""
+    """YOLOX has M = 4 head layers, the others M = 5."""
     assert {name: 4 if name.startswith("yolox") else 5 for name in DETECTORS} == head_depths()
-
-
-def family_of(name: str) -> str:
-    return next(family for family in ("yolox", "retinanet_resnet50", "retinanet_mini") if name.startswith(family))
 
 
 def test_what_the_registry_says_is_what_is_built() -> None:
     """Name, head depth, stages and default size of the built detector are the registry's, and it is in eval."""
-    classes = {"yolox": 80, "retinanet_resnet50": 91, "retinanet_mini": 28}
+    classes = {"yolox": 80, "retinanet_resnet50": 91, "retinanet_mini": 28, "ssd_mobilenet": 80}
     for name, spec in DETECTORS.items():
         with torch.device("meta"):
             detector = build_detector(name, weights="none")
@@ -49,7 +45,8 @@ def test_what_the_registry_says_is_what_is_built() -> None:
         assert (spec.head_depth, spec.backbone_stages) == (detector.head_depth, detector.backbone_stages), name
         assert {layer.part for layer in detector.layers} <= set(PARTS), name
         assert not any(module.training for module in detector.modules()), name
-        assert classes[family_of(name)] == len(detector.classes), name
+        family = next(family for family in classes if name.startswith(family))
+        assert classes[family] == len(detector.classes), name
 
 
 def test_random_weights_are_a_function_of_the_seed() -> None:
