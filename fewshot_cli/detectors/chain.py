@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from fewshot_cli.detectors.predictors import ClassInit, ClassPredictor, with_classes
+from fewshot_cli.detectors.predictors import NO_CLASS, ClassInit, ClassPredictor, with_classes
 from fewshot_cli.detectors.suppression import Candidates, Detections, suppress
 from fewshot_cli.errors import ModelError
 
@@ -41,7 +41,8 @@ Activations = tuple[Tensor, ...]
 """What flows between layers: a flat tuple of (B, …) tensors, all that the rest of the chain needs.
 
 A part whose length differs from image to image (proposals) is padded to one fixed length, and its counts (B,) int64
-are a tensor of their own in the tuple: see `pad_ragged`.
+are a tensor of their own in the tuple: see `pad_ragged`. Floating-point tensors may be cached in half precision; what
+must not be rounded (boxes) is passed as its bits: see `to_bits`.
 """
 Forward = Callable[[Activations], Activations]
 
@@ -108,6 +109,9 @@ class Target(NamedTuple):
     boxes: Tensor
     labels: Tensor
 
+    def to(self, device: torch.device) -> Target:
+        return Target(self.boxes.to(device), self.labels.to(device))
+
 
 class Canvas(NamedTuple):
     """An image resized into the detector's fixed square, top-left, padded.
@@ -153,8 +157,8 @@ class Detector(nn.Module, ABC):
 
     layers: tuple[Layer, ...]
     network: nn.Module
-    pretrained: bool = True
-    """Whether the class predictor is pretrained: false if its weights are random."""
+    pretrained: bool = False
+    """Whether the class predictor is pretrained; whoever loads weights into it says so."""
     stretches: bool = False
     """Whether images are stretched to the square instead of keeping their proportions."""
     pad_value: int | list[int] = 114
@@ -181,7 +185,10 @@ class Detector(nn.Module, ABC):
     @property
     @abstractmethod
     def predictors(self) -> Sequence[ClassPredictor]:
-        """Every class predictor of the network: one per level or decoder layer that has its own."""
+        """Every class predictor of the network: one per level or decoder layer that has its own.
+
+        Box regression that each class has for itself is one too (`width` 4).
+        """
 
     @abstractmethod
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -227,6 +234,17 @@ class Detector(nn.Module, ABC):
         with torch.autocast(outputs[0].device.type, enabled=False):
             return self.loss(tuple(output.float() for output in outputs), targets)
 
+    def prefix(self, activations: Activations, cut: int, targets: Sequence[Target] | None = None) -> Activations:
+        """The input of the chain → the input of layer `cut`, to be cached.
+
+        Override it where `losses` needs more from the frozen layers than detecting does, e.g. the features of the
+        objects' own boxes. Detections from it must be the same with and without targets.
+
+        Args:
+            targets: of training examples; None for images that are only to be detected in.
+        """
+        return self.run(activations, 0, cut)
+
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Every parameter in exactly one group: by default the head with its proposals, and what lies before them."""
         head = [layer for layer in self.layers if layer.part in HEAD_PARTS]
@@ -245,15 +263,20 @@ class Detector(nn.Module, ABC):
         return tuple(found for name, module in modules for found in _convolutions(name, module, self.input_order))
 
     def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:
-        """Give every class predictor new classes; box regression is kept.
+        """Give every class predictor new classes; box regression that all classes share is kept.
+
+        Where each class has a regression of its own, one without base classes starts from the mean of all of them:
+        what moves a box onto an object is much the same for any object, and random rows would have to learn it.
 
         Args:
             classes: the new class names, in label order.
             inits: for each of them, where its predictor weights come from.
         """
+        every = tuple(row for row, name in enumerate(self.classes) if name not in NO_CLASS)
         for predictor in self.predictors:
             old = self.network.get_submodule(predictor.name)
-            self.network.set_submodule(predictor.name, with_classes(old, predictor, inits))
+            starts = inits if predictor.width == 1 else [bases or every for bases in inits]
+            self.network.set_submodule(predictor.name, with_classes(old, predictor, starts))
         self.classes = tuple(classes)
         self.layers = self.make_layers()
 
@@ -361,8 +384,23 @@ def pad_ragged(parts: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:
 
 
 def unpad(values: Tensor, counts: Tensor) -> list[Tensor]:
-    """(B, L, …) values and their counts (B,) → one (Nᵢ, …) tensor per image: the inverse of `pad_ragged`."""
+    """(B, L, …) values and their counts (B,) → one (Nᵢ, …) tensor per image: the inverse of `pad_ragged`.
+
+    On the meta device, where counts have no values, every image has all L rows.
+    """
+    if counts.is_meta:
+        return list(values)
     return [rows[:count] for rows, count in zip(values, counts.tolist(), strict=True)]
+
+
+def to_bits(values: Tensor) -> Tensor:
+    """float32 → int32 of the same bits, which a cache in half precision does not round: the inverse of `from_bits`."""
+    return values.float().view(torch.int32)
+
+
+def from_bits(bits: Tensor) -> Tensor:
+    """int32 → the float32 values whose bits they are: the inverse of `to_bits`."""
+    return bits.view(torch.float32)
 
 
 def to_image(detections: Detections, canvas: Canvas) -> Detections:

@@ -1,4 +1,4 @@
-"""Class predictors: the modules whose outputs are class scores, and how they get new classes."""
+"""Class predictors: the modules whose outputs are per class, and how they get new classes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ class ClassPredictor:
 
     Attributes:
         name: qualified name in the network of an nn.Conv2d or nn.Linear that has a bias.
-        anchors: boxes that it scores per place. Its outputs are anchor-major: output a · R + r is row r of anchor a,
-            with R rows per anchor.
-        background: whether row 0 of each anchor is the background; class k is then row k + 1, otherwise row k.
+        anchors: boxes that it scores per place. Its outputs are anchor-major: anchor a has the R rows from a · R on.
+        background: whether row 0 of each anchor is the background; class k is then row k + 1, otherwise row k. Scores
+            are then a softmax over the rows.
+        width: consecutive outputs that are one row: 1 for scores, 4 for boxes that are regressed for each class.
     """
 
     name: str
     anchors: int = 1
     background: bool = False
+    width: int = 1
 
 
 def numbered(count: int) -> list[str]:
@@ -62,19 +64,26 @@ def with_classes(old: nn.Module, predictor: ClassPredictor, inits: Sequence[Clas
         FsodError: the module is neither a convolution nor a linear layer, or has no bias.
     """
     first = int(predictor.background)
-    fresh = _of_width(old, predictor, predictor.anchors * (first + len(inits)))
+    fresh = _of_width(old, predictor, predictor.anchors * (first + len(inits)) * predictor.width)
     nn.init.normal_(fresh.weight, std=WEIGHT_STD)
     start_rare(fresh, predictor)
     fresh.to(old.get_parameter("weight"))
     for kind in ("weight", "bias"):
-        rows, base_rows = (module.get_parameter(kind).unflatten(0, (predictor.anchors, -1)) for module in (fresh, old))
-        if predictor.background:
-            rows[:, 1:] += base_rows[:, :1]  # a new class is as much rarer than the background everywhere
-            rows[:, 0] = base_rows[:, 0]
+        rows, base_rows = (_rows(module.get_parameter(kind), predictor) for module in (fresh, old))
+        if predictor.width > 1:
+            rows[:] = base_rows[:, first:].mean(dim=1, keepdim=True)  # of a class without a base, boxes of any class
+        elif predictor.background:
+            rows += base_rows[:, :1]  # so that a random class is as much rarer than the background everywhere
+        rows[:, :first] = base_rows[:, :first]
         for row, bases in enumerate(inits, start=first):
             if bases:
                 rows[:, row] = base_rows[:, [first + base for base in bases]].mean(dim=1)
     return fresh.train(old.training)
+
+
+def _rows(parameter: Tensor, predictor: ClassPredictor) -> Tensor:
+    """(outputs, …) → a view (anchors, rows, width, …)."""
+    return parameter.unflatten(0, (predictor.anchors, -1, predictor.width))
 
 
 def start_rare(module: nn.Module, predictor: ClassPredictor | None = None) -> None:
@@ -88,7 +97,7 @@ def start_rare(module: nn.Module, predictor: ClassPredictor | None = None) -> No
     nn.init.constant_(bias, -math.log((1 - PRIOR) / PRIOR))
     if predictor is not None and predictor.background:
         with torch.no_grad():
-            bias.unflatten(0, (predictor.anchors, -1))[:, 0] = 0.0
+            _rows(bias, predictor)[:, 0] = 0.0
 
 
 def _of_width(old: nn.Module, predictor: ClassPredictor, outputs: int) -> nn.Conv2d | nn.Linear:

@@ -6,7 +6,8 @@ To add one:
    the class predictors, a loss, and `candidates`, the boxes before non-maximum suppression, which is the same for all
    detectors and for exported files.
 2. Give the module two functions: `build(name, *, image_size, weights, reporter)` returns the detector with its base
-   classes (`weights` is `default`, `imagenet`, `none` or a file); `recognise(state)` returns the name of the detector
+   classes (`weights` is `default`, `imagenet`, `none` or a file), `pretrained` if its class predictor is;
+   `recognise(state)` returns the name of the detector
    that a state dict is of, or None. Messages about weights that do not fit use it.
 3. Add a line to DETECTORS: name, summary, module, M, backbone stages, side of the canvas, ImageNet weights or not.
 
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
 WEIGHT_NAMES = ("default", "imagenet", "none")
 """What `--weights` takes besides a file."""
 
+_FASTER = "fewshot_cli.detectors.faster_rcnn"
+_FCOS = "fewshot_cli.detectors.fcos"
 _RETINANET = "fewshot_cli.detectors.retinanet"
 _MINI = "fewshot_cli.detectors.retinanet_mini"
-_SSD = "fewshot_cli.detectors.ssd_mobilenet"
+_SSD_LITE = "fewshot_cli.detectors.ssd_mobilenet"
+_SSD = "fewshot_cli.detectors.ssd_torchvision"
 _YOLOX = "fewshot_cli.detectors.yolox"
 
 
@@ -51,7 +55,9 @@ class DetectorSpec:
         head_depth: M, the number of head layers, predictor included.
         backbone_stages: the number of layers of the backbone.
         image_size: side of the square canvas by default, pixels.
-        has_imagenet: whether ImageNet weights exist for its backbone.
+        has_imagenet: whether ImageNet weights exist for its backbone. A file with a classifier's weights will do, too.
+        has_coco: whether weights of the whole detector are published; if not, `default` is ImageNet's.
+        smallest: the smallest side of the canvas, pixels.
     """
 
     name: str
@@ -61,6 +67,8 @@ class DetectorSpec:
     backbone_stages: int
     image_size: int
     has_imagenet: bool = False
+    has_coco: bool = True
+    smallest: int = IMAGE_SIZE.least
 
 
 DETECTORS: dict[str, DetectorSpec] = {
@@ -70,8 +78,25 @@ DETECTORS: dict[str, DetectorSpec] = {
         DetectorSpec(
             "retinanet_resnet50_fpn_v2", "RetinaNet, stronger recipe, 38 M parameters", _RETINANET, 5, 5, 640, True
         ),
+        DetectorSpec(
+            "retinanet_mobilenet_v2_fpn",
+            "RetinaNet, MobileNetV2, 12 M parameters, pretrained on ImageNet alone",
+            *(_RETINANET, 5, 5, 640),
+            has_imagenet=True,
+            has_coco=False,
+        ),
         DetectorSpec("retinanet_mini", "RetinaNet, slim, embedded, for the miniature world, 2 M", _MINI, 5, 5, 256),
-        DetectorSpec("ssd_mobilenet_v2_fpnlite", "SSD, MobileNetV2, 3 M parameters", _SSD, 5, 5, 256, True),
+        DetectorSpec("ssd_mobilenet_v2_fpnlite", "SSD, MobileNetV2, 3 M parameters", _SSD_LITE, 5, 5, 256, True),
+        DetectorSpec("fcos_resnet50_fpn", "FCOS, ResNet-50, 32 M parameters", _FCOS, 5, 5, 640, True),
+        DetectorSpec("fasterrcnn_resnet50_fpn", "Faster R-CNN, ResNet-50, 42 M parameters", _FASTER, 3, 5, 640, True),
+        DetectorSpec(
+            "fasterrcnn_resnet50_fpn_v2", "Faster R-CNN, stronger recipe, 44 M parameters", _FASTER, 6, 5, 640, True
+        ),
+        DetectorSpec(
+            "fasterrcnn_mobilenet_v3_large_fpn", "Faster R-CNN, MobileNetV3, 19 M parameters", _FASTER, 3, 5, 640, True
+        ),
+        DetectorSpec("ssd300_vgg16", "SSD, VGG-16, 36 M parameters", _SSD, 1, 5, 320, True, smallest=288),
+        DetectorSpec("ssdlite320_mobilenet_v3_large", "SSDLite, MobileNetV3, 3 M parameters", _SSD, 1, 5, 320),
         DetectorSpec("yolox_nano", "YOLOX-Nano, 0.9 M parameters, for laptops", _YOLOX, 4, 5, 416),
         DetectorSpec("yolox_tiny", "YOLOX-Tiny, 5 M parameters", _YOLOX, 4, 5, 416),
         DetectorSpec("yolox_s", "YOLOX-S, 9 M parameters", _YOLOX, 4, 5, 640),
@@ -147,7 +172,8 @@ def build_detector(
     if info is not None:
         check_detector(weights, info, name)
     own_size = spec.image_size if info is None else info.image_size
-    size = IMAGE_SIZE.check("image_size", own_size if image_size is None else image_size)
+    bounds = IMAGE_SIZE._replace(least=spec.smallest)
+    size = bounds.check(f"{name}: image_size", own_size if image_size is None else image_size)
     if weights == "imagenet" and not spec.has_imagenet:
         able = [other.name for other in DETECTORS.values() if other.has_imagenet]
         raise ModelError(
@@ -176,5 +202,4 @@ def _build(spec: DetectorSpec, image_size: int, weights: str, seed: int, reporte
         torch.random.default_generator.manual_seed(seed)
         detector = cast("Detector", module.build(spec.name, image_size=image_size, weights=weights, reporter=reporter))
     detector.hold_statistics()
-    detector.pretrained &= weights not in ("imagenet", "none")
     return detector

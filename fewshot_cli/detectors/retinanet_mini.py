@@ -18,11 +18,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from fewshot_cli.detectors.predictors import class_names
-from fewshot_cli.detectors.retinanet import (
-    RetinaNetDetector,
-    count_classes,
-    is_retinanet,
-)
+from fewshot_cli.detectors.retinanet import RetinaNetDetector, is_retinanet
+from fewshot_cli.detectors.torchvision_weights import count_classes
 from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.progress import Reporter
 from fewshot_cli.sources.miniature.classes import BASE
@@ -52,9 +49,10 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
         return RetinaNetDetector(name, make_network(len(BASE)), tuple(BASE), image_size)
     path = WEIGHTS if weights == "default" else Path(weights)
     state = read_weights(path)
-    count = count_classes(state, default=len(BASE))
+    count = count_classes("head.classification_head.cls_logits.bias", 9)(state) or len(BASE)
     detector = RetinaNetDetector(name, make_network(count), class_names(tuple(BASE), count), image_size)
     load_exactly(detector.network, state, what=f"{name} from {path}")
+    detector.pretrained = True
     return detector
 
 

@@ -22,6 +22,7 @@ from fewshot_cli.detectors.predictors import ClassPredictor, class_names, start_
 from fewshot_cli.detectors.ssd_network import ANCHORS, DEPTH, LEVELS, STAGES, STRIDES, SsdNetwork
 from fewshot_cli.detectors.ssd_onnx import read_onnx
 from fewshot_cli.detectors.suppression import Candidates, Suppression
+from fewshot_cli.detectors.torchvision_weights import fetched
 from fewshot_cli.detectors.weights import check_hash, load_exactly, read_weights
 from fewshot_cli.download import cache_folder, download
 from fewshot_cli.progress import Reporter
@@ -76,12 +77,13 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Ss
     """
     if weights == "none":
         return SsdMobilenet(name, base_classes(COCO_CLASSES), image_size)
-    path = {"default": _published, "imagenet": _imagenet}.get(weights, lambda _: _given(Path(weights)))(reporter)
+    path = _path_of(weights, reporter)
     state = read_onnx(path) if path.suffix.lower() == ".onnx" else read_weights(path)
     if _is_backbone(state):
         return _from_backbone(name, image_size, state, path)
     detector = SsdMobilenet(name, base_classes(_count_classes(state)), image_size)
     load_exactly(detector.network, state, what=f"{name} from {path}")
+    detector.pretrained = True
     return detector
 
 
@@ -107,6 +109,13 @@ def _count_classes(state: Mapping[str, Tensor]) -> int:
     return COCO_CLASSES if bias is None else max(1, bias.numel() // ANCHORS - 1)
 
 
+def _path_of(weights: str, reporter: Reporter) -> Path:
+    """The file, downloaded if it is a published one that is absent."""
+    if weights == "imagenet":
+        return fetched(MobileNet_V2_Weights.IMAGENET1K_V1, reporter)
+    return _published(reporter) if weights == "default" else _given(Path(weights))
+
+
 def _given(path: Path) -> Path:
     """A file with the name and the size of the published one must be that."""
     same = path.name == PUBLISHED.url.rpartition("/")[2] and path.is_file() and path.stat().st_size == PUBLISHED.size
@@ -123,24 +132,12 @@ def _published(reporter: Reporter) -> Path:
     )
 
 
-def _imagenet(reporter: Reporter) -> Path:
-    """torchvision's file in torch's own cache, downloaded there if absent; its name ends with its hash."""
-    url = MobileNet_V2_Weights.IMAGENET1K_V1.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    digits = path.stem.rpartition("-")[2]
-    if path.exists():
-        return check_hash(path, digits)
-    hint = f"--weights FILE works offline: get {path.name} elsewhere, or put it into {path.parent}."
-    return download(url, path, sha256_prefix=digits, reporter=reporter, hint=hint)
-
-
 def _from_backbone(name: str, image_size: int, state: Mapping[str, Tensor], path: Path) -> SsdMobilenet:
     """A classifier's features under a random head."""
     detector = SsdMobilenet(name, base_classes(COCO_CLASSES), image_size)
     features = {key.removeprefix("features."): each for key, each in state.items() if key.startswith("features.")}
     load_exactly(detector.network.features, features, what=f"the backbone of {name} from {path}")
     _take_unit_range(detector.network.features[0])
-    detector.pretrained = False
     return detector
 
 

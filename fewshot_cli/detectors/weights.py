@@ -36,12 +36,13 @@ _NOT_WEIGHTS = {
 }
 
 
-def read_weights(path: Path | str) -> dict[str, Tensor]:
+def read_weights(path: Path | str, *, without: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Read a state dict from a file onto the CPU. Nothing in the file is ever run.
 
     Args:
         path: .safetensors, or what torch.save wrote; a state dict wrapped as {"model": …}, {"state_dict": …} or
             {"ema": …} is unwrapped, and the `module.` prefix of DataParallel is taken off.
+        without: tensors whose names begin so are left out, whatever is in them.
 
     Returns:
         tensors by name, at least one; every floating-point one is finite.
@@ -52,7 +53,8 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     path = Path(path)
     _check_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
-    tensors = _without_prefix(_tensors_in(content))
+    named = _without_prefix(_tensors_in(content)).items()
+    tensors = {name: tensor for name, tensor in named if not name.startswith(without)}
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors", hint=_FORMATS)
     check_tensors(path, tensors)

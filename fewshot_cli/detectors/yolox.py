@@ -99,6 +99,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Yo
     load_exactly(detector.network, state, what=f"{name} from {path}")
     with torch.no_grad():
         detector.network.backbone.backbone.stem.conv.conv.weight.mul_(PIXEL_SCALE)
+    detector.pretrained = True
     return detector
 
 

@@ -64,8 +64,7 @@ class Features:
     def batch(self, items: Sequence[int], device: torch.device) -> tuple[Activations, list[Target]]:
         """Activations and targets of some training variants, on the device."""
         activations, examples = self.train.batch(items)
-        targets = [example.target for example in examples]
-        return activations, [Target(target.boxes.to(device), target.labels.to(device)) for target in targets]
+        return activations, [example.target.to(device) for example in examples]
 
     @property
     def shots(self) -> range:
@@ -133,7 +132,7 @@ class _Caches:
 
         def make() -> FeatureCache[Example]:
             cache = FeatureCache(
-                examples.prefix(self.cut, placed.device, placed.bf16),
+                examples.prefix(self.cut, placed.device, placed.bf16, training=kind == "train"),
                 len(examples),
                 memory=memory,
                 disk=disk,

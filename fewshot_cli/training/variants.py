@@ -64,9 +64,9 @@ class Examples:
             canvas = canvas.of_size((self._images[number].height, self._images[number].width))
         return canvas.pixels, Example(canvas._replace(pixels=torch.empty(0)), target)
 
-    def prefix(self, cut: int, device: torch.device, bf16: bool) -> Prefix:
-        """The frozen layers before `cut` as a function of item numbers."""
-        return Prefix(self, self._detector, cut, device, bf16)
+    def prefix(self, cut: int, device: torch.device, bf16: bool, *, training: bool = False) -> Prefix:
+        """The frozen layers before `cut` as a function of item numbers; with `training` they see the targets."""
+        return Prefix(self, self._detector, cut, device, bf16, training)
 
 
 def _kept(images: Sequence[ImageRecord]) -> int:
@@ -78,16 +78,19 @@ def _kept(images: Sequence[ImageRecord]) -> int:
 class Prefix:
     """Item numbers → activations at the cut, without gradients, and the examples."""
 
-    def __init__(self, examples: Examples, detector: Detector, cut: int, device: torch.device, bf16: bool) -> None:
+    def __init__(
+        self, examples: Examples, detector: Detector, cut: int, device: torch.device, bf16: bool, training: bool
+    ) -> None:
         self._examples, self._detector, self._cut = examples, detector, cut
-        self._device, self._bf16 = device, bf16
+        self._device, self._bf16, self._training = device, bf16, training
 
     def __call__(self, items: Sequence[int]) -> tuple[Activations, list[Example]]:
         loaded = [self._examples.load(item) for item in items]
         batch = batch_of([example.canvas._replace(pixels=pixels) for pixels, example in loaded])
         canvases = tuple(part.to(self._device) for part in batch)
+        targets = [example.target.to(self._device) for _, example in loaded] if self._training else None
         with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            activations = self._detector.run(canvases, 0, self._cut)
+            activations = self._detector.prefix(canvases, self._cut, targets)
         return activations, [example for _, example in loaded]
 
 

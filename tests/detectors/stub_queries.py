@@ -34,6 +34,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Qu
     detector = Queries(name, numbered(3), image_size)
     if weights != "none":
         load_exactly(detector.network, read_weights(weights), what=f"{name} from {weights}")
+        detector.pretrained = True
     return detector
 
 

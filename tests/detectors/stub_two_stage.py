@@ -32,6 +32,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Tw
     detector = TwoStage(name, numbered(3), image_size)
     if weights != "none":
         load_exactly(detector.network, read_weights(weights), what=f"{name} from {weights}")
+        detector.pretrained = True
     return detector
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -34,32 +35,50 @@ inits = st.lists(st.lists(st.integers(0, BASES - 1), max_size=3, unique=True).ma
 
 
 @given(
-    kind=st.sampled_from(["linear", "convolution"]), anchors=st.integers(1, 3), background=st.booleans(), given=inits
+    kind=st.sampled_from(["linear", "convolution"]),
+    anchors=st.integers(1, 3),
+    background=st.booleans(),
+    width=st.sampled_from([1, 4]),
+    given=inits,
 )
-def test_rows_are_anchor_major(kind: str, anchors: int, background: bool, given: list[ClassInit]) -> None:
+def test_rows_are_anchor_major(kind: str, anchors: int, background: bool, width: int, given: list[ClassInit]) -> None:
     """Row by row: the background's as it was, a class's the mean of its base classes' of the same anchor, or fresh.
 
-    A fresh one scores PRIOR, by a sigmoid or against the background.
+    A fresh one scores PRIOR, by a sigmoid or against the background; fresh boxes are the mean of all classes'.
     """
     first = int(background)
-    old = old_predictor(kind, anchors * (first + BASES))
-    new = with_classes(old, ClassPredictor("p", anchors, background), given)
+    old = old_predictor(kind, anchors * (first + BASES) * width)
+    new = with_classes(old, ClassPredictor("p", anchors, background, width), given)
     for name in ("weight", "bias"):
         was, now = old.get_parameter(name), new.get_parameter(name)
-        assert (anchors * (first + len(given)), *was.shape[1:]) == tuple(now.shape)
-        for anchor in range(anchors):
-            ours, theirs = anchor * (first + len(given)), anchor * (first + BASES)
+        assert (anchors * (first + len(given)) * width, *was.shape[1:]) == tuple(now.shape)
+        for anchor, place in itertools.product(range(anchors), range(width)):
+            ours, theirs = (anchor * (first + count) * width + place for count in (len(given), BASES))
             if background:
                 assert torch.equal(was[theirs], now[ours])
             for label, bases in enumerate(given):
-                row = now[ours + first + label]
+                row = now[ours + (first + label) * width]
                 if bases:
-                    mean = sum(was[theirs + first + base] for base in bases) / len(bases)
+                    mean = sum(was[theirs + (first + base) * width] for base in bases) / len(bases)
                     torch.testing.assert_close(row, mean)
+                elif width > 1:
+                    every = [was[theirs + (first + base) * width] for base in range(BASES)]
+                    torch.testing.assert_close(row, sum(every) / BASES)
                 elif name == "bias":
-                    background_logit = was[theirs].item() if background else 0.0
-                    assert PRIOR == pytest.approx((row - background_logit).sigmoid().item(), rel=1e-5)
-    assert old_predictor(kind, anchors * (first + BASES)).state_dict().keys() == new.state_dict().keys()
+                    against = now[ours] if background else 0
+                    assert PRIOR == pytest.approx((row - against).sigmoid().item(), rel=1e-4)
+    assert old.state_dict().keys() == new.state_dict().keys()
+
+
+def test_a_random_class_is_rare_wherever_the_background_is_not() -> None:
+    """Under softmax its score is about 0.01 whatever the background's row makes of an input."""
+    torch.manual_seed(3)
+    old = nn.Linear(8, 1 + BASES)
+    new = with_classes(old, ClassPredictor("p", background=True), [(), ()])
+    inputs = 10 * torch.randn(200, 8)
+    scores = new(inputs).softmax(dim=1)
+    assert old(inputs)[:, 0].std() > 3
+    assert 0.002 < scores[:, 1:].min() and scores[:, 1:].max() < 0.05
 
 
 def test_the_new_module_works_as_the_old_one() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.models import detection, resnet50
+from torchvision.models import detection, mobilenet_v2, mobilenet_v3_large, resnet50, vgg16
 
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.detectors.weights import (
@@ -233,7 +233,7 @@ def test_a_detector_is_recognised_by_its_weights() -> None:
     modules = {import_module(spec.module) for spec in DETECTORS.values()}
     for name in DETECTORS:
         with torch.device("meta"):
-            state = build_detector(name, weights="none", image_size=64).network.state_dict()
+            state = build_detector(name, weights="none").network.state_dict()
         assert name == guess_detector(state)
         assert 1 == sum(module.recognise(state) is not None for module in modules), name
 
@@ -241,17 +241,23 @@ def test_a_detector_is_recognised_by_its_weights() -> None:
 @pytest.mark.parametrize(
     ("build", "name"),
     [
-        (detection.fcos_resnet50_fpn, "FCOS"),
-        (detection.ssdlite320_mobilenet_v3_large, None),
-        (detection.ssd300_vgg16, "SSD"),
-        (detection.fasterrcnn_resnet50_fpn, "Faster R-CNN"),
+        (detection.fcos_resnet50_fpn, "fcos_resnet50_fpn"),
+        (detection.ssdlite320_mobilenet_v3_large, "ssdlite320_mobilenet_v3_large"),
+        (detection.ssd300_vgg16, "ssd300_vgg16"),
+        (detection.fasterrcnn_resnet50_fpn, "fasterrcnn_resnet50_fpn"),
+        (detection.fasterrcnn_mobilenet_v3_large_320_fpn, "fasterrcnn_mobilenet_v3_large_fpn"),
+        (detection.maskrcnn_resnet50_fpn, "Mask R-CNN"),
+        (detection.keypointrcnn_resnet50_fpn, "Keypoint R-CNN"),
+        (lambda **none: vgg16(weights=None), "a VGG classifier"),
+        (lambda **none: mobilenet_v2(weights=None), "a MobileNetV2 classifier"),
+        (lambda **none: mobilenet_v3_large(weights=None), "a MobileNetV3 classifier"),
         (lambda **none: resnet50(weights=None), "a ResNet classifier"),
         (lambda **none: YoloxNetwork(Size(depth=0.67, width=0.875), 80), "a YOLOX of another width"),
         (lambda **none: nn.Linear(2, 2), None),
     ],
 )
 def test_other_models_are_named(build: Callable[..., nn.Module], name: str | None) -> None:
-    """What torchvision or the authors of YOLOX publish besides is named, and no detector of ours suggested."""
+    """What torchvision and the authors of YOLOX publish is named: by the detector's name if it is one of ours."""
     with torch.device("meta"):
         state = build(weights=None, weights_backbone=None).state_dict()
     assert name == guess_detector(state)
