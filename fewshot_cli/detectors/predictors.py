@@ -70,11 +70,9 @@ def with_classes(old: nn.Module, predictor: ClassPredictor, inits: Sequence[Clas
     fresh.to(old.get_parameter("weight"))
     for kind in ("weight", "bias"):
         rows, base_rows = (_rows(module.get_parameter(kind), predictor) for module in (fresh, old))
-        if predictor.width > 1:
-            rows[:] = base_rows[:, first:].mean(dim=1, keepdim=True)  # of a class without a base, boxes of any class
-        elif predictor.background:
-            rows += base_rows[:, :1]  # so that a random class is as much rarer than the background everywhere
-        rows[:, :first] = base_rows[:, :first]
+        if predictor.background:
+            rows[:, 1:] += base_rows[:, :1]  # so that a random class is as much rarer than the background everywhere
+            rows[:, :1] = base_rows[:, :1]
         for row, bases in enumerate(inits, start=first):
             if bases:
                 rows[:, row] = base_rows[:, [first + base for base in bases]].mean(dim=1)
