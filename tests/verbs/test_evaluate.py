@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers_data import write_document
-from helpers_runs import LEARNING, TINY, argv_of, config_of, draw_shapes, fine_tune, fsod, score
+from helpers_runs import TINY, argv_of, config_of, draw_shapes, fine_tune, fsod, score
 
 from fewshot_cli.detectors.chain import Detections
 from fewshot_cli.evaluation.coco_metrics import NAMES, evaluate, to_results
@@ -65,7 +65,7 @@ def test_eval_on_the_shots_gives_the_train_map(trained: Run, shapes: Path) -> No
 
 def test_a_run_is_measured_as_it_was_trained(shapes: Path, tmp_path: Path) -> None:
     """Without --precision a run in bf16 is measured in bf16: the same detections again, and not those of fp32."""
-    run = fine_tune(tmp_path / "run", config_of(shapes, LEARNING, eval_every=0, precision="bf16"))
+    run = fine_tune(tmp_path / "run", config_of(shapes, TINY, eval_every=0, precision="bf16"))
     found = {}
     for precision in ("auto", "fp32"):
         file = tmp_path / f"{precision}.json"
@@ -77,7 +77,7 @@ def test_a_run_is_measured_as_it_was_trained(shapes: Path, tmp_path: Path) -> No
 
 def test_a_retinanet_run_is_measured_again(shapes: Path, tmp_path: Path) -> None:
     """The other family: a run in its default precision, restored from its files, detects what it did."""
-    options = {"detector": "retinanet_resnet50_fpn", "iterations": 2, "policy": "last", "budget": 1}
+    options = {"detector": "retinanet_mini", "iterations": 2, "policy": "last", "budget": 1}
     run = fine_tune(tmp_path / "run", config_of(shapes, TINY, **options))
     answer("eval", run.folder, "--predictions", tmp_path / "found.json")
     recorded, found = (json.loads(file.read_text()) for file in (run.predictions_file, tmp_path / "found.json"))
