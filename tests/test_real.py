@@ -96,7 +96,7 @@ def test_a_few_real_steps(real: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert 0 == fetched.exit_code, fetched.stderr
     done = fsod(
         "finetune", "--weights", real / "weights" / "yolox_nano_coco.pth", "--policy", "last", "--budget", 2,
-        "--iterations", 20, "--copies", 4, "--eval-every", 0, "--json",
+        "--iterations", 10, "--copies", 2, "--eval-every", 0, "--no-report", "--json",
     )  # fmt: skip
     assert 0 == done.exit_code, done.stderr
     assert "Class 'flower' starts from the mean of the " in done.stderr

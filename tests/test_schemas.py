@@ -14,9 +14,9 @@ from helpers_runs import TINY, argv_of, fsod
 from pydantic import TypeAdapter
 from typing_extensions import NotRequired, get_type_hints, is_typeddict
 
+from fewshot_cli import demo
 from fewshot_cli.cli.reference import reference
 from fewshot_cli.datasets.store import open_dataset
-from fewshot_cli.demo import run_demo
 from fewshot_cli.errors import DatasetError
 from fewshot_cli.progress import SilentReporter
 from fewshot_cli.runs.folder import load_run
@@ -75,9 +75,10 @@ def _made_in(folder: Path) -> Iterator[Any]:
     yield from _read("sweep/table.json")
     yield _read("sweep/sweep.json")
     yield _printed(*GRID, "--dry-run")
-    yield run_demo(
-        folder / "demo", seed=0, reporter=SilentReporter(), threads=1, iterations=1, test_images=8, copies=1
-    ).to_json()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "SHOTS", 1)
+        short = {"iterations": 1, "test_images": 1, "copies": 1, "threads": 1}
+        yield demo.run_demo(folder / "demo", seed=0, reporter=SilentReporter(), **short).to_json()
     yield _printed("eval", "nowhere")
     yield _problems()
 

@@ -87,12 +87,12 @@ def test_on_photographs_it_detects_as_pytorch_does(real: Path, tmp_path: Path) -
     model = OnnxModel(export(detector="yolox_nano", weights=str(weights), out=tmp_path / "a.onnx", threads=1).path, 1)
     detector = build_detector("yolox_nano", weights=weights)
     apart: list[tuple[float, float]] = []
-    for path in sorted((real / "data" / "coco_val128").rglob("*.jpg"))[:24]:
+    for path in sorted((real / "data" / "coco_val128").rglob("*.jpg"))[:8]:
         image = np.array(open_image(path))
         (found,) = model.detect([model.prepare(image)])
         (wanted,) = detect_with(detector, [image])
         apart += [(box * 416 / max(found.size), score) for box, score in differences(wanted, found)]
-    assert len(apart) > 200
+    assert len(apart) > 60
     assert max(box for box, _ in apart) < 0.5
     assert max(score for _, score in apart) < 0.01
 
