@@ -88,7 +88,9 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Fa
     def make(count: int | None) -> FasterRcnnDetector:
         classes = class_names(FOREGROUND, count or len(FOREGROUND))
         network = construct(weights=None, weights_backbone=None, num_classes=1 + len(classes))
-        return FasterRcnnDetector(name, network, classes, image_size)
+        detector = FasterRcnnDetector(name, network, classes, image_size)
+        detector.fast_in_bf16 = "resnet50" in name  # depthwise convolutions gain nothing from it
+        return detector
 
     return build_published(make, published, weights, reporter)
 

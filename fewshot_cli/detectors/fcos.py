@@ -75,6 +75,7 @@ class FcosDetector(TowerDetector):
     """
 
     network: FCOS
+    fast_in_bf16 = True
     box_predictors: ClassVar = ("bbox_reg", "bbox_ctrness")
 
     def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:

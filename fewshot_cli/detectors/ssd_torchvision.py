@@ -206,6 +206,7 @@ class Ssd300(SsdDetector):
     body = ("features", "extra.0")
     extra = ("extra.1", "extra.2", "extra.3", "extra.4")
     suppression = SUPPRESSION
+    fast_in_bf16 = True
 
     @staticmethod
     def make_network(rows: int, image_size: int) -> SSD:
