@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import stub_queries
@@ -29,6 +29,8 @@ from fewshot_cli.training.rates import learning_rates
 from fewshot_cli.training.variants import Example, Examples
 
 STUBS = [stub_two_stage, stub_queries]
+SSD = SimpleNamespace(SPEC=DETECTORS["ssd_mobilenet_v2_fpnlite"])
+"""Its predictors have a background and several anchors, and its levels share no weights."""
 CPU = torch.device("cpu")
 PLENTY = 1 << 30
 
@@ -67,7 +69,7 @@ def equal(first: Activations, second: Activations) -> bool:
     return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("stub", STUBS)
+@pytest.mark.parametrize("stub", [*STUBS, SSD])
 def test_every_parameter_is_in_one_layer_and_one_group(stub: ModuleType) -> None:
     """Neither the chain nor the parameter groups leave a parameter out or have it twice, with new classes too."""
     detector = detector_of(stub)
@@ -88,7 +90,7 @@ def test_the_proposals_learn_with_the_head(stub: ModuleType) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("stub", STUBS)
+@pytest.mark.parametrize("stub", [*STUBS, SSD])
 def test_a_run_in_parts_is_the_run(stub: ModuleType) -> None:
     """Cut before any layer, ragged parts included, the outputs are those of an uncut run, bit for bit."""
     detector = detector_of(stub)
@@ -169,7 +171,9 @@ def test_the_loss_falls(shapes: Path, tmp_path: Path, stub: ModuleType) -> None:
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
 
-@pytest.mark.parametrize(("stub", "cut"), [(stub, cut) for stub in STUBS for cut in (0, 2, stub.SPEC.head_depth + 1)])
+@pytest.mark.parametrize(
+    ("stub", "cut"), [(stub, cut) for stub in [*STUBS, SSD] for cut in (0, 2, stub.SPEC.head_depth + 1)]
+)
 def test_cached_equals_uncached(shapes: Path, tmp_path: Path, stub: ModuleType, cut: int) -> None:
     """From the cache and computed anew, losses and gradients are the same to the last bit, wherever the chain is cut."""
     detector = detector_of(stub)
@@ -199,7 +203,7 @@ def test_proposals_are_frozen_until_the_whole_head_trains(policy: str, budget: i
     assert cut == detector.layers[plan.cut].name
 
 
-@pytest.mark.parametrize("stub", STUBS)
+@pytest.mark.parametrize("stub", [*STUBS, SSD])
 @pytest.mark.parametrize(("policy", "budget"), [("last", 1), ("full", None)])
 def test_a_module_and_a_line_add_a_detector(
     shapes: Path, tmp_path: Path, stub: ModuleType, policy: str, budget: int | None

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -26,6 +24,9 @@ from fewshot_cli.detectors.ssd_mobilenet import PUBLISHED, SsdMobilenet, anchors
 from fewshot_cli.detectors.ssd_onnx import read_onnx
 from fewshot_cli.detectors.weights import guess_detector
 from fewshot_cli.errors import CheckpointError, ConfigError, NetworkError, PolicyError
+
+onnx = pytest.importorskip("onnx")
+helper, numpy_helper, TensorProto = onnx.helper, onnx.numpy_helper, onnx.TensorProto
 
 NAME = "ssd_mobilenet_v2_fpnlite"
 SIZE = 64
@@ -352,14 +353,14 @@ def test_another_file_is_refused(content: bytes, message: str, tmp_path: Path) -
     assert 5 == caught.value.exit_code
 
 
-def change_stride(model: onnx.ModelProto) -> None:
+def change_stride(model: Any) -> None:
     """The first convolution keeps the size of the image."""
     node = next(node for node in model.graph.node if node.op_type == "Conv")
     strides = next(attribute for attribute in node.attribute if attribute.name == "strides")
     strides.ints[:] = [1, 1]
 
 
-def keep_outside(model: onnx.ModelProto) -> None:
+def keep_outside(model: Any) -> None:
     """A weight is said to be in another file."""
     node = next(node for node in model.graph.node if node.op_type == "Conv")
     maker = next(made for made in model.graph.node if node.input[1] in made.output)

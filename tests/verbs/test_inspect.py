@@ -31,6 +31,7 @@ CASES = [
     ("yolox_nano", "none", None, 64, 80),
     ("retinanet_resnet50_fpn", "symmetric", 4, 64, 1),
     ("retinanet_resnet50_fpn_v2", "last", 2, 64, 3),
+    ("ssd_mobilenet_v2_fpnlite", "symmetric", 2, 96, 2),
 ]
 
 
