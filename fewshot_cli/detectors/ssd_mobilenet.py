@@ -311,4 +311,6 @@ def _sides(boxes: Tensor) -> Tensor:
 
 def _by_anchor(maps: Tensor) -> Tensor:
     """(B, ANCHORS·R, H, W) → (B, H·W·ANCHORS, R) float32: losses and boxes are not for half precision."""
-    return maps.unflatten(1, (ANCHORS, -1)).permute(0, 3, 4, 1, 2).flatten(1, 3).float()
+    batch, _, height, width = maps.shape
+    split = maps.reshape(batch, ANCHORS, -1, height, width).permute(0, 3, 4, 1, 2)
+    return split.reshape(batch, height * width * ANCHORS, -1).float()

@@ -43,7 +43,7 @@ from fewshot_cli.verbs.export import Export
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-SMALL = ("yolox_nano", "retinanet_mini")
+SMALL = ("yolox_nano", "retinanet_mini", "ssd_mobilenet_v2_fpnlite")
 EVERY = [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in DETECTORS]
 FAST = {("yolox_nano", True), ("retinanet_mini", True)}
 """Detectors, with suppression or without, that are exported in the fast suite: each takes seconds."""

@@ -34,6 +34,7 @@ CASES = [
     ("fasterrcnn_mobilenet_v3_large_fpn", "last", 1, 64, 2),
     ("fasterrcnn_mobilenet_v3_large_fpn", "all", None, 64, 1),
     ("ssdlite320_mobilenet_v3_large", "last", 1, 64, 2),
+    ("ssd_mobilenet_v2_fpnlite", "symmetric", 2, 96, 2),
 ]
 
 
