@@ -16,11 +16,12 @@ session = onnxruntime.InferenceSession(sys.argv[1])
 about = json.loads(session.get_modelmeta().custom_metadata_map["fsod"])
 for path in sys.argv[2:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    scale = about["image_size"] / max(image.size)
+    scale = np.array(about["image_size"]) / image.size
+    scale = scale if about["resize"]["place"] == "stretched" else scale.min().repeat(2)
     canvas = Image.new("RGB", (about["image_size"],) * 2, tuple(about["resize"]["pad"]))
-    canvas.paste(image.resize([max(1, round(scale * side)) for side in image.size], Image.Resampling.BILINEAR))
+    canvas.paste(image.resize((scale * image.size).round().astype(int).clip(1), Image.Resampling.BILINEAR))
     pixels = np.asarray(canvas).transpose(2, 0, 1)[None]
     for box, score, label in zip(*session.run(["boxes", "scores", "labels"], {"images": pixels}), strict=True):
         name = about["classes"][label]
         if score >= about["thresholds"].get(name, 0.3):
-            print(path, name, f"{score:.3f}", *(box / scale).round(1), sep="\t")
+            print(path, name, f"{score:.3f}", *(box / [*scale, *scale]).round(1), sep="\t")

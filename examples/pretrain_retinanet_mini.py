@@ -58,7 +58,7 @@ def batches_of(detector: Detector, split: Split, order: list[int], seed: int, de
             sample = make_variant(load_sample(split.images[order[number]]), FLIPS, (seed, number))
             canvas = detector.make_canvas(sample.image)
             canvases.append(canvas)
-            targets.append(Target((sample.boxes * canvas.scale).to(device), sample.labels.to(device)))
+            targets.append(Target((sample.boxes * canvas.box_scale).to(device), sample.labels.to(device)))
         return tuple(part.to(device) for part in batch_of(canvases)), targets
 
     return load

@@ -9,7 +9,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from typing_extensions import Doc, TypedDict
 
 from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.augmentation.dataset import augment
@@ -22,7 +24,7 @@ from fewshot_cli.progress import Reporter
 from fewshot_cli.report.page import write_page
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.schemas import Demonstrated, schema_of
+from fewshot_cli.schemas import schema_of
 from fewshot_cli.sources.fetch import FetchRequest, fetch
 from fewshot_cli.sources.miniature.classes import BASE
 from fewshot_cli.threads import choose_threads, use_threads
@@ -38,6 +40,27 @@ SETUPS: dict[str, tuple[str, int | None]] = {
 SHOWN_TESTS, SHOWN_VARIANTS = 8, 12
 SIDE = 480
 """Longer side of an image on the page, pixels."""
+
+
+class DemoRow(TypedDict):
+    """A setup of the demo."""
+
+    setup: Annotated[str, Doc("What trained.")]
+    layers: Annotated[str, Doc("That trained, or `none`.")]
+    parameters: Annotated[int, Doc("That trained.")]
+    ap: Annotated[float, Doc("mAP@[.50:.95].")]
+    ap_interval: Annotated[list[float] | None, Doc("Low and high end of its 95 % interval over the test images.")]
+    ap50: Annotated[float | None, Doc("mAP at an IoU of 0.5.")]
+    seconds: Annotated[float, Doc("Of the fine-tune.")]
+
+
+class Demonstrated(TypedDict):
+    """What `fsod demo --json` prints."""
+
+    schema: Annotated[Literal["fsod/demo/1"], Doc("Kind and version.")]
+    page: Annotated[str, Doc("Images to look at.")]
+    rows: Annotated[list[DemoRow], Doc("One a setup.")]
+    commands: Annotated[list[str], Doc("That do the same.")]
 
 
 @dataclass(frozen=True, slots=True)

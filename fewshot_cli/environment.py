@@ -8,11 +8,27 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated
 
-from fewshot_cli.schemas import Environment
+from typing_extensions import Doc, TypedDict
 
 PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "pillow", "opencv-python-headless", "onnxruntime")
 """Whose versions are recorded, where they are installed."""
+
+
+class Environment(TypedDict):
+    """With what a number was computed."""
+
+    threads: Annotated[int, Doc("Threads that computed on the CPU.")]
+    device: Annotated[str, Doc("`cpu`, `cuda:0`, ….")]
+    device_name: Annotated[str, Doc("What the manufacturer calls the processor or GPU.")]
+    precision: Annotated[str, Doc("Number format of convolutions: `fp32` or `bf16`.")]
+    deterministic: Annotated[bool, Doc("Whether `--deterministic` was given.")]
+    versions: Annotated[dict[str, str], Doc("Of fsod, Python and the packages that compute.")]
+    platform: Annotated[str, Doc("Operating system and architecture.")]
+    data: Annotated[
+        dict[str, str], Doc("Split → a short SHA-256 of its annotations and images; empty without ground truth.")
+    ]
 
 
 def describe_environment(

@@ -7,29 +7,41 @@ import io
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers_runs import fsod
 from PIL import Image
 
-from fewshot_cli.demo import SETUPS, SHOTS, SHOWN_TESTS, SHOWN_VARIANTS, DemoResult, run_demo
+from fewshot_cli import demo as module
+from fewshot_cli.demo import SETUPS, DemoResult, run_demo
 from fewshot_cli.progress import SilentReporter
 
-SHORT = {"iterations": 1, "test_images": SHOWN_TESTS, "copies": 3}
+SHOTS, TESTS, VARIANTS = 2, 3, 2
+"""Fewer on the page than the real demo shows."""
+SHORT = {"iterations": 1, "test_images": TESTS, "copies": 2}
 """Enough to go the whole way, and to fill the page."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> object:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("FSOD_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FSOD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+def short() -> Iterator[None]:
+    """A demo with fewer images."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, count in (("SHOTS", SHOTS), ("SHOWN_TESTS", TESTS), ("SHOWN_VARIANTS", VARIANTS)):
+            patch.setattr(module, name, count)
+        yield
+
+
+@pytest.fixture(scope="module")
+def demo(short: None, tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
     """A demo whose fine-tunes are cut short."""
     folder = tmp_path_factory.mktemp("demo") / "a demo"
     return run_demo(folder, seed=0, reporter=SilentReporter(), **SHORT)
@@ -51,7 +63,7 @@ def test_the_page_needs_nothing_but_itself(page: str) -> None:
     """No address, no script, no other file."""
     assert not re.search(r"https?://|<script|<link|url\(", page)
     sources = re.findall(r'src="([^"]*)"', page)
-    assert SHOTS + SHOWN_VARIANTS + SHOWN_TESTS * (1 + len(SETUPS)) == len(sources)
+    assert SHOTS + VARIANTS + TESTS * (1 + len(SETUPS)) == len(sources)
     for source in sources:
         content = base64.b64decode(source.removeprefix("data:image/jpeg;base64,"), validate=True)
         with Image.open(io.BytesIO(content)) as image:

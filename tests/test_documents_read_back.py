@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pytest
 from typing_extensions import TypedDict
 
-from fewshot_cli.documents import read_document, read_lines
+from fewshot_cli.documents import MAY_LACK, Check, ReadAs, read_document, read_lines
 from fewshot_cli.errors import CheckpointError, DataError
 
 HINT = "Train again."
@@ -72,3 +74,41 @@ def test_lines_are_named_by_number(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="line 2 is damaged: ap: field required"):
         read_lines(file, Point, hint=HINT)
+
+
+class Score(TypedDict):
+    schema: Literal["fsod/score/1"]
+    ap: Annotated[float, ReadAs(float | None)]
+    share: Annotated[float, Check(lambda share: share * 100), MAY_LACK]
+
+
+class Scores(TypedDict):
+    schema: Literal["fsod/scores/1"]
+    best: Score | None
+    by_name: Annotated[dict[str, list[Score]], MAY_LACK]
+
+
+@pytest.mark.parametrize(
+    ("content", "read"),
+    [
+        ({"best": {"ap": 1, "more": "x"}}, {"best": {"ap": 1.0, "more": "x"}}),
+        ({"best": None, "more": [1], "schema": 7}, {"best": None, "more": [1], "schema": 7}),
+        ({"best": {"ap": None, "share": 0.5}}, {"best": {"ap": None, "share": 50.0}}),
+        ({}, "best: field required"),
+        ({"best": {"ap": "0.5"}}, "best.ap: input should be a valid number"),
+        ({"best": {"ap": float("inf")}}, "best.ap: input should be a finite number"),
+        ({"best": {"ap": 1, "share": None}}, "best.share: input should be a valid number"),
+        ({"best": None, "by_name": None}, "by_name: input should be a valid dict"),
+        ({"best": None, "by_name": {"a": [{}]}}, "by_name.a.0.ap: field required"),
+    ],
+)
+def test_what_is_written_says_what_is_read(content: Any, read: Any, tmp_path: Path) -> None:
+    """At any depth: marked keys may be gone, further ones stay, `schema` does not matter, the rest is strict."""
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(content))
+
+    if isinstance(read, dict):
+        assert read == read_document(file, Scores, hint=HINT)
+    else:
+        with pytest.raises(DataError, match=f"a.json is damaged: {read}"):
+            read_document(file, Scores, hint=HINT)

@@ -65,14 +65,23 @@ def test_one_fine_tune_takes_less_than_a_minute(real: Path, helmets: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_base_detector_is_still_itself(real: Path, tmp_path: Path) -> None:
-    """yolox_nano with the COCO weights scores AP 0.340 ± 0.005 on coco_val128, by the command line."""
+@pytest.mark.parametrize(
+    ("detector", "weights", "ap", "within"),
+    [
+        ("yolox_nano", "yolox_nano_coco.pth", 0.340, 0.005),
+        ("ssd_mobilenet_v2_fpnlite", "ssd_mobilenet_v2_fpnlite_10_256_int8.onnx", 0.183, 0.003),
+    ],
+)
+def test_the_base_detector_is_still_itself(
+    detector: str, weights: str, ap: float, within: float, real: Path, tmp_path: Path
+) -> None:
+    """With the COCO weights each scores on coco_val128 what is known of it, by the command line."""
     found = run_fsod(
-        tmp_path, "eval", "--detector", "yolox_nano", "--weights", real / "weights" / "yolox_nano_coco.pth",
+        tmp_path, "eval", "--detector", detector, "--weights", real / "weights" / weights,
         "--data", real / "data" / "coco_val128",
     )  # fmt: skip
     assert 128 == found["images"]
-    assert 0.340 == pytest.approx(found["numbers"]["AP"], abs=0.005)
+    assert ap == pytest.approx(found["numbers"]["AP"], abs=within)
 
 
 @pytest.mark.slow
@@ -96,7 +105,7 @@ def test_a_few_real_steps(real: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert 0 == fetched.exit_code, fetched.stderr
     done = fsod(
         "finetune", "--weights", real / "weights" / "yolox_nano_coco.pth", "--policy", "last", "--budget", 2,
-        "--iterations", 20, "--copies", 4, "--eval-every", 0, "--json",
+        "--iterations", 10, "--copies", 2, "--eval-every", 0, "--no-report", "--json",
     )  # fmt: skip
     assert 0 == done.exit_code, done.stderr
     assert "Class 'flower' starts from the mean of the " in done.stderr

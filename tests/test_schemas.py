@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -13,13 +14,13 @@ from helpers_runs import TINY, argv_of, fsod
 from pydantic import TypeAdapter
 from typing_extensions import NotRequired, get_type_hints, is_typeddict
 
+from fewshot_cli import demo
 from fewshot_cli.cli.reference import reference
 from fewshot_cli.datasets.store import open_dataset
-from fewshot_cli.demo import run_demo
 from fewshot_cli.errors import DatasetError
 from fewshot_cli.progress import SilentReporter
 from fewshot_cli.runs.folder import load_run
-from fewshot_cli.schemas import DOCUMENTS, schema_of
+from fewshot_cli.schemas import documents as described
 
 Documents = dict[str, list[Any]]
 FROZEN = Path(__file__).parent / "schemas.json"
@@ -74,9 +75,10 @@ def _made_in(folder: Path) -> Iterator[Any]:
     yield from _read("sweep/table.json")
     yield _read("sweep/sweep.json")
     yield _printed(*GRID, "--dry-run")
-    yield run_demo(
-        folder / "demo", seed=0, reporter=SilentReporter(), threads=1, iterations=1, test_images=8, copies=1
-    ).to_json()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "SHOTS", 1)
+        short = {"iterations": 1, "test_images": 1, "copies": 1, "threads": 1}
+        yield demo.run_demo(folder / "demo", seed=0, reporter=SilentReporter(), **short).to_json()
     yield _printed("eval", "nowhere")
     yield _problems()
 
@@ -98,32 +100,32 @@ def _problems() -> Any:
     return document
 
 
-@pytest.mark.parametrize("kind", DOCUMENTS, ids=schema_of)
-def test_documents_are_exactly_what_their_schema_says(kind: Any, documents: Documents) -> None:
+@pytest.mark.parametrize("schema", described())
+def test_documents_are_exactly_what_their_schema_says(schema: str, documents: Documents) -> None:
     """Every key has the type that is described, none is missing, and there is no other."""
-    found = documents[schema_of(kind)]
-    for document in found:
-        checked = TypeAdapter(kind).validate_json(json.dumps(document), strict=True)
+    kind = TypeAdapter(described()[schema])
+    for document in documents[schema]:
+        checked = kind.validate_json(json.dumps(document), strict=True)
         # Keys that the type does not know are dropped.
-        assert json.loads(json.dumps(checked)) == document
+        assert json.loads(kind.dump_json(checked)) == document
 
 
 def test_every_document_names_a_schema_that_is_listed(documents: Documents) -> None:
     """Nothing is printed that the reference does not describe."""
-    assert {schema_of(kind) for kind in DOCUMENTS} == documents.keys()
+    assert described().keys() == documents.keys()
 
 
 def test_no_key_of_version_1_has_vanished() -> None:
     """What a script reads today is there tomorrow, and what is always there is never left out."""
     old = {schema: set(keys) for schema, keys in json.loads(FROZEN.read_text("utf-8")).items()}
-    now = {schema_of(kind): set(_keys(kind)) for kind in DOCUMENTS}
+    now = {schema: set(_keys(kind)) for schema, kind in described().items()}
     assert {schema: keys - now[schema] for schema, keys in old.items()} == {schema: set() for schema in old}
 
 
 def test_new_keys_are_frozen_too() -> None:
     """Whoever adds a key writes it down in schemas.json, from where on it stays."""
     old = {schema: set(keys) for schema, keys in json.loads(FROZEN.read_text("utf-8")).items()}
-    now = {schema_of(kind): set(_keys(kind)) for kind in DOCUMENTS}
+    now = {schema: set(_keys(kind)) for schema, kind in described().items()}
     assert {schema: keys - old.get(schema, set()) for schema, keys in now.items()} == {schema: set() for schema in now}
 
 
@@ -137,7 +139,7 @@ def _keys(kind: Any, before: str = "") -> Iterator[str]:
 
 
 def _inner(hint: Any, name: str) -> Iterator[str]:
-    if is_typeddict(hint):
+    if is_typeddict(hint) or (isinstance(hint, type) and is_dataclass(hint)):
         yield from _keys(hint, f"{name}.")
         return
     inside = {list: "[]", dict: "{}"}.get(get_origin(hint), "")
@@ -148,8 +150,8 @@ def _inner(hint: Any, name: str) -> Iterator[str]:
 def test_every_key_is_described_in_the_reference() -> None:
     """Each document has a section, each key a row with a meaning."""
     text = reference()
-    for kind in DOCUMENTS:
-        section = text.partition(f"\n### {schema_of(kind)}\n")[2].partition("\n### ")[0]
+    for schema, kind in described().items():
+        section = text.partition(f"\n### {schema}\n")[2].partition("\n### ")[0]
         for key in get_type_hints(kind):
             row = next(line for line in section.splitlines() if line.startswith(f"| `{key}`"))
             assert row.split(" | ")[2].removesuffix(" |").strip()

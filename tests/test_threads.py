@@ -97,7 +97,7 @@ def test_the_number_is_set_and_the_default_remembered() -> None:
         ({}, "fewshot_cli", "2000"),
         ({"GOMP_SPINCOUNT": "5"}, "fewshot_cli", "5"),
         ({"OMP_WAIT_POLICY": "active"}, "fewshot_cli", "None"),
-        ({}, "torch, fewshot_cli", "None"),
+        pytest.param({}, "torch, fewshot_cli", "None", marks=pytest.mark.slow),
     ],
 )
 def test_spinning_is_limited_unless_it_is_too_late_or_decided(

@@ -19,22 +19,48 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
+from typing_extensions import Doc, NotRequired, TypedDict
 
 import fewshot_cli
 from fewshot_cli.cli import console
 from fewshot_cli.cli.commands import COMMANDS, Commands
 from fewshot_cli.errors import ConfigError, DatasetError, FsodError, StorageError, UsageError
 from fewshot_cli.paths import hint_for, reason_of, shown
-from fewshot_cli.schemas import Failed, schema_of
+from fewshot_cli.schemas import schema_of
 
 _CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory")
 
 # Typer brings its own copy of Click and gives this root class no public name.
 _CommandLineError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+class RecordProblem(TypedDict):
+    """One problem of a data set."""
+
+    file: Annotated[str, Doc("Where.")]
+    record: Annotated[str, Doc("In which record; may be empty.")]
+    reason: Annotated[str, Doc("What is wrong.")]
+
+
+class ErrorDetails(TypedDict):
+    """What went wrong."""
+
+    type: Annotated[str, Doc("Class of the error in `fewshot_cli.errors`; `Interrupted`, `Terminated`; else a bug.")]
+    message: Annotated[str, Doc("What is wrong, and where.")]
+    hint: Annotated[str | None, Doc("What would be right.")]
+    exit_code: Annotated[int, Doc("Of the command.")]
+    problems: NotRequired[Annotated[list[RecordProblem], Doc("All of a data set's.")]]
+
+
+class Failed(TypedDict):
+    """What any command prints with --json instead of its result if it fails."""
+
+    schema: Annotated[Literal["fsod/error/1"], Doc("Kind and version.")]
+    error: Annotated[ErrorDetails, Doc("What went wrong.")]
 
 
 class Terminated(KeyboardInterrupt):

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+from typing_extensions import Doc, NotRequired, TypedDict
 
 from fewshot_cli.augmentation.config import Variants
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.cli.parameters import takes
-from fewshot_cli.schemas import Augmented, schema_of
+from fewshot_cli.runs.result import Counts
+from fewshot_cli.schemas import schema_of
+
+
+class Augmented(TypedDict):
+    """What `fsod augment --json` prints."""
+
+    schema: Annotated[Literal["fsod/augment/1"], Doc("Kind and version.")]
+    path: NotRequired[Annotated[str, Doc("The new data set; not with --preview.")]]
+    source: Annotated[str, Doc("The data set that it was made of.")]
+    images: NotRequired[Annotated[Counts, Doc("Images; not with --preview.")]]
+    train_boxes: NotRequired[Annotated[int, Doc("Boxes in training images; not with --preview.")]]
+    contact_sheet: Annotated[str, Doc("Shots and some of their variants, to look at.")]
 
 
 @takes(Variants)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,7 +87,7 @@ def _lines(written: Export, nms: bool) -> list[str]:
     ]
 
 
-def _comparison(same: dict[str, Any]) -> str:
+def _comparison(same: Mapping[str, Any]) -> str:
     return (
         f"Compared with PyTorch on {same['images']} {same['on']}: {same['boxes']:,} candidates, "
         f"{same['detections']} detections; largest difference {same['box']:.2g} pixels, {same['score']:.2g} in score."

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+from typing_extensions import Doc, TypedDict
 
 from fewshot_cli.bounds import CLASSES
 from fewshot_cli.cli.console import Console
@@ -17,12 +18,26 @@ from fewshot_cli.panels import CRITERIA as CRITERIA_PANEL
 from fewshot_cli.paths import is_file
 from fewshot_cli.policies import Selection
 from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers, with_budget
-from fewshot_cli.schemas import Detectors, schema_of
+from fewshot_cli.schemas import schema_of
 from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
 
 _EVERY = "all"
 _MEASURED = ("weights", "init_class", "copies", "seed", "device")
 """Options of what is measured with --data; None where they are not given."""
+
+
+class DetectorSummary(TypedDict):
+    """A detector in the registry."""
+
+    summary: Annotated[str, Doc("What it is.")]
+    head_layers: Annotated[int, Doc("Depth M of its head.")]
+
+
+class Detectors(TypedDict):
+    """What `fsod inspect-layers --json` prints without a name."""
+
+    schema: Annotated[Literal["fsod/detectors/1"], Doc("Kind and version.")]
+    detectors: Annotated[dict[str, DetectorSummary], Doc("Name → what it is.")]
 
 
 @takes(

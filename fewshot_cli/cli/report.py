@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from typing_extensions import Doc, TypedDict
 
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet
-from fewshot_cli.schemas import Reported, schema_of
+from fewshot_cli.schemas import schema_of
+
+
+class Reported(TypedDict):
+    """What `fsod report --json` prints."""
+
+    schema: Annotated[Literal["fsod/report/1"], Doc("Kind and version.")]
+    page: Annotated[str, Doc("The page.")]
 
 
 def report(

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typing_extensions import Doc, TypedDict
 
 from fewshot_cli.cli.console import Console, note_on_interrupt
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.errors import UsageError
 from fewshot_cli.panels import LAYERS, MACHINE
 from fewshot_cli.runs.config import FinetuneConfig
-from fewshot_cli.schemas import SweepPlan, schema_of
+from fewshot_cli.schemas import schema_of
 from fewshot_cli.settings import Field, fields_of, shown, typed
 from fewshot_cli.sweeps.config import SweepConfig, fetch_fields
 from fewshot_cli.sweeps.engines import get_engine
 
 if TYPE_CHECKING:
     from fewshot_cli.sweeps.run import SweepResult
+
+
+class PlannedCell(TypedDict):
+    """A cell of the grid."""
+
+    cell: Annotated[str, Doc("Which.")]
+    done: Annotated[bool, Doc("Whether it is finished.")]
+
+
+class SweepPlan(TypedDict):
+    """What `fsod sweep --dry-run --json` prints."""
+
+    schema: Annotated[Literal["fsod/sweep-plan/1"], Doc("Kind and version.")]
+    cells: Annotated[list[PlannedCell], Doc("In order.")]
+    missing: Annotated[int, Doc("How many are not finished.")]
+    seconds: Annotated[float, Doc("That these take in one process, estimated.")]
 
 
 def _field(name: str, *flags: str, default: str | None = None) -> Any:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
-from pydantic import AfterValidator, ConfigDict, with_config
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import Doc, NotRequired, TypedDict
 
+from fewshot_cli.documents import MAY_LACK, Check, ReadAs
 from fewshot_cli.errors import Problem
 from fewshot_cli.files import sha256_of
-
-_RULES = ConfigDict(strict=True, extra="allow")
 
 
 def _plain_name(name: str) -> str:
@@ -23,39 +21,62 @@ def _plain_name(name: str) -> str:
     return name
 
 
-@with_config(_RULES)
 class RecordedFile(TypedDict):
     """One image: its name in images/, the SHA-256 of its bytes, and their number."""
 
-    file_name: Annotated[str, AfterValidator(_plain_name)]
+    file_name: Annotated[str, Check(_plain_name)]
     sha256: str
     bytes: NotRequired[int]
 
 
-@with_config(_RULES)
 class RecordedSplit(TypedDict):
-    """One split; earlier versions left out the files of some."""
+    """What dataset.json says of a split."""
 
-    files: NotRequired[list[RecordedFile]]
+    annotations: Annotated[str, Doc("What it was drawn from."), MAY_LACK]
+    images: Annotated[int, Doc("Images."), MAY_LACK]
+    images_per_class: Annotated[dict[str, int], Doc("Class → images that show it."), MAY_LACK]
+    boxes_per_class: Annotated[dict[str, int], Doc("Class → boxes."), MAY_LACK]
+    files: Annotated[
+        list[dict[str, Any]],
+        ReadAs(list[RecordedFile]),
+        Doc("Of each image `id`, `file_name`, `source_file` and `sha256`, and what the source knows beside."),
+        MAY_LACK,
+    ]
 
 
-@with_config(_RULES)
-class RecordedAugmentation(TypedDict):
-    """Of a data set that `fsod augment` wrote."""
+class AugmentationRecord(TypedDict):
+    """How variants were made."""
 
-    copies: NotRequired[Annotated[int, Ge(1)]]
+    copies: Annotated[int, Ge(1), Doc("Images for each shot, the shot included."), MAY_LACK]
+    ops: Annotated[dict[str, Any], Doc("Operation → its range."), MAY_LACK]
+    seed: Annotated[int, Doc("Of the variants."), MAY_LACK]
+    canvas: NotRequired[Annotated[int | None, Doc("Side of the canvas of the variants, pixels; null: full size.")]]
 
 
-@with_config(_RULES)
 class DatasetRecord(TypedDict):
-    """The content of dataset.json; the keys of a request (`FetchRequest.record`) are compared, not read."""
+    """dataset.json in a data set's folder."""
 
-    format: int
-    classes: NotRequired[list[str]]
-    licences: NotRequired[list[str]]
-    detector: NotRequired[str | None]
-    augmentation: NotRequired[RecordedAugmentation]
-    splits: NotRequired[dict[str, RecordedSplit]]
+    schema: Annotated[Literal["fsod/dataset/1"], Doc("Kind and version.")]
+    format: Annotated[int, Doc("1; from before there was `schema`.")]
+    fsod: Annotated[str, Doc("Version."), MAY_LACK]
+    created: Annotated[str, Doc("ISO 8601, UTC."), MAY_LACK]
+    name: Annotated[str, Doc("Of the folder."), MAY_LACK]
+    classes: Annotated[list[str], Doc("In label order."), MAY_LACK]
+    licences: Annotated[list[str], Doc("What the sources say about rights."), MAY_LACK]
+    source: Annotated[str | list[str], Doc("What was fetched from; of an augmented data set, the data set."), MAY_LACK]
+    test_source: NotRequired[Annotated[str | None, Doc("Option of `fsod fetch`.")]]
+    shots: NotRequired[Annotated[int, Doc("Option of `fsod fetch`.")]]
+    test_images: NotRequired[Annotated[int, Doc("Option of `fsod fetch`.")]]
+    seed: NotRequired[Annotated[int, Doc("Option of `fsod fetch`.")]]
+    skip_invalid: NotRequired[Annotated[bool, Doc("Option of `fsod fetch`.")]]
+    options: NotRequired[Annotated[dict[str, Any], Doc("Options of the source that decide which images are drawn.")]]
+    filters: NotRequired[Annotated[list[str], Doc("What was left out, and why.")]]
+    origin: NotRequired[Annotated[dict[str, Any], Doc("What the source says of itself.")]]
+    duplicates_left_out: NotRequired[Annotated[list[str], Doc("Test images with the content of a shot.")]]
+    problems_left_out: NotRequired[Annotated[list[str], Doc("Faulty images and boxes, with --skip-invalid.")]]
+    detector: NotRequired[Annotated[str, ReadAs(str | None), Doc("The detector that was made for the images.")]]
+    augmentation: NotRequired[Annotated[AugmentationRecord, Doc("Of an augmented data set.")]]
+    splits: Annotated[dict[str, RecordedSplit], Doc("`train`, and `test` where there is one."), MAY_LACK]
 
 
 def changed_images(path: Path, record: Mapping[str, Any], splits: Collection[str]) -> list[Problem]:

@@ -21,13 +21,14 @@ from typing import Any
 from fewshot_cli import __version__
 from fewshot_cli.datasets.formats import read_split, train_and_test
 from fewshot_cli.datasets.formats.coco_writer import file_names, fill_split
+from fewshot_cli.datasets.record import DatasetRecord, changed_images
 from fewshot_cli.datasets.splits import boxes_per_class, images_per_class, restrict
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.documents import check_document, parse_document, read_file
 from fewshot_cli.errors import DataError, DatasetError, Problem
 from fewshot_cli.files import sha256_of, storage_errors, write_folder, write_json
 from fewshot_cli.paths import exists
-from fewshot_cli.schemas import DatasetRecord, schema_of
+from fewshot_cli.schemas import schema_of
 
 FORMAT = 1
 RECORD = "dataset.json"
@@ -142,8 +143,6 @@ def latest_dataset(root: PathLike[str] | str = DEFAULT_ROOT) -> Dataset:
 
 def read_record(path: Path) -> dict[str, Any]:
     """The content of a data set's dataset.json, a `record.DatasetRecord`; raises DataError if it cannot be used."""
-    from fewshot_cli.datasets.record import DatasetRecord
-
     file, hint = path / RECORD, "Fetch it again with --force, or remove the folder."
     record = parse_document(read_file(file, hint=hint), file, hint)
     if isinstance(record, dict) and record.get("format") != FORMAT:
@@ -160,8 +159,6 @@ def check_unchanged(path: Path, record: Mapping[str, Any], splits: Collection[st
         record: the content of its dataset.json; empty where fsod did not write the folder: then nothing is checked.
         splits: to look at.
     """
-    from fewshot_cli.datasets.record import changed_images
-
     problems = changed_images(path, record, splits) if record else []
     if problems:
         raise DatasetError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Doc
 
 from fewshot_cli.datasets.checks import Thumbnails
 from fewshot_cli.datasets.classes import look_alike
@@ -29,20 +30,11 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """Something to look at.
+    """Something to look at."""
 
-    Attributes:
-        check: `records`, `small boxes`, `repeated images`, `class names` or `partly labelled`.
-        message: one or two sentences, with the first images named.
-        images: file names, as the source has them.
-    """
-
-    check: str
-    message: str
-    images: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return {"check": self.check, "message": self.message, "images": list(self.images)}
+    check: Annotated[str, Doc("`records`, `small boxes`, `repeated images`, `class names` or `partly labelled`.")]
+    message: Annotated[str, Doc("One or two sentences, with the first images named.")]
+    images: Annotated[tuple[str, ...], Doc("File names, as the source has them.")] = ()
 
 
 def suspects_in(train: Split, test: Split | None, thumbnails: Thumbnails) -> list[Suspect]:

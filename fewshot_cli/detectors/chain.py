@@ -116,20 +116,27 @@ class Target(NamedTuple):
 class Canvas(NamedTuple):
     """An image resized into the detector's fixed square, top-left, padded.
 
-    pixels: (3, S, S) uint8 RGB; scale: canvas pixels per image pixel; size: (height, width) of the image, its pixels;
-    valid: (height, width) of the resized image, canvas pixels; what lies below or right of it is padding.
+    pixels: (3, S, S) uint8 RGB; scale: canvas pixels per image pixel, along x and along y; size: (height, width) of the
+    image, its pixels; valid: (height, width) of the resized image, canvas pixels; what lies below or right of it is
+    padding.
     """
 
     pixels: Tensor
-    scale: float
+    scale: tuple[float, float]
     size: tuple[int, int]
     valid: tuple[int, int]
+
+    @property
+    def box_scale(self) -> Tensor:
+        """(4,) float32, `scale` for each coordinate of an xyxy box."""
+        return torch.tensor([*self.scale, *self.scale])
 
     def of_size(self, size: tuple[int, int]) -> Canvas:
         """The same canvas for an image of that (height, width), of which fewer pixels were decoded."""
         if size == self.size:
             return self
-        return self._replace(scale=self.scale * max(self.size) / max(size), size=size)
+        (x, y), (height, width) = self.scale, self.size
+        return self._replace(scale=(x * width / size[1], y * height / size[0]), size=size)
 
 
 @runtime_checkable
@@ -152,6 +159,8 @@ class Detector(nn.Module, ABC):
     network: nn.Module
     pretrained: bool = False
     """Whether the class predictor is pretrained; whoever loads weights into it says so."""
+    stretches: bool = False
+    """Whether images are stretched to the square instead of keeping their proportions."""
     pad_value: int | list[int] = 114
     fast_in_bf16: bool = False
     """Whether bf16 measures faster than fp32 on a CPU that has bf16 arithmetic."""
@@ -288,10 +297,12 @@ class Detector(nn.Module, ABC):
         return Layer(name, part, tuple((module, self.network.get_submodule(module)) for module in modules), forward)
 
     def make_canvas(self, image: Tensor) -> Canvas:
-        """Resize (3, H, W) uint8 RGB to fit the square, keeping its proportions, and pad right and below."""
+        """Resize (3, H, W) uint8 RGB to fit the square, and pad right and below unless the detector stretches."""
         height, width = image.shape[-2:]
-        scale = min(self.image_size / height, self.image_size / width)
-        valid = max(1, round(height * scale)), max(1, round(width * scale))
+        scale = self.image_size / width, self.image_size / height
+        if not self.stretches:
+            scale = min(scale), min(scale)
+        valid = max(1, round(height * scale[1])), max(1, round(width * scale[0]))
         if valid != (height, width):
             image = transforms.resize(image, list(valid), antialias=True)
         padding = [0, 0, self.image_size - valid[1], self.image_size - valid[0]]
@@ -349,7 +360,7 @@ def batch_of(canvases: Sequence[Canvas]) -> Activations:
 def blank_batch(side: int) -> Activations:
     """The input of layer 0 for one black image that fills the canvas, e.g. to count what a chain computes."""
     black = torch.zeros(3, side, side, dtype=torch.uint8)
-    return batch_of([Canvas(black, 1.0, (side, side), (side, side))])
+    return batch_of([Canvas(black, (1.0, 1.0), (side, side), (side, side))])
 
 
 def pad_ragged(parts: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:
@@ -395,7 +406,7 @@ def from_bits(bits: Tensor) -> Tensor:
 def to_image(detections: Detections, canvas: Canvas) -> Detections:
     """Detections in canvas pixels → in the original image's pixels, clipped to it."""
     height, width = canvas.size
-    boxes = detections.boxes.float().cpu() / canvas.scale
+    boxes = detections.boxes.float().cpu() / canvas.box_scale
     boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width)
     boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
     return Detections(boxes, detections.scores.float().cpu(), detections.labels.cpu())

@@ -66,7 +66,7 @@ def with_classes(old: nn.Module, predictor: ClassPredictor, inits: Sequence[Clas
     first = int(predictor.background)
     fresh = _of_width(old, predictor, predictor.anchors * (first + len(inits)) * predictor.width)
     nn.init.normal_(fresh.weight, std=WEIGHT_STD)
-    start_rare(fresh)
+    start_rare(fresh, predictor)
     fresh.to(old.get_parameter("weight"))
     for kind in ("weight", "bias"):
         rows, base_rows = (_rows(module.get_parameter(kind), predictor) for module in (fresh, old))
@@ -84,9 +84,18 @@ def _rows(parameter: Tensor, predictor: ClassPredictor) -> Tensor:
     return parameter.unflatten(0, (predictor.anchors, -1, predictor.width))
 
 
-def start_rare(predictor: nn.Module) -> None:
-    """Set the bias so that the sigmoid of every output, or of what it has more than the background, is about PRIOR."""
-    nn.init.constant_(predictor.get_parameter("bias"), -math.log((1 - PRIOR) / PRIOR))
+def start_rare(module: nn.Module, predictor: ClassPredictor | None = None) -> None:
+    """Set the bias so that the score of every class is about PRIOR at first.
+
+    Args:
+        module: whose outputs go through a sigmoid, or through a softmax if there is a background, which gets 0.
+        predictor: the meaning of its outputs; by default, all are classes.
+    """
+    bias = module.get_parameter("bias")
+    nn.init.constant_(bias, -math.log((1 - PRIOR) / PRIOR))
+    if predictor is not None and predictor.background:
+        with torch.no_grad():
+            _rows(bias, predictor)[:, 0] = 0.0
 
 
 def _of_width(old: nn.Module, predictor: ClassPredictor, outputs: int) -> nn.Conv2d | nn.Linear:

@@ -39,6 +39,7 @@ _FASTER = "fewshot_cli.detectors.faster_rcnn"
 _FCOS = "fewshot_cli.detectors.fcos"
 _RETINANET = "fewshot_cli.detectors.retinanet"
 _MINI = "fewshot_cli.detectors.retinanet_mini"
+_SSD_LITE = "fewshot_cli.detectors.ssd_mobilenet"
 _SSD = "fewshot_cli.detectors.ssd_torchvision"
 _YOLOX = "fewshot_cli.detectors.yolox"
 
@@ -85,6 +86,7 @@ DETECTORS: dict[str, DetectorSpec] = {
             has_coco=False,
         ),
         DetectorSpec("retinanet_mini", "RetinaNet, slim, embedded, for the miniature world, 2 M", _MINI, 5, 5, 256),
+        DetectorSpec("ssd_mobilenet_v2_fpnlite", "SSD, MobileNetV2, 3 M parameters", _SSD_LITE, 5, 5, 256, True),
         DetectorSpec("fcos_resnet50_fpn", "FCOS, ResNet-50, 32 M parameters", _FCOS, 5, 5, 640, True),
         DetectorSpec("fasterrcnn_resnet50_fpn", "Faster R-CNN, ResNet-50, 42 M parameters", _FASTER, 3, 5, 640, True),
         DetectorSpec(

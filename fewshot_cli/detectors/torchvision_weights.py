@@ -147,6 +147,8 @@ def count_classes(
 
 def recognise_other(state: Mapping[str, Tensor]) -> str | None:
     """The classifier of torchvision whose weights these are; None for anything else."""
+    if any(name.startswith("head.") for name in state):
+        return None  # a detector may name its backbone as the classifier does
     return next((name for key, name in _OTHERS.items() if key in state), None)
 
 

@@ -46,7 +46,8 @@ class TwoHeads(Detector):
         names = *(base.classes[row] for row in kept), *adapted.classes
         super().__init__(base.name, names, base.image_size)
         self.network = nn.ModuleDict({"base": base, "adapted": adapted})
-        self.pad_value, self.fast_in_bf16, self.pretrained = base.pad_value, base.fast_in_bf16, base.pretrained
+        self.pad_value, self.stretches = base.pad_value, base.stretches
+        self.fast_in_bf16, self.pretrained = base.fast_in_bf16, base.pretrained
         label_of = torch.full((len(base.classes),), -1)
         label_of[list(kept)] = torch.arange(len(kept))
         self.register_buffer("label_of", label_of, persistent=False)

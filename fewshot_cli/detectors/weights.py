@@ -140,7 +140,12 @@ def tensor_fingerprints(module: nn.Module) -> dict[str, str]:
 
 def state_fingerprint(module: nn.Module) -> str:
     """One SHA-256 over the names and fingerprints of all parameters and buffers."""
-    lines = [f"{name} {digest}\n" for name, digest in tensor_fingerprints(module).items()]
+    return joint_fingerprint(tensor_fingerprints(module))
+
+
+def joint_fingerprint(fingerprints: Mapping[str, str]) -> str:
+    """The same from what `tensor_fingerprints` returned."""
+    lines = [f"{name} {digest}\n" for name, digest in fingerprints.items()]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

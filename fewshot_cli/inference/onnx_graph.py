@@ -22,7 +22,16 @@ from fewshot_cli import __version__
 from fewshot_cli.bounds import OPSET
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.suppression import Candidates, Suppression
-from fewshot_cli.inference.onnx_model import INPUT, METADATA, OUTPUTS, RAW_OUTPUTS, SCHEMA, need
+from fewshot_cli.inference.onnx_model import (
+    INPUT,
+    METADATA,
+    OUTPUTS,
+    RAW_OUTPUTS,
+    SCHEMA,
+    STRETCHED,
+    TOP_LEFT,
+    need,
+)
 
 
 def build_graph(detector: Detector, thresholds: Mapping[str, float], *, nms: bool, opset: int) -> Any:
@@ -110,7 +119,7 @@ def description(
         "classes": list(detector.classes),
         "image_size": detector.image_size,
         "resize": {
-            "place": "top-left",
+            "place": STRETCHED if detector.stretches else TOP_LEFT,
             "filter": "bilinear",
             "antialias": True,
             "pad": list(pad) if isinstance(pad, list) else [pad] * 3,

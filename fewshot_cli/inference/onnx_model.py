@@ -29,6 +29,8 @@ RAW_OUTPUTS = ("boxes", "scores")
 METADATA = "fsod"
 """Key of the metadata under which a file describes itself, in JSON."""
 SCHEMA = 1
+TOP_LEFT, STRETCHED = "top-left", "stretched"
+"""Where an image is on its canvas: in proportion at the top left, padded, or stretched to all of it."""
 LARGEST = 1_000_000_000
 """Bytes of a file; the largest detector has 0.4 billion."""
 
@@ -40,11 +42,12 @@ _STANDARD = ("", "ai.onnx")
 class Canvas(NamedTuple):
     """An image resized into the square of the detector, top-left, padded.
 
-    pixels: (3, S, S) uint8 RGB; scale: canvas pixels per image pixel; size: (width, height) of the image, its pixels.
+    pixels: (3, S, S) uint8 RGB; scale: canvas pixels per image pixel, along x and along y; size: (width, height) of the
+    image, its pixels.
     """
 
     pixels: NDArray[np.uint8]
-    scale: float
+    scale: tuple[float, float]
     size: tuple[int, int]
 
 
@@ -56,6 +59,7 @@ class Description:
         detector: its name in the registry.
         classes: in label order.
         image_size: side of the canvas, pixels.
+        stretches: whether images are stretched to the square instead of keeping their proportions.
         pad: RGB colour right of and below the image.
         thresholds: class → score from which a detection counts.
         nms: whether non-maximum suppression is in the graph.
@@ -64,6 +68,7 @@ class Description:
     detector: str
     classes: tuple[str, ...]
     image_size: int
+    stretches: bool
     pad: tuple[int, int, int]
     thresholds: dict[str, float]
     nms: bool
@@ -117,8 +122,10 @@ class OnnxModel:
         """An upright RGB image (H, W, 3) → its canvas, resized as in training up to the rounding of a pixel value."""
         height, width = image.shape[:2]
         side = self._description.image_size
-        scale = min(side / height, side / width)
-        valid = max(1, round(height * scale)), max(1, round(width * scale))
+        scale = side / width, side / height
+        if not self._description.stretches:
+            scale = min(scale), min(scale)
+        valid = max(1, round(height * scale[1])), max(1, round(width * scale[0]))
         if valid != (height, width):
             image = np.asarray(Image.fromarray(image).resize(valid[::-1], Image.Resampling.BILINEAR))
         canvas = np.empty((side, side, 3), np.uint8)
@@ -140,7 +147,8 @@ class OnnxModel:
 
     def _of_image(self, canvas: Canvas, boxes: NDArray, scores: NDArray, labels: NDArray) -> Prediction:
         """Boxes in canvas pixels → in the image's pixels, clipped to it."""
-        boxes = (boxes / np.float32(canvas.scale)).clip(0, np.array([*canvas.size, *canvas.size], np.float32))
+        scale, size = (np.array([*pair, *pair], np.float32) for pair in (canvas.scale, canvas.size))
+        boxes = (boxes / scale).clip(0, size)
         return Prediction(boxes=boxes, scores=scores, labels=labels, classes=self.classes, size=canvas.size)
 
     def _check(self, boxes: NDArray, scores: NDArray, labels: NDArray, image_index: NDArray, images: int) -> None:
@@ -212,11 +220,13 @@ def _description(document: dict[str, Any]) -> Description:
     """Checked by hand, because importing pydantic takes longer than all the rest; raises what a wrong type raises."""
     if document["schema"] != SCHEMA:
         raise ValueError(f"schema {document['schema']}, where this version of fsod reads {SCHEMA}")
-    red, green, blue = (int(level) for level in document["resize"]["pad"])
+    resize = document["resize"]
+    red, green, blue = (int(level) for level in resize["pad"])
     found = Description(
         detector=str(document["detector"]),
         classes=tuple(str(name) for name in document["classes"]),
         image_size=int(document["image_size"]),
+        stretches=(TOP_LEFT, STRETCHED).index(resize["place"]) == 1,
         pad=(red, green, blue),
         thresholds={str(name): float(score) for name, score in document["thresholds"].items()},
         nms=document["nms"] is not None,

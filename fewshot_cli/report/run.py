@@ -114,12 +114,17 @@ def _searched(search: Mapping[str, Any] | None) -> dict[str, Any] | None:
         **search,
         "default": search.get("default"),
         "ranked": any(one["criterion"] is not None for one in search["candidates"]),
-        "criterion_summary": CRITERIA[search["criterion"]].summary,
+        "criterion_summary": _summary(search["criterion"]),
         "candidates": [
             {**one, "layers": _listed(one["layers"]), "outcome": outcome[one["name"]]} for one in search["candidates"]
         ],
         "plot": search_plot(search),
     }
+
+
+def _summary(criterion: str) -> str:
+    """What a criterion is; its name alone for one that this version does not have."""
+    return CRITERIA[criterion].summary if criterion in CRITERIA else criterion
 
 
 def _listed(layers: Sequence[str]) -> str:

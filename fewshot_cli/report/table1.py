@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable
+from dataclasses import astuple
 from typing import Any
 
 from rich import box
@@ -89,9 +90,8 @@ def comma_separated(summary: Summary) -> str:
     for row in summary.rows:
         for column, estimate in row.columns.items():
             if estimate:
-                writer.writerow(
-                    [summary.detector, summary.shots, row.setup, row.layers, row.parameters, column, *estimate]
-                )
+                setup = [summary.detector, summary.shots, row.setup, row.layers, row.parameters]
+                writer.writerow([*setup, column, *astuple(estimate)])
     return file.getvalue()
 
 

@@ -32,12 +32,12 @@ from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_a
 from fewshot_cli.locks import exclusive
 from fewshot_cli.paths import is_file, is_plain_name, shown
 from fewshot_cli.runs.config import FinetuneConfig
-from fewshot_cli.schemas import RunConfig, schema_of
+from fewshot_cli.runs.result import Detection, Record, RunConfig, RunResult, State
+from fewshot_cli.schemas import schema_of
 
 if TYPE_CHECKING:
     from fewshot_cli.datasets.types import Split
     from fewshot_cli.inference.predictor import Predictor
-    from fewshot_cli.runs.result import State
 
 DEFAULT_ROOT = Path("runs")
 RESULT = "result.json"
@@ -118,9 +118,7 @@ class Run:
 
     def read_config(self) -> FinetuneConfig:
         """How the run was made; raises ConfigError if config.json cannot be read, or an option in it is wrong."""
-        from fewshot_cli.runs.result import StoredConfig
-
-        stored = read_document(self.config_file, StoredConfig, hint="Give the folder of a run.", error=ConfigError)
+        stored = read_document(self.config_file, RunConfig, hint="Give the folder of a run.", error=ConfigError)
         try:
             # A run that was begun before there was averaging ends without it.
             return FinetuneConfig.from_json({"average": 1.0, **stored["options"]})
@@ -144,15 +142,11 @@ class Run:
 
     def read_result(self) -> dict[str, Any]:
         """The content of result.json, a `runs.result.RunResult`; raises DataError if it cannot be read."""
-        from fewshot_cli.runs.result import RunResult
-
         result: dict[str, Any] = self._read(self.result_file, RunResult)
         return result
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """One `runs.result.Record` a measurement, in order; raises DataError if they cannot be read."""
-        from fewshot_cli.runs.result import Record
-
         return [dict(line) for line in read_lines(self.metrics_file, Record, hint=HINT)]
 
     def read_predictions(self, test: Split | None = None) -> list[dict[str, Any]]:
@@ -164,8 +158,6 @@ class Run:
         Raises:
             DataError: they cannot be read, or are of other images or categories than those of `test`.
         """
-        from fewshot_cli.runs.result import Detection
-
         if not self.predictions_file.exists():
             return []
         results: list[dict[str, Any]] = self._read(self.predictions_file, list[Detection])
@@ -220,7 +212,6 @@ class Run:
             CheckpointError: the file is damaged, or holds something else.
         """
         from fewshot_cli.detectors.weights import read_torch
-        from fewshot_cli.runs.result import State
 
         if not self.state_file.exists():
             return None

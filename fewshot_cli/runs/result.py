@@ -1,8 +1,4 @@
-"""What the JSON files in a run's folder hold, as types that they are checked against when they are read.
-
-They say what readers rely on; further keys are allowed, so that a file of a later version is still read. A key that
-earlier versions did not write is NotRequired.
-"""
+"""What the JSON files in a run's folder hold: what is written today, and what files must have when they are read."""
 
 from __future__ import annotations
 
@@ -10,129 +6,149 @@ import json
 from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Le, Len
-from pydantic import AfterValidator, ConfigDict, FiniteFloat, with_config
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import Doc, TypedDict
 
-_RULES = ConfigDict(strict=True, extra="allow")
-"""Strict: "0.5" is no number, and 1 is not true."""
+from fewshot_cli.documents import MAY_LACK, Check, ReadAs
+from fewshot_cli.environment import Environment
 
 Count: TypeAlias = Annotated[int, Ge(0)]
-Share: TypeAlias = Annotated[FiniteFloat, Ge(0), Le(1)]
-Measured: TypeAlias = FiniteFloat | None
+Measured: TypeAlias = float | None
 """None where there was nothing to measure."""
 
 
-@with_config(_RULES)
 class Parameters(TypedDict):
-    """How many parameters train, of how many."""
+    """How many parameters a detector has."""
 
-    trained: Count
-    total: Annotated[int, Ge(1)]
-
-
-@with_config(_RULES)
-class Images(TypedDict):
-    """Of the data set."""
-
-    train: Count
-    test: Count
+    trained: Annotated[Count, Doc("Those that trained.")]
+    total: Annotated[int, Ge(1), Doc("All.")]
 
 
-@with_config(_RULES)
+class Counts(TypedDict):
+    """Of a run's training and test images."""
+
+    train: Annotated[Count, Doc("In the training images, with the variants that `fsod augment` wrote.")]
+    test: Annotated[Count, Doc("In the test images; 0 without a test set.")]
+
+
 class KeptClasses(TypedDict):
-    """What keeping the base classes takes, see `detectors.two_heads.SecondHead`."""
+    """What it takes to keep the base classes."""
 
-    classes: list[str]
-    start: str
-    parameters: Count
-    operations: FiniteFloat
+    classes: Annotated[list[str], Doc("The base classes that are kept.")]
+    start: Annotated[str, Doc("First layer that runs twice.")]
+    parameters: Annotated[Count, Doc("Stored twice.")]
+    operations: Annotated[float, Doc("Of the layers that run twice, as a share of the whole chain's.")]
 
 
-@with_config(_RULES)
 class Frozen(TypedDict):
-    """Frozen tensors, and how many of them changed."""
+    """The proof that nothing else trained."""
 
-    tensors: Count
-    changed: Count
+    tensors: Annotated[Count, Doc("That had to stay as they are, to the last bit.")]
+    changed: Annotated[Count, Doc("That did not: always 0.")]
 
 
-@with_config(_RULES)
 class Best(TypedDict):
-    """The highest mAP seen on the test set."""
+    """The highest test mAP of a run; optimistic, because it is chosen on the test set."""
 
-    ap: FiniteFloat
-    iteration: Count
+    ap: Annotated[float, Doc("mAP@[.50:.95].")]
+    iteration: Annotated[Count, Doc("After which it was measured.")]
 
 
-@with_config(_RULES)
 class Numbers(TypedDict):
-    """COCO's numbers."""
+    """Those of COCO's numbers that readers rely on."""
 
     AP: Measured
     AP50: Measured
     AP75: Measured
 
 
-@with_config(_RULES)
 class Metrics(TypedDict):
-    """What was measured on the test set."""
+    """What pycocotools measured; null where there is nothing to measure."""
 
-    numbers: Numbers
-    per_class: dict[str, Measured]
-
-
-@with_config(_RULES)
-class Average(TypedDict):
-    """How the detector was averaged, see `training.averaging.Average`."""
-
-    alpha: Share
-    reason: Literal["option", "classes", "cross-validation"]
+    numbers: Annotated[
+        dict[str, Measured], ReadAs(Numbers), Doc("COCO's twelve, by name: `AP` is mAP@[.50:.95], 0 to 1.")
+    ]
+    per_class: Annotated[dict[str, Measured], Doc("Class → AP@[.50:.95].")]
 
 
-@with_config(_RULES)
-class ClassEstimate(TypedDict):
-    """Of one class, on left-out shots."""
+class Averaged(TypedDict):
+    """How the detector was averaged with its weights before training."""
 
-    threshold: Measured
-    f1: FiniteFloat
-    precision: FiniteFloat
-    recall: FiniteFloat
+    alpha: Annotated[float, Ge(0), Le(1), Doc("Share of the trained weights, 0 to 1.")]
+    reason: Annotated[Literal["option", "classes", "cross-validation"], Doc("What decided it.")]
 
 
-def _with_shares(averages: dict[str, float]) -> dict[str, float]:
-    for name in averages:
+class ThresholdQuality(TypedDict):
+    """What a score threshold gives on left-out shots."""
+
+    threshold: Annotated[Measured, Doc("Score from which a detection counts; null: no detection was right.")]
+    f1: Annotated[float, Doc("From the threshold on.")]
+    precision: Annotated[float, Doc("From the threshold on.")]
+    recall: Annotated[float, Doc("From the threshold on.")]
+
+
+def _by_share(values: dict[str, Any]) -> dict[str, Any]:
+    for name in values:
         try:
             float(name)
         except ValueError:
             raise ValueError(f"{name!r} is no share of the trained weights") from None
-    return averages
+    return values
 
 
-@with_config(_RULES)
 class CrossValidation(TypedDict):
-    """What was estimated from the shots, see `selection.cross_validation.CrossValidation`."""
+    """An estimate from the shots alone."""
 
-    folds: Count
-    ap: Measured
-    ap_interval: Measured
-    pooled_ap: Measured
-    averages: NotRequired[Annotated[dict[str, FiniteFloat], AfterValidator(_with_shares)]]
-    per_class: dict[str, ClassEstimate]
-    not_validated: dict[str, Count]
+    folds: Annotated[Count, Doc("How many there were.")]
+    ap: Annotated[Measured, Doc("Mean of the mAP over folds.")]
+    ap_interval: Annotated[Measured, Doc("Half the 95 % interval of that mean (Student's t).")]
+    fold_ap: Annotated[
+        list[Measured], Doc("mAP of each fold; null: its shots show no class that is measured."), MAY_LACK
+    ]
+    pooled_ap: Annotated[Measured, Doc("mAP on all left-out shots together.")]
+    pooled_ap_interval: Annotated[
+        list[float] | None,
+        Doc("Low and high end of the 95 % interval of `pooled_ap` over samples of the shots."),
+        MAY_LACK,
+    ]
+    averages: Annotated[
+        dict[str, float],
+        Check(_by_share),
+        Doc("Share of the trained weights → score of the left-out shots."),
+        MAY_LACK,
+    ]
+    per_class: Annotated[dict[str, ThresholdQuality], Doc("Class → its threshold of the best F1.")]
+    not_validated: Annotated[dict[str, Count], Doc("Class with shots in less than two folds → how many it has.")]
+    seconds: Annotated[float, Doc("That it took."), MAY_LACK]
 
 
-@with_config(_RULES)
-class Candidate(TypedDict):
-    """Of policy `auto`, see `selection.trials.Trial`."""
+class SearchCandidate(TypedDict):
+    """One candidate of policy `auto`."""
 
-    name: str
-    layers: list[str]
-    parameters: Count
-    criterion: Measured
-    score: Measured
-    standard_error: Measured
-    shots: Count
-    dropped: str | None
+    name: Annotated[str, Doc("Policy and budget in words.")]
+    policy: Annotated[str, Doc("Policy."), MAY_LACK]
+    budget: Annotated[int | None, Doc("Head layers that train; null: the policy takes no budget."), MAY_LACK]
+    backbone_lr: Annotated[float | None, Doc("Learning rate of neck and backbone, as a share of --lr."), MAY_LACK]
+    layers: Annotated[list[str], Doc("That train.")]
+    parameters: Annotated[Count, Doc("That train.")]
+    criterion: Annotated[Measured, Doc("Mean of the ranking criterion; null: not ranked.")]
+    score: Annotated[Measured, Doc("Mean score of the left-out shots; null: not cross-validated.")]
+    standard_error: Annotated[Measured, Doc("Of `score`.")]
+    behind: Annotated[Measured, Doc("By how much the best candidate's scores are higher."), MAY_LACK]
+    behind_error: Annotated[Measured, Doc("Standard error of `behind`."), MAY_LACK]
+    shots: Annotated[Count, Doc("That were left out.")]
+    dropped: Annotated[str | None, Doc("`ranked lower`, `clearly worse` or `diverged`; null: it was not.")]
+
+
+class Search(TypedDict):
+    """What policy `auto` chose from."""
+
+    chosen: Annotated[str, Doc("Name of the candidate.")]
+    default: Annotated[str, Doc("Name of the candidate that would be trained without a comparison."), MAY_LACK]
+    criterion: Annotated[str, Doc("That ranked the candidates.")]
+    folds: Annotated[Count, Doc("Of its cross-validation.")]
+    iterations: Annotated[Count, Doc("Of the training in each fold.")]
+    candidates: Annotated[list[SearchCandidate], Len(1), Doc("Fewest parameters first.")]
+    seconds: Annotated[float, Doc("That it took."), MAY_LACK]
 
 
 def _with_choice(search: dict[str, Any]) -> dict[str, Any]:
@@ -144,50 +160,55 @@ def _with_choice(search: dict[str, Any]) -> dict[str, Any]:
     return search
 
 
-@with_config(_RULES)
-class _Search(TypedDict):
-    """What policy `auto` compared."""
+class Result(TypedDict):
+    """result.json in a run's folder, and what `fsod finetune --json` prints."""
 
-    chosen: str
-    criterion: str
-    folds: Count
-    iterations: Count
-    candidates: Annotated[list[Candidate], Len(1)]
-
-
-Search: TypeAlias = Annotated[_Search, AfterValidator(_with_choice)]
-
-
-@with_config(_RULES)
-class _RunResult(TypedDict):
-    """What a fine-tune did and measured."""
-
-    run: str
-    classes: Annotated[list[str], Len(1)]
-    detector: str
-    policy: str
-    budget: int | str | None
-    trained_layers: list[str]
-    parameters: Parameters
-    keep_base_classes: NotRequired[KeptClasses | None]
-    images: Images
-    seed: int
-    precision: str
-    device: str
-    threads: Count
-    iterations: Count
-    ap: Measured
-    best: Best | None
-    metrics: Metrics | None
-    train_ap: Measured
-    average: NotRequired[Average | None]
-    search: NotRequired[Search | None]
-    cross_validation: NotRequired[CrossValidation | None]
-    thresholds: NotRequired[dict[str, FiniteFloat] | None]
-    frozen: Frozen
-    drift: dict[str, FiniteFloat]
-    peak_memory_mb: Count
-    seconds: dict[str, FiniteFloat]
+    schema: Annotated[Literal["fsod/result/1"], Doc("Kind and version.")]
+    run: Annotated[str, Doc("The run's folder.")]
+    data: Annotated[str, Doc("Folder of the data set.")]
+    classes: Annotated[list[str], Len(1), Doc("In label order.")]
+    known_classes: Annotated[list[str], Doc("Of these, the ones that the pretrained detector knows by name."), MAY_LACK]
+    detector: Annotated[str, Doc("Name in the registry.")]
+    policy: Annotated[str, Doc("Where the budget went; with `auto`, the one that was chosen.")]
+    budget: Annotated[
+        int | None, ReadAs(int | str | None), Doc("Head layers that trained; null: the policy takes none.")
+    ]
+    trained_layers: Annotated[list[str], Doc("Names in the chain.")]
+    parameters: Annotated[Parameters, Doc("How many.")]
+    keep_base_classes: Annotated[KeptClasses | None, Doc("Null: the base classes are not kept."), MAY_LACK]
+    images: Annotated[Counts, Doc("Images.")]
+    boxes: Annotated[Counts, Doc("Boxes of the measured classes, without crowds."), MAY_LACK]
+    seed: Annotated[int, Doc("Of everything that is drawn.")]
+    backbone_lr: Annotated[float, Doc("Learning rate of neck and backbone, as a share of --lr."), MAY_LACK]
+    small_object_lr: Annotated[float, Doc("Learning rate of the stride-8 level, as a share of --lr."), MAY_LACK]
+    precision: Annotated[str, Doc("As in `environment`.")]
+    device: Annotated[str, Doc("As in `environment`.")]
+    threads: Annotated[Count, Doc("As in `environment`.")]
+    iterations: Annotated[Count, Doc("Done.")]
+    ap: Annotated[Measured, Doc("Test mAP@[.50:.95] after the last iteration; null without a test set.")]
+    ap_interval: Annotated[
+        list[float] | None,
+        Doc("Low and high end of its 95 % interval over samples of the test images (bootstrap)."),
+        MAY_LACK,
+    ]
+    caveats: Annotated[list[str], Doc("Sentences that belong beside `ap`: too few test images or boxes."), MAY_LACK]
+    best: Annotated[Best | None, Doc("Null without a test set.")]
+    metrics: Annotated[Metrics | None, Doc("Null without a test set.")]
+    train_ap: Annotated[float, ReadAs(Measured), Doc("mAP on the training images themselves.")]
+    search: Annotated[Annotated[Search, Check(_with_choice)] | None, Doc("With policy `auto`."), MAY_LACK]
+    cross_validation: Annotated[CrossValidation | None, Doc("Null: there was none."), MAY_LACK]
+    thresholds: Annotated[
+        dict[str, float],
+        ReadAs(dict[str, float] | None),
+        Doc("Class → score from which `fsod predict` counts a detection."),
+        MAY_LACK,
+    ]
+    average: Annotated[Averaged, ReadAs(Averaged | None), Doc("Shares of the weights."), MAY_LACK]
+    frozen: Annotated[Frozen, Doc("The check of frozen tensors.")]
+    drift: Annotated[dict[str, float], Doc("Layer → 1 − |cos(w′, w)|; 0 for frozen layers.")]
+    peak_memory_mb: Annotated[Count, Doc("Most memory in use, MB of 10⁶ bytes.")]
+    seconds: Annotated[dict[str, float], Doc("Step → seconds, and `total`.")]
+    environment: Annotated[Environment, ReadAs(dict[str, Any]), Doc("With what it was computed."), MAY_LACK]
 
 
 def _consistent(result: dict[str, Any]) -> dict[str, Any]:
@@ -203,17 +224,27 @@ def _consistent(result: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-RunResult: TypeAlias = Annotated[_RunResult, AfterValidator(_consistent)]
-"""The content of result.json."""
+RunResult: TypeAlias = Annotated[Result, Check(_consistent)]
+"""The content of result.json, whose parts fit together."""
 
 
-@with_config(_RULES)
+class RunConfig(TypedDict):
+    """config.json in a run's folder, which `fsod finetune --config FILE` takes."""
+
+    schema: Annotated[Literal["fsod/run-config/1"], Doc("Kind and version.")]
+    command: Annotated[str, Doc("`finetune`."), MAY_LACK]
+    fsod: Annotated[str, Doc("Version."), MAY_LACK]
+    torch: Annotated[str, Doc("Version."), MAY_LACK]
+    created: Annotated[str, Doc("ISO 8601, UTC."), MAY_LACK]
+    options: Annotated[dict[str, Any], Doc("Every option of `fsod finetune`.")]
+
+
 class Record(TypedDict):
     """One line of metrics.jsonl, and one of the records in state.pt."""
 
     iteration: Count
     ap: Measured
-    losses: dict[str, FiniteFloat]
+    losses: dict[str, float]
 
 
 def _writable(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -224,36 +255,27 @@ def _writable(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return records
 
 
-@with_config(_RULES)
 class State(TypedDict):
     """What state.pt holds: of the run when it was saved; parameters by qualified name."""
 
     iteration: Annotated[int, Ge(1)]
-    records: Annotated[list[Record], AfterValidator(_writable)]
+    records: Annotated[list[Record], Check(_writable)]
     parameters: dict[str, Any]
     optimizer: dict[str, Any]
 
 
-@with_config(_RULES)
 class Detection(TypedDict):
     """One of predictions.json, in COCO's results format; pixels."""
 
     image_id: int
     category_id: int
-    bbox: Annotated[list[FiniteFloat], Len(4, 4)]
-    score: FiniteFloat
+    bbox: Annotated[list[float], Len(4, 4)]
+    score: float
 
 
 class StoredFold(TypedDict):
-    """One of folds.json, see `selection.left_out.Fold`."""
+    """One of folds.json, see `selection.left_out.Fold`; results by the share of the trained weights."""
 
     images: list[int]
-    results: dict[float, list[Detection]]
-    seconds: FiniteFloat
-
-
-@with_config(_RULES)
-class StoredConfig(TypedDict):
-    """config.json; the options are checked by `FinetuneConfig`."""
-
-    options: dict[str, Any]
+    results: Annotated[dict[str, list[Detection]], Check(_by_share)]
+    seconds: float

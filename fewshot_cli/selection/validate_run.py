@@ -15,6 +15,7 @@ from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.runs.result import Detection, StoredFold
 from fewshot_cli.selection.cross_validation import CrossValidation, cross_validate
 from fewshot_cli.selection.left_out import Fold
 from fewshot_cli.selection.unlabelled import unlabelled_objects
@@ -75,12 +76,14 @@ def validate_run(
 
 def read_folds(run: Run) -> list[Fold]:
     """The folds that a run finished; none if the file holds something else."""
-    from fewshot_cli.runs.result import StoredFold
-
     with suppress(DataError):
         folds = check_document(run.read_folds(), list[StoredFold], run.folds_file, "")
-        return [Fold(tuple(fold["images"]), fold["results"], fold["seconds"]) for fold in folds]  # type: ignore[arg-type]
+        return [Fold(tuple(fold["images"]), _by_alpha(fold["results"]), fold["seconds"]) for fold in folds]
     return []
+
+
+def _by_alpha(results: dict[str, list[Detection]]) -> dict[float, list[dict[str, Any]]]:
+    return {float(alpha): [dict(each) for each in found] for alpha, found in results.items()}
 
 
 def left_out_shots(run: Run, shots: Split) -> tuple[Split, list[dict[str, Any]]]:

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from typing_extensions import Doc, TypedDict
 
 from fewshot_cli.datasets.splits import boxes_per_class, images_per_class
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.datasets.suspects import Suspect
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.errors import Problem
-from fewshot_cli.schemas import Fetched, schema_of
+from fewshot_cli.schemas import schema_of
+
+
+class SplitCounts(TypedDict):
+    """How large a split is."""
+
+    images: Annotated[int, Doc("Images.")]
+    boxes: Annotated[int, Doc("Boxes.")]
+    images_per_class: Annotated[dict[str, int], Doc("Class → images that show it.")]
+    boxes_per_class: Annotated[dict[str, int], Doc("Class → boxes.")]
+
+
+class Fetched(TypedDict):
+    """What `fsod fetch --json` prints."""
+
+    schema: Annotated[Literal["fsod/fetch/1"], Doc("Kind and version.")]
+    path: Annotated[str | None, Doc("The data set; null with --check.")]
+    classes: Annotated[list[str], Doc("In label order.")]
+    reused: Annotated[bool, Doc("Whether the data set was there already.")]
+    train: Annotated[SplitCounts, Doc("The shots.")]
+    test: Annotated[SplitCounts | None, Doc("Null: no test set.")]
+    duplicates: Annotated[list[str], Doc("Left out of the test set, their content being that of a shot.")]
+    skipped: Annotated[list[str], Doc("Faulty images and boxes, with --skip-invalid.")]
+    warnings: Annotated[list[Suspect], Doc("What looks wrong and is no fault.")]
+    background: Annotated[int | None, Doc("Images without any box, which are not drawn; null: not counted.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +113,7 @@ def _found(result: FetchResult | CheckResult, train: Split, test: Split | None) 
         "test": _counts(test) if test else None,
         "duplicates": [str(path) for path in result.duplicates],
         "skipped": [str(problem) for problem in result.skipped],
-        "warnings": [warning.to_json() for warning in result.warnings],
+        "warnings": [asdict(warning) for warning in result.warnings],
         "background": result.background,
     }
 

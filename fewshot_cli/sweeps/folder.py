@@ -15,16 +15,16 @@ import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, with_config
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import Doc, NotRequired, TypedDict
 
-from fewshot_cli.documents import check_document, read_document, read_lines
+from fewshot_cli.documents import MAY_LACK, check_document, read_document, read_lines
 from fewshot_cli.errors import ConfigError, DataError
 from fewshot_cli.files import make_folder, storage_errors, write_json
 from fewshot_cli.runs.folder import RESULT, Run
-from fewshot_cli.schemas import SweepRecord, schema_of
+from fewshot_cli.runs.result import Averaged, Detection, RunResult
+from fewshot_cli.schemas import schema_of
 from fewshot_cli.settings import from_mapping
 from fewshot_cli.sweeps.cells import Cell, Group, Setup
 from fewshot_cli.sweeps.config import SweepConfig
@@ -37,39 +37,15 @@ TRAINING = ("weights", "eval_every")
 TRANSPORT = ("mirror", "offline")
 """Options of fetch that may change: how images arrive, not which ones."""
 
-_NUMBERS = with_config(ConfigDict(extra="allow", strict=True, allow_inf_nan=False))
 
-
-@_NUMBERS
-class _Seconds(TypedDict):
-    total: float
-
-
-@_NUMBERS
-class _Parameters(TypedDict):
-    trained: int
-
-
-@_NUMBERS
-class _Average(TypedDict):
-    alpha: float
-
-
-@_NUMBERS
-class CellResult(TypedDict):
-    """What the tables and the page of a sweep need of a result.json."""
+class _Measured(TypedDict):
+    """What a sweep needs of a result.json beside what every reader needs: its data sets have a test set."""
 
     ap: float
-    seconds: _Seconds
-    parameters: _Parameters
-    trained_layers: list[str]
     known_classes: list[str]
-    drift: dict[str, float]
-    peak_memory_mb: float
-    average: NotRequired[_Average]
+    average: NotRequired[Averaged]
 
 
-@_NUMBERS
 class _Point(TypedDict):
     """What learning curves need of a line of metrics.jsonl."""
 
@@ -77,27 +53,25 @@ class _Point(TypedDict):
     ap: float
 
 
-@_NUMBERS
-class _Detection(TypedDict):
-    """What the page needs of a detection in predictions.json."""
+class SweepRecord(TypedDict):
+    """sweep.json in a sweep's folder: the options of `fsod sweep` that decide its cells."""
 
-    image_id: int
-    category_id: int
-    bbox: list[float]
-    score: float
-
-
-@_NUMBERS
-class _Fixed(TypedDict):
-    """What a sweep.json says of all cells."""
-
-    source: str
-    test_source: str | None
-    test_images: int
-    fetch_options: dict[str, Any]
-    weights: str
-    eval_every: int
-    options: dict[str, Any]
+    schema: Annotated[Literal["fsod/sweep-config/1"], Doc("Kind and version.")]
+    classes: Annotated[list[str], Doc("Option of `fsod sweep`."), MAY_LACK]
+    policies: Annotated[list[str], Doc("Option of `fsod sweep`."), MAY_LACK]
+    budgets: Annotated[list[int | str], Doc("Option of `fsod sweep`."), MAY_LACK]
+    layers: Annotated[list[str], Doc("Option of `fsod sweep`."), MAY_LACK]
+    shots: Annotated[list[int], Doc("Option of `fsod sweep`."), MAY_LACK]
+    seeds: Annotated[int, Doc("Option of `fsod sweep`."), MAY_LACK]
+    detectors: Annotated[list[str], Doc("Option of `fsod sweep`."), MAY_LACK]
+    baselines: Annotated[bool, Doc("Option of `fsod sweep`."), MAY_LACK]
+    source: Annotated[str, Doc("Option of `fsod sweep`.")]
+    test_source: Annotated[str | None, Doc("Option of `fsod sweep`.")]
+    test_images: Annotated[int, Doc("Option of `fsod sweep`.")]
+    fetch_options: Annotated[dict[str, Any], Doc("Option of `fsod sweep`.")]
+    weights: Annotated[str, Doc("Option of `fsod sweep`.")]
+    eval_every: Annotated[int, Doc("Option of `fsod sweep`.")]
+    options: Annotated[dict[str, Any], Doc("Option of `fsod sweep`.")]
 
 
 class SweepFolder:
@@ -148,7 +122,8 @@ class SweepFolder:
         """The content of a cell's result.json; raises DataError if it is damaged."""
         run = self.run(cell)
         result = read_document(run.result_file, dict[str, Any], hint=_again(run))
-        check_document(result, CellResult, run.result_file, _again(run))
+        for kind in (RunResult, _Measured):
+            check_document(result, kind, run.result_file, _again(run))
         return result
 
     def check(self, cell: Cell) -> None:
@@ -156,7 +131,7 @@ class SweepFolder:
         run = self.run(cell)
         self.read_result(cell)
         read_lines(run.metrics_file, _Point, hint=_again(run))
-        read_document(run.predictions_file, list[_Detection], hint=_again(run))
+        read_document(run.predictions_file, list[Detection], hint=_again(run))
 
 
 def open_sweep(path: Path, config: SweepConfig) -> SweepFolder:
@@ -174,7 +149,7 @@ def open_sweep(path: Path, config: SweepConfig) -> SweepFolder:
     # As JSON has it, so that it can be compared with what the file holds.
     document = json.loads(json.dumps({"schema": schema_of(SweepRecord), **config.to_json()}))
     if file.exists():
-        before = read_document(file, _Fixed, hint="Choose another --out.", error=ConfigError)
+        before = read_document(file, SweepRecord, hint="Choose another --out.", error=ConfigError)
         drawing = _changes(_drawing(before), _drawing(document))
         changed = drawing + _changes(_training(before), _training(document))
         if changed and any(path.glob(f"runs/*/{RESULT}")):

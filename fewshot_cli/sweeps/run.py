@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+from typing_extensions import Doc, TypedDict
 
 from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.errors import DataError, FsodError
 from fewshot_cli.progress import Reporter, SilentReporter, Task
-from fewshot_cli.schemas import Swept, schema_of
+from fewshot_cli.schemas import schema_of
 from fewshot_cli.sources.drawn_splits import survey_sources
 from fewshot_cli.sources.fetch import fetch
 from fewshot_cli.sweeps.cells import Cell, Group, by_cut
@@ -21,12 +23,31 @@ from fewshot_cli.sweeps.config import SweepConfig, check_cells, configure, fetch
 from fewshot_cli.sweeps.engines import get_engine
 from fewshot_cli.sweeps.engines.contract import Engine, Lost
 from fewshot_cli.sweeps.folder import SweepFolder, open_sweep
-from fewshot_cli.sweeps.summary import Summary, summarize
+from fewshot_cli.sweeps.summary import Summary, SweepTable, summarize
 from fewshot_cli.threads import choose_threads, use_threads
 from fewshot_cli.verbs.finetune import run_at
 
 LOOK = 1.0
 """Seconds between two looks at which cells are finished."""
+
+
+class CellFailure(TypedDict):
+    """A cell that could not be run."""
+
+    cell: Annotated[str, Doc("Which.")]
+    message: Annotated[str, Doc("Why.")]
+    exit_code: Annotated[int, Doc("Of its error.")]
+    hint: Annotated[str | None, Doc("What to do.")]
+
+
+class Swept(TypedDict):
+    """What `fsod sweep --json` prints."""
+
+    schema: Annotated[Literal["fsod/sweep/1"], Doc("Kind and version.")]
+    folder: Annotated[str, Doc("The sweep's folder.")]
+    tables: Annotated[list[SweepTable], Doc("One a detector and number of shots.")]
+    failures: Annotated[list[CellFailure], Doc("Cells that could not be run.")]
+    files: Annotated[list[str], Doc("Tables, plots and the page.")]
 
 
 class Failure(NamedTuple):

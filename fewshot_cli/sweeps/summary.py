@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+from typing_extensions import Doc, TypedDict
 
 from fewshot_cli.evaluation.caveats import caveats_of_several
 from fewshot_cli.evaluation.interval import half_interval
-from fewshot_cli.schemas import SweepTable, schema_of
+from fewshot_cli.schemas import schema_of
 from fewshot_cli.sweeps.cells import Cell, Setup
 
 NOT_AVERAGED = {"alpha": 1.0}
@@ -22,17 +24,16 @@ FEW = 2
 """Seeds whose interval says nothing: Student's t with one degree of freedom is 12.7."""
 
 
-class Estimate(NamedTuple):
-    """A mean over seeds and half its 95 % confidence interval (Student's t), None for a single seed.
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over seeds."""
 
-    As a text, a mean of two seeds has no interval: it would be several times the mean.
-    """
-
-    mean: float
-    margin: float | None
-    seeds: int
+    mean: Annotated[float, Doc("mAP@[.50:.95], or a difference of two.")]
+    margin: Annotated[float | None, Doc("Half its 95 % interval (Student's t); null for one seed.")]
+    seeds: Annotated[int, Doc("How many.")]
 
     def __str__(self) -> str:
+        # A mean of two seeds has no interval: it would be several times the mean.
         return f"{self.mean:.3f}{' (2 seeds)' if self.seeds == FEW else self.interval}"
 
     @property
@@ -41,21 +42,49 @@ class Estimate(NamedTuple):
         return "" if self.margin is None or self.seeds <= FEW else f" ± {self.margin:.3f}"
 
 
-class Difference(NamedTuple):
-    """How much higher the mAP of one setup is than that of another, over the same shots and seeds.
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much higher the mAP of one setup is than that of another, over the same shots and seeds."""
 
-    Attributes:
-        estimate: mean over seeds, for a class or for an average.
-        wins, losses: pairs (class and seed) in which the first setup was better, worse.
-    """
-
-    estimate: Estimate
-    wins: int
-    losses: int
+    estimate: Annotated[Estimate, Doc("Mean over seeds, for a class or for an average.")]
+    wins: Annotated[int, Doc("Pairs of class and seed in which the first is better.")]
+    losses: Annotated[int, Doc("Pairs in which it is worse.")]
 
     def __str__(self) -> str:
         mean = f"{self.estimate.mean:+.3f}".replace("-", "−")
         return f"{mean}{self.estimate.interval} ({self.wins} : {self.losses})"
+
+
+class TableRow(TypedDict):
+    """One setup of a table."""
+
+    setup: Annotated[str, Doc("Policy and budget, or layers.")]
+    layers: Annotated[int, Doc("That train; the median over the cells.")]
+    parameters: Annotated[int, Doc("That train; the median over the cells.")]
+    median_seconds: Annotated[float, Doc("Of a cell.")]
+    columns: Annotated[dict[str, Estimate | None], Doc("Class or average → mAP; null: not finished.")]
+
+
+class TableComparison(TypedDict):
+    """Two setups, compared in pairs."""
+
+    first: Annotated[str, Doc("A setup.")]
+    second: Annotated[str, Doc("What is taken off it.")]
+    columns: Annotated[dict[str, Difference | None], Doc("Class or average → difference; null: no pair.")]
+
+
+class SweepTable(TypedDict):
+    """A table of a sweep, a detector at a number of shots; table.json in its folder is a list of them."""
+
+    schema: Annotated[Literal["fsod/sweep-table/1"], Doc("Kind and version.")]
+    detector: Annotated[str, Doc("Name in the registry.")]
+    shots: Annotated[int, Doc("Training images of each class.")]
+    classes: Annotated[list[str], Doc("In the order of the grid.")]
+    averaged: Annotated[bool, Doc("Whether any run was averaged with the weights before training.")]
+    caveats: Annotated[list[str], Doc("Sentences that belong beside the numbers: small test sets.")]
+    averages: Annotated[dict[str, list[str]], Doc("Further columns → the classes that each is the average of.")]
+    rows: Annotated[list[TableRow], Doc("Setups in the order of the grid.")]
+    comparisons: Annotated[list[TableComparison], Doc("Setups compared in pairs.")]
 
 
 class Comparison(NamedTuple):
@@ -138,7 +167,7 @@ class Summary:
                     "layers": row.layers,
                     "parameters": row.parameters,
                     "median_seconds": row.seconds,
-                    "columns": {name: found._asdict() if found else None for name, found in row.columns.items()},
+                    "columns": {name: asdict(found) if found else None for name, found in row.columns.items()},
                 }
                 for row in self.rows
             ],
@@ -146,10 +175,7 @@ class Summary:
                 {
                     "first": str(comparison.first),
                     "second": str(comparison.second),
-                    "columns": {
-                        name: {**found._asdict(), "estimate": found.estimate._asdict()} if found else None
-                        for name, found in comparison.columns.items()
-                    },
+                    "columns": {name: asdict(found) if found else None for name, found in comparison.columns.items()},
                 }
                 for comparison in self.comparisons
             ],

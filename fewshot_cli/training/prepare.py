@@ -10,7 +10,7 @@ from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.two_heads import SecondHead, second_head
-from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
+from fewshot_cli.detectors.weights import joint_fingerprint, tensor_fingerprints
 from fewshot_cli.errors import ConfigError
 from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.policies import CUSTOM, Selection
@@ -78,7 +78,6 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
         config.detector, weights=config.weights, image_size=config.image_size, seed=config.seed, reporter=reporter
     )
     base = tensor_fingerprints(detector.network)
-    base_fingerprint = state_fingerprint(detector.network)
     beside = _kept_head(detector, config, data, selection) if config.keep_base_classes else None
     starts = _give_classes(detector, config, data, reporter)
     plan = freeze(detector, selection)
@@ -92,7 +91,7 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
         backbone_lr=config.backbone_lr or backbone_share(starts.values()),
         small_object_lr=config.small_object_lr or small_object_share(detector, data.shots),
         kept=tuple(kept),
-        info=_describe(config, detector, selection, plan, base_fingerprint),
+        info=_describe(config, detector, selection, plan, joint_fingerprint(base)),
     )
 
 

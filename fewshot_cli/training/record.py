@@ -11,14 +11,15 @@ from fewshot_cli.datasets.fingerprint import fingerprint
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.device import peak_memory
-from fewshot_cli.environment import describe_environment
+from fewshot_cli.environment import Environment, describe_environment
 from fewshot_cli.errors import FsodError
 from fewshot_cli.evaluation.drift import LayerDrift
 from fewshot_cli.evaluation.measure import score
 from fewshot_cli.runs.checkpoint import save_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.schemas import Environment, Result, schema_of
+from fewshot_cli.runs.result import Result
+from fewshot_cli.schemas import schema_of
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.fit import Progress
 from fewshot_cli.training.plan import FrozenCheck

@@ -58,7 +58,7 @@ class Examples:
             key = (self._seed, self._images[number].id, copy)
             sample = make_variant(sample, self._augmentation, key, canvas=self._detector.image_size)
         canvas = self._detector.make_canvas(sample.image)
-        target = Target(sample.boxes * canvas.scale, sample.labels)
+        target = Target(sample.boxes * canvas.box_scale, sample.labels)
         if not copy:
             # Detections in it are measured in the pixels of the file.
             canvas = canvas.of_size((self._images[number].height, self._images[number].width))

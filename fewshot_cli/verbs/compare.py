@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fewshot_cli import schemas
+from typing_extensions import Doc, NotRequired, TypedDict
+
 from fewshot_cli.datasets.store import open_dataset
 from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.runs.folder import Run, load_run
+from fewshot_cli.schemas import schema_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +21,49 @@ if TYPE_CHECKING:
 
 NOT_AVERAGED = 1.0
 """The share of runs from before there was averaging."""
+
+
+class ComparedRun(TypedDict):
+    """One run of a comparison."""
+
+    name: Annotated[str, Doc("Of its folder; the whole path where two have the same name.")]
+    run: Annotated[str, Doc("Folder.")]
+    detector: Annotated[str, Doc("Name in the registry.")]
+    policy: Annotated[str, Doc("Policy.")]
+    budget: Annotated[int | str | None, Doc("Head layers or parameters; null: the policy takes no budget.")]
+    alpha: Annotated[float, Doc("Share of the trained weights.")]
+    seed: Annotated[int, Doc("Random seed.")]
+    ap: Annotated[float | None, Doc("mAP@[.50:.95] on the test set; null: there is none.")]
+    ap_interval: Annotated[list[float] | None, Doc("Low and high end of its 95 % interval.")]
+    ap50: Annotated[float | None, Doc("AP at IoU 0.5.")]
+    per_class: Annotated[dict[str, float | None], Doc("Class → AP@[.50:.95].")]
+    parameters: Annotated[int, Doc("That trained.")]
+    seconds: Annotated[float, Doc("Of the whole run.")]
+    caveats: Annotated[list[str], Doc("Sentences that belong beside the mAP.")]
+
+
+class RunDifference(TypedDict):
+    """A run minus the first one."""
+
+    run: Annotated[str, Doc("Name of the run.")]
+    ap: Annotated[float | None, Doc("Of mAP@[.50:.95].")]
+    per_class: Annotated[dict[str, float | None], Doc("Class → of AP@[.50:.95].")]
+    ap_interval: Annotated[
+        list[float] | None, Doc("Low and high end of the 95 % interval of `ap` over samples of the same test images.")
+    ]
+    drift: Annotated[
+        dict[str, float] | None, Doc("Layer → 1 − |cos| of its parameters in both; null: from different weights.")
+    ]
+
+
+class Compared(TypedDict):
+    """What `fsod compare --json` prints."""
+
+    schema: Annotated[Literal["fsod/compare/1"], Doc("Kind and version.")]
+    classes: Annotated[list[str], Doc("In label order.")]
+    runs: Annotated[list[ComparedRun], Doc("In the given order.")]
+    differences: Annotated[list[RunDifference], Doc("One for each run but the first.")]
+    page: NotRequired[Annotated[str, Doc("The page, with --page.")]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +94,7 @@ class Comparison:
         """One row a run, and each run minus the first."""
         rows = [_row(name, result) for name, result in zip(self.names, self.results, strict=True)]
         return {
-            "schema": schemas.schema_of(schemas.Comparison),
+            "schema": schema_of(Compared),
             "classes": self.results[0]["classes"],
             "runs": rows,
             "differences": [
@@ -134,7 +179,7 @@ def _row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "detector": result["detector"],
         "policy": result["policy"],
         "budget": result["budget"],
-        "alpha": result.get("average", {}).get("alpha", NOT_AVERAGED),
+        "alpha": (result.get("average") or {}).get("alpha", NOT_AVERAGED),
         "seed": result["seed"],
         "ap": result["ap"],
         "ap_interval": result.get("ap_interval"),

@@ -6,22 +6,41 @@ import os
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fewshot_cli.environment import describe_environment
+from typing_extensions import Doc, NotRequired, TypedDict
+
+from fewshot_cli.environment import Environment, describe_environment
 from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.inference.opening import as_named, check_options, or_latest, place, place_pretrained
 from fewshot_cli.paths import is_folder
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.schemas import Evaluated, schema_of
+from fewshot_cli.schemas import schema_of
 from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
     from fewshot_cli.datasets.types import Split
     from fewshot_cli.evaluation.coco_metrics import Metrics
     from fewshot_cli.inference.placed import PlacedDetector
-    from fewshot_cli.schemas import Environment
+
+
+class Evaluated(TypedDict):
+    """What `fsod eval --json` prints."""
+
+    schema: Annotated[Literal["fsod/eval/1"], Doc("Kind and version.")]
+    measured: Annotated[str, Doc("The run or file, or the detector's name.")]
+    data: Annotated[str, Doc("The annotations.")]
+    images: Annotated[int, Doc("That were measured on.")]
+    boxes: Annotated[int, Doc("Of the measured classes, without crowds.")]
+    numbers: Annotated[dict[str, float | None], Doc("COCO's twelve, by name: `AP` is mAP@[.50:.95], 0 to 1.")]
+    per_class: Annotated[dict[str, float | None], Doc("Class → AP@[.50:.95].")]
+    ap_interval: Annotated[
+        list[float] | None, Doc("Low and high end of the mAP's 95 % interval over samples of the images (bootstrap).")
+    ]
+    caveats: Annotated[list[str], Doc("Sentences that belong beside the mAP: too few images or boxes.")]
+    environment: Annotated[Environment, Doc("With what it was computed.")]
+    fiftyone: NotRequired[Annotated[str, Doc("Name of the FiftyOne data set, with --fiftyone.")]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from typing_extensions import Doc, NotRequired, TypedDict
 
 from fewshot_cli.errors import CheckpointError, DataError, ModelError, UsageError, closest
 from fewshot_cli.files import write_atomically
@@ -21,7 +23,6 @@ from fewshot_cli.inference.opening import (
 from fewshot_cli.paths import check_target, shown
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.schemas import Exported, schema_of
 from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
@@ -33,43 +34,43 @@ SHOTS = 16
 """At most so many shots are compared: a large detector takes a second for each."""
 
 
+class Compared(TypedDict):
+    """How an exported file was compared with PyTorch."""
+
+    on: Annotated[str, Doc("`shots` or `images of noise`.")]
+    images: Annotated[int, Doc("How many.")]
+    boxes: NotRequired[Annotated[int, Doc("Candidates before suppression; ONNX only.")]]
+    detections: NotRequired[Annotated[int, Doc("After suppression; ONNX only.")]]
+    box: Annotated[float, Doc("Largest difference of a coordinate, canvas pixels.")]
+    score: Annotated[float, Doc("Largest difference of a score.")]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """What was written; wherever a path is expected, it will do.
+    """What was written, as `fsod export --json` prints it."""
 
-    Attributes:
-        path: the file.
-        format: `onnx` or `weights`.
-        exported: the run's folder, the file or the detector's name.
-        detector: name in the registry.
-        classes: in label order.
-        image_size: side of the canvas, pixels.
-        thresholds: class → score from which a detection counts, as stored in the file.
-        size: of the file, bytes.
-        opset: version of ONNX's operators; None for weights.
-        inputs, outputs: of an ONNX file: name → axes, a number or the name of one that varies.
-        compared: with PyTorch: `images`, how many; `on`, which; `boxes` and `detections`, how many; `box` and `score`,
-            the largest differences, in canvas pixels and of 0 … 1.
-    """
-
-    path: Path
-    format: str
-    exported: str
-    detector: str
-    classes: tuple[str, ...]
-    image_size: int
-    thresholds: dict[str, float]
-    size: int
-    opset: int | None = None
-    inputs: dict[str, list[str | int]] = field(default_factory=dict)
-    outputs: dict[str, list[str | int]] = field(default_factory=dict)
-    compared: dict[str, Any] = field(default_factory=dict)
+    schema: Annotated[Literal["fsod/export/1"], Doc("Kind and version.")] = "fsod/export/1"
+    path: Annotated[Path, Doc("The file.")]
+    format: Annotated[str, Doc("`onnx` or `weights`.")]
+    exported: Annotated[str, Doc("The run or file, or the detector's name.")]
+    detector: Annotated[str, Doc("Name in the registry.")]
+    classes: Annotated[tuple[str, ...], Doc("In label order.")]
+    image_size: Annotated[int, Doc("Side of the canvas, pixels.")]
+    thresholds: Annotated[dict[str, float], Doc("Class → score from which a detection counts, as stored in the file.")]
+    size: Annotated[int, Doc("Of the file, bytes.")]
+    opset: Annotated[int | None, Doc("Version of ONNX's operators; null for weights.")] = None
+    inputs: Annotated[
+        dict[str, list[str | int]], Doc("ONNX: name → axes, a number or the name of one that varies.")
+    ] = field(default_factory=dict)
+    outputs: Annotated[dict[str, list[str | int]], Doc("ONNX: name → axes.")] = field(default_factory=dict)
+    compared: Annotated[Compared, Doc("With PyTorch.")]
 
     def __fspath__(self) -> str:
+        """Wherever a path is expected, the export itself will do."""
         return str(self.path)
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": schema_of(Exported), **asdict(self), "path": str(self.path), "classes": list(self.classes)}
+        return {**asdict(self), "path": str(self.path), "classes": list(self.classes)}
 
 
 class _Opened(NamedTuple):
@@ -145,7 +146,7 @@ def export(
     as_weights = format == "weights"
     content, details = _as_weights(opened, canvases) if as_weights else _as_onnx(opened, canvases, path, nms, opset)
     write_atomically(path, lambda temporary: _write(temporary, content))
-    compared = {"on": where, "images": len(canvases), **details.pop("compared")}
+    compared: Any = {"on": where, "images": len(canvases), **details.pop("compared")}
     return Export(
         path=path,
         format=format,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from typing_extensions import Doc, NotRequired, TypedDict
 
 from fewshot_cli.detectors.chain import Detector, blank_batch
 from fewshot_cli.detectors.registry import build_detector
@@ -15,8 +16,51 @@ from fewshot_cli.detectors.two_heads import SecondHead, second_head
 from fewshot_cli.policies import Selection
 from fewshot_cli.runs.checkpoint import read_checkpoint
 from fewshot_cli.runs.folder import load_run
-from fewshot_cli.schemas import Chain, schema_of
+from fewshot_cli.runs.result import KeptClasses
+from fewshot_cli.schemas import schema_of
 from fewshot_cli.training.plan import Plan, parameters_per_layer, plan_chain, planned_layers, planned_parameters
+
+
+class TrainedCounts(TypedDict):
+    """How much trains."""
+
+    layers: Annotated[int, Doc("Layers of the whole chain.")]
+    head_layers: Annotated[int, Doc("Of these, in the head.")]
+    parameters: Annotated[int, Doc("Parameters.")]
+
+
+class Layer(TypedDict):
+    """One layer of the chain."""
+
+    part: Annotated[str, Doc("`backbone`, `neck`, `proposals` or `head`.")]
+    name: Annotated[str, Doc("As --layers takes it.")]
+    modules: Annotated[list[str], Doc("Names in the network.")]
+    parameters: Annotated[int, Doc("Parameters.")]
+    share: Annotated[float, Doc("Of all parameters.")]
+    trained: Annotated[bool, Doc("Whether it trains.")]
+    cut_before: Annotated[bool, Doc("Whether features are cached before it.")]
+    runs_twice: Annotated[bool, Doc("With kept base classes: whether it runs in both heads.")]
+    criteria: NotRequired[Annotated[dict[str, float | None], Doc("With --data: criterion → value.")]]
+
+
+class Chain(TypedDict):
+    """What `fsod inspect-layers NAME --json` prints."""
+
+    schema: Annotated[Literal["fsod/inspect-layers/1"], Doc("Kind and version.")]
+    detector: Annotated[str, Doc("Name in the registry.")]
+    image_size: Annotated[int, Doc("Side of the canvas, pixels.")]
+    classes: Annotated[int, Doc("How many its predictor has.")]
+    head_depth: Annotated[int, Doc("Layers M of the head.")]
+    policy: Annotated[str, Doc("Policy.")]
+    budget: Annotated[int | None, Doc("Head layers that train; null: the policy takes none.")]
+    parameters: Annotated[int, Doc("Of the whole detector.")]
+    trained: Annotated[TrainedCounts, Doc("What trains.")]
+    cut: Annotated[str | None, Doc("Layer before which features are cached; null: nothing trains.")]
+    cached_mb: Annotated[float, Doc("One image's activations there in fp32, MB of 10⁶ bytes.")]
+    keep_base_classes: Annotated[KeptClasses | None, Doc("Null: the base classes are not kept.")]
+    layers: Annotated[list[Layer], Doc("From the input to the output.")]
+    data: NotRequired[Annotated[str, Doc("With --data: the data set.")]]
+    gradients: NotRequired[Annotated[int, Doc("With --data: how many were measured.")]]
 
 
 def inspect_run(folder: Path, *, keep_base_classes: bool = False) -> dict[str, Any]:

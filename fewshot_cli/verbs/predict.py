@@ -12,15 +12,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from typing_extensions import Doc, NotRequired, TypedDict
 
 from fewshot_cli import __version__
 from fewshot_cli.bounds import BATCH_SIZE
 from fewshot_cli.datasets.formats.jsonl import LineStream
 from fewshot_cli.datasets.formats.writing import Labelled, LabelWriter, check_writer, open_writer
-from fewshot_cli.environment import describe_environment
+from fewshot_cli.environment import Environment, describe_environment
 from fewshot_cli.errors import DataError, Problem, StorageError, UsageError
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_json
 from fewshot_cli.inference.drawing import draw_prediction
@@ -35,13 +36,41 @@ from fewshot_cli.inference.video import frame_count
 from fewshot_cli.paths import check_target
 from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.runs.folder import Run
-from fewshot_cli.schemas import Environment, Predicted, schema_of
+from fewshot_cli.schemas import schema_of
 from fewshot_cli.threads import choose_threads, usable_cores
 
 DEFAULT_OUT = "predictions"
 STDOUT = "-"
 STREAMED = "jsonl"
 """The format that can be written to standard output."""
+
+
+class Unreadable(TypedDict):
+    """A file that could not be read."""
+
+    file: Annotated[str, Doc("Its path.")]
+    reason: Annotated[str, Doc("Why.")]
+
+
+class Predicted(TypedDict):
+    """predict.json in a folder of detections, and what `fsod predict --json` prints."""
+
+    schema: Annotated[Literal["fsod/predict/1"], Doc("Kind and version.")]
+    command: Annotated[str, Doc("`predict`.")]
+    fsod: Annotated[str, Doc("Version.")]
+    model: Annotated[str, Doc("The run or file, or the detector's name.")]
+    folder: Annotated[str | None, Doc("Where the files are; null: standard output.")]
+    format: Annotated[str, Doc("Of the detections.")]
+    images: Annotated[int, Doc("That could be read.")]
+    videos: Annotated[int, Doc("That could be read.")]
+    frames: Annotated[int, Doc("Of the videos.")]
+    detections: Annotated[dict[str, int], Doc("Class → how many.")]
+    thresholds: Annotated[dict[str, float], Doc("Class → score from which a detection counts.")]
+    unreadable: Annotated[list[Unreadable], Doc("Files that were left out.")]
+    seconds: Annotated[float, Doc("From the first image to the last.")]
+    images_per_second: Annotated[float, Doc("Images and frames.")]
+    environment: Annotated[Environment, Doc("With what it was computed.")]
+    page: NotRequired[Annotated[str, Doc("With --page.")]]
 
 
 @dataclass(frozen=True, slots=True)

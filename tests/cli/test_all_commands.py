@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from helpers_data import write_document
-from helpers_runs import TINY, argv_of, draw_shapes, fsod, start_fsod
+from helpers_runs import TINY, argv_of, draw_shapes, fsod
 
 from fewshot_cli.detectors.registry import DETECTORS
 from fewshot_cli.policies import POLICIES
@@ -100,7 +100,7 @@ def test_without_a_budget_three_layers_train(shapes: Path) -> None:
     """--budget defaults to 3 for policies that take one, and the run records it; inspect-layers agrees."""
     without = {key: value for key, value in TINY.items() if key != "budget"}
     for policy, budget in (("symmetric", 3), ("all", None)):
-        result = fsod(*argv_of(shapes, {**without, "policy": policy}), "--json")
+        result = fsod(*argv_of(shapes, {**without, "policy": policy, "iterations": 1}), "--no-report", "--json")
         assert 0 == result.exit_code, result.stderr
         run = json.loads(result.stdout)
         assert (budget, budget) == (run["budget"], Run(Path(run["run"])).read_config().budget)
@@ -265,14 +265,16 @@ def test_a_read_only_disk_is_told(small_disk: Callable[[str], Path], shapes: Pat
         assert str(folder) in result.stderr
 
 
-def test_a_write_that_is_cut_short_is_told_without_root(shapes: Path, tmp_path: Path) -> None:
+def test_a_write_that_is_cut_short_is_told_without_root(shapes: Path) -> None:
     """A limit on file sizes, which any user can set, stands for a quota: exit 3, and the run can be resumed."""
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))  # noqa: E731
-    process = start_fsod(*argv_of(shapes, name="small"), cwd=tmp_path, preexec_fn=limit)
-    _, stderr = process.communicate(timeout=60)
-    assert 3 == process.returncode, stderr
-    assert "error: cannot write runs/small/state.pt: the file is larger than the disk allows" in stderr
-    assert 0 == fsod("finetune", "--resume", "runs/small").exit_code
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+        result = fsod(*argv_of(shapes, name="small"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    hold(result, 3, "cannot write runs/small/state.pt: the file is larger than the disk allows", "")
+    assert 0 == fsod("finetune", "--resume", "runs/small", "--no-report").exit_code
 
 
 def test_a_file_where_a_folder_should_be_is_told(shapes: Path) -> None:
@@ -320,10 +322,10 @@ def test_a_wrong_type_in_a_file_is_told(form: str, option: str, value: Any, said
 
 def test_a_runs_config_repeats_it(shapes: Path) -> None:
     """--config runs/X/config.json, or the folder: the same run again, to the same metrics."""
-    first = fsod(*argv_of(shapes, name="first", ops="color,flip", lr=0.01, seed=3))
+    first = fsod(*argv_of(shapes, name="first", ops="color,flip", lr=0.01, seed=3, iterations=2), "--no-report")
     assert 0 == first.exit_code, first.stderr
     for number, config in enumerate(("runs/first/config.json", "runs/first")):
-        again = fsod("finetune", "--config", config, "--name", f"again{number}")
+        again = fsod("finetune", "--config", config, "--name", f"again{number}", "--no-report")
         assert 0 == again.exit_code, again.stderr
         assert Run(Path("runs/first")).read_config() == Run(Path(f"runs/again{number}")).read_config()
         assert Path("runs/first/metrics.jsonl").read_bytes() == Path(f"runs/again{number}/metrics.jsonl").read_bytes()
@@ -369,7 +371,7 @@ def test_json_is_one_document_on_stdout_and_quiet_is_silence(name: str, shapes: 
 
 def test_quiet_leaves_the_table(shapes: Path) -> None:
     """--quiet silences stderr, not the answer on stdout."""
-    result = fsod(*argv_of(shapes), "-q")
+    result = fsod(*argv_of(shapes, iterations=1), "-q")
     assert (0, "") == (result.exit_code, result.stderr)
     assert "test mAP" in result.stdout and "0 of 5" in result.stdout
 
@@ -393,7 +395,7 @@ def test_the_four_commands_without_names(shapes: Path, tmp_path: Path) -> None:
         assert 0 == fetched.exit_code, fetched.stderr
         os.utime(f"data/{name}/dataset.json", (seed * 1000, seed * 1000))
     assert 0 == fsod("inspect-layers", "yolox_nano", "--policy", "symmetric", "--budget", "3").exit_code
-    trained = fsod(*argv_of(None, name="run"))
+    trained = fsod(*argv_of(None, name="run", iterations=2), "--no-report")
     assert 0 == trained.exit_code, trained.stderr
     assert "Data set: data/newer, the most recently fetched one." in trained.stderr
     measured = fsod("eval", "--json")
@@ -409,7 +411,7 @@ def test_the_four_commands_without_names(shapes: Path, tmp_path: Path) -> None:
 
 def test_a_run_gets_a_telling_name(shapes: Path) -> None:
     """Without --name: data set, detector, policy, budget, seed; a number if that is taken."""
-    names = [json.loads(fsod(*argv_of(shapes, iterations=1), "--json").stdout)["run"] for _ in range(2)]
+    names = [json.loads(fsod(*argv_of(shapes, iterations=1), "--no-report", "--json").stdout)["run"] for _ in range(2)]
     assert ["runs/shapes-yolox_nano-symmetric3-seed0", "runs/shapes-yolox_nano-symmetric3-seed0-2"] == names
 
 

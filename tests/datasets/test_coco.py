@@ -378,7 +378,7 @@ records = st.lists(st.dictionaries(st.sampled_from(KEYS), json_values, max_size=
 documents = st.fixed_dictionaries({"images": records, "annotations": records, "categories": records}) | json_values
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(documents, st.booleans(), st.booleans())
 def test_garbage_is_a_data_error_or_a_split(document: Any, decode_images: bool, skip_invalid: bool) -> None:
     """Whatever JSON a folder holds, the reader gives a split or a DataError, nothing else."""

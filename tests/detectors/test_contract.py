@@ -36,8 +36,8 @@ from fewshot_cli.training.variants import Example, Examples
 TWO_STAGE, QUERIES = stub_two_stage.SPEC.name, stub_queries.SPEC.name
 STUBS = [TWO_STAGE, QUERIES]
 FASTER, RETINANET = "fasterrcnn_mobilenet_v3_large_fpn", "retinanet_mobilenet_v2_fpn"
-SSD = "ssdlite320_mobilenet_v3_large"
-NAMES = [*STUBS, FASTER, RETINANET, SSD]
+SSD, SSD_FPN = "ssdlite320_mobilenet_v3_large", "ssd_mobilenet_v2_fpnlite"
+NAMES = [*STUBS, FASTER, RETINANET, SSD, SSD_FPN]
 CPU = torch.device("cpu")
 PLENTY = 1 << 30
 # On CPUs with bf16 arithmetic, PyTorch's gradient of a convolution with stride over a single place is not defined there.
@@ -241,6 +241,7 @@ CUTS: dict[str, tuple[int, ...]] = {
     FASTER: (5, 6, 7, 9),  # before neck, proposals, pooling and predictor
     RETINANET: (8,),
     SSD: (5,),
+    SSD_FPN: (6,),
 }
 
 
@@ -288,7 +289,8 @@ def test_proposals_are_frozen_until_the_whole_head_trains(name: str, policy: str
         *((name, *chosen) for name in STUBS for chosen in (("last", 1), ("full", None))),
         (FASTER, "last", 1),
         (SSD, "last", 1),
-        *(pytest.param(name, "full", None, marks=pytest.mark.slow) for name in (FASTER, RETINANET, SSD)),
+        (SSD_FPN, "last", 1),
+        *(pytest.param(name, "full", None, marks=pytest.mark.slow) for name in (FASTER, RETINANET, SSD, SSD_FPN)),
     ],
 )
 def test_a_module_and_a_line_add_a_detector(

@@ -42,7 +42,10 @@ inits = st.lists(st.lists(st.integers(0, BASES - 1), max_size=3, unique=True).ma
     given=inits,
 )
 def test_rows_are_anchor_major(kind: str, anchors: int, background: bool, width: int, given: list[ClassInit]) -> None:
-    """Row by row: the background's as it was, a class's the mean of its base classes' of the same anchor, or fresh."""
+    """Row by row: the background's as it was, a class's the mean of its base classes' of the same anchor, or fresh.
+
+    A fresh one scores PRIOR, by a sigmoid or against the background.
+    """
     first = int(background)
     old = old_predictor(kind, anchors * (first + BASES) * width)
     new = with_classes(old, ClassPredictor("p", anchors, background, width), given)

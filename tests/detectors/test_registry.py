@@ -38,6 +38,7 @@ FAMILIES = {
     "fasterrcnn": (3, 5, 90),
     "fasterrcnn_resnet50_fpn_v2": (6, 5, 90),
     "ssd": (1, 5, 90),
+    "ssd_mobilenet": (5, 5, 80),
     "yolox": (4, 5, 80),
 }
 """torchvision counts the background as a class where scores are sigmoids; where they are a softmax it is a row."""
@@ -48,7 +49,7 @@ def family_of(name: str) -> tuple[int, int, int]:
 
 
 def test_head_depths_hold_what_the_design_says() -> None:
-    """RetinaNet and FCOS have M = 5 head layers, YOLOX 4, Faster R-CNN 3, its second version 6, SSD 1."""
+    """RetinaNet, FCOS and SSD on FPN have M = 5 head layers, YOLOX 4, Faster R-CNN 3, its second version 6, SSD 1."""
     assert {name: family_of(name)[0] for name in DETECTORS} == head_depths()
 
 

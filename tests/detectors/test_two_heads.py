@@ -31,7 +31,7 @@ from fewshot_cli.runs.folder import Run
 from fewshot_cli.training.plan import plan_chain, planned_parameters
 
 STUBS = (stub_two_stage, stub_queries)
-NAMES = ("yolox_nano", "retinanet_mini", *(stub.SPEC.name for stub in STUBS))
+NAMES = ("yolox_nano", "retinanet_mini", "ssd_mobilenet_v2_fpnlite", *(stub.SPEC.name for stub in STUBS))
 SETUPS = (("none", None), ("last", 1), ("symmetric", 2), ("all", None), ("full", None))
 
 

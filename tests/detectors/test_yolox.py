@@ -425,13 +425,13 @@ def test_a_canvas_holds_the_whole_image_top_left(height: int, width: int, grey: 
     pixels, scale, size, valid = untrained().make_canvas(torch.full((3, height, width), grey, dtype=torch.uint8))
     assert ((3, SIZE, SIZE), torch.uint8) == (tuple(pixels.shape), pixels.dtype)
     assert (height, width) == size
-    assert SIZE == pytest.approx(scale * max(height, width))
+    assert (SIZE / max(height, width),) * 2 == pytest.approx(scale)
     shown = pixels[0] == grey
     rows, columns = int(shown.any(dim=1).sum()), int(shown.any(dim=0).sum())
     assert (rows, columns) == valid
     assert max(rows, columns) == SIZE
-    assert max(1, height * scale) == pytest.approx(rows, abs=0.501)
-    assert max(1, width * scale) == pytest.approx(columns, abs=0.501)
+    assert max(1, height * scale[1]) == pytest.approx(rows, abs=0.501)
+    assert max(1, width * scale[0]) == pytest.approx(columns, abs=0.501)
     assert shown[:rows, :columns].all()
     assert (pixels[:, ~shown] == 114).all()
 
@@ -452,13 +452,13 @@ def test_an_image_of_the_right_size_is_not_resampled(detector: Yolox) -> None:
 )
 def test_boxes_come_back_to_the_image(height: int, width: int, corners: list[float]) -> None:
     """Boxes scaled onto the canvas come back to the image's pixels; what reaches into the padding is clipped."""
-    scale = min(SIZE / height, SIZE / width)
+    scale = SIZE / width, SIZE / height
     box = torch.tensor([corners]).sort().values * torch.tensor([width, height, width, height])
     box = torch.cat([box[:, :2].minimum(box[:, 2:]), box[:, :2].maximum(box[:, 2:])], dim=1)
     canvas = Canvas(torch.empty(0), scale, (height, width), (SIZE, SIZE))
     labels, scores = torch.tensor([1, 2]), torch.tensor([0.5, 0.25])
     beyond = torch.tensor([[-5.0, -5.0, SIZE + 5.0, SIZE + 5.0]])
-    found = to_image(Detections(torch.cat([box * scale, beyond]), scores, labels), canvas)
+    found = to_image(Detections(torch.cat([box * canvas.box_scale, beyond]), scores, labels), canvas)
     torch.testing.assert_close(found.boxes[:1], box, atol=max(height, width) * 1e-5, rtol=0)
     assert [0.0, 0.0, width, height] == found.boxes[1].tolist()
     assert torch.equal(labels, found.labels)

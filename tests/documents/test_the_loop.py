@@ -20,8 +20,15 @@ from fewshot_cli.datasets.types import Split
 from fewshot_cli.runs.folder import Run
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
-QUICK: dict[str, Any] = {"detector": "retinanet_mini", "image_size": 128, "iterations": 2, "copies": 1, "threads": 1}
-"""A fine-tune of seconds, without a download."""
+QUICK: dict[str, Any] = {
+    "detector": "retinanet_mini",
+    "image_size": 128,
+    "iterations": 2,
+    "copies": 1,
+    "threads": 1,
+    "precision": "fp32",
+}
+"""A fine-tune of seconds, without a download; an exported file computes in fp32 too."""
 QUICK_OPTIONS = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", value)]
 ADDED = {"finetune": [*QUICK_OPTIONS, "--no-report"], "predict": ["--threshold", 0.05, "--threads", 1]}
 """Options that the README's commands get here, by command."""
@@ -135,6 +142,7 @@ def test_the_python_of_the_readme(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "runs/helmet/model.onnx" == exported and Path(exported).is_file()
 
 
+@pytest.mark.slow
 def test_the_loop_through_label_studio(drawn: tuple[Split, Split]) -> None:
     """Predictions that are imported, accepted and exported are labels of the second data set."""
     run("fetch", "--source", "my_photos", "--class", "helmet")

@@ -44,6 +44,12 @@ def test_names_are_unique() -> None:
 
 
 def test_a_sample_is_refused_well() -> None:
+    """Two cases of every class."""
+    check("2", "--quick", least=15, seconds=600)
+
+
+@pytest.mark.slow
+def test_a_larger_sample_is_refused_well() -> None:
     """Eight cases of every class."""
     check("8", "--quick", least=60, seconds=600)
 

@@ -12,6 +12,12 @@ def check(count: int, seconds: int) -> None:
     assert [] == [line for line in lines if line["faults"]]
 
 
+def test_a_kill_changes_nothing() -> None:
+    """One kill of fetch."""
+    check(1, seconds=600)
+
+
+@pytest.mark.slow
 def test_a_few_kills_change_nothing() -> None:
     """One kill each of fetch, augment and fine-tunes."""
     check(4, seconds=600)

@@ -185,6 +185,11 @@ def test_ranking_is_explained_where_there_was_one(trained: Run, tmp_path: Path) 
     assert "relative gradient norm" not in page_of(trained, tmp_path / "not", search=unranked)
 
 
+def test_a_criterion_of_another_version_is_named(trained: Run, tmp_path: Path) -> None:
+    """The page of a run whose criterion does not exist any more is written all the same."""
+    assert "tea leaves" in page_of(trained, tmp_path, search={**SEARCH, "criterion": "tea leaves"})
+
+
 def test_the_plot_of_candidates_says_what_it_shows(drawn: list[Figure]) -> None:
     """A point for each that was measured, in three colours, the scores in the alternative text."""
     text = search_plot(SEARCH).text

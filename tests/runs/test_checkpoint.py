@@ -235,7 +235,9 @@ def test_classes_that_the_base_has_already_come_back(tmp_path: Path) -> None:
     document = draw_shapes(data / "train", 2, seed=1)
     document["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
     write_document(data / "train", document)
-    run = fine_tune(tmp_path / "run", config_of(data, weights=str(weights), policy="none", budget=None))
+    run = fine_tune(
+        tmp_path / "run", config_of(data, weights=str(weights), policy="none", budget=None, cross_validate=0)
+    )
     detector, _ = restore(run.checkpoint)
     whole = build_detector("yolox_nano", weights=weights, image_size=SIDE)
     assert state_fingerprint(whole.network) == state_fingerprint(detector.network)
@@ -248,7 +250,9 @@ def test_a_run_finds_its_base_where_it_is_now(
     monkeypatch.chdir(tmp_path)
     before, after = tmp_path / "before.pth", tmp_path / "after.pth"
     shutil.copy(base_weights, before)
-    made = json.loads(fsod(*argv_of(shapes, weights=before, name="moved"), "--json").stdout)
+    made = json.loads(
+        fsod(*argv_of(shapes, weights=before, name="moved", iterations=1), "--no-report", "--json").stdout
+    )
     before.rename(after)
     lost = fsod("eval", "runs/moved")
     assert 5 == lost.exit_code and f"are not at {before} any more" in lost.stderr

@@ -29,6 +29,7 @@ def edited(**changes: Any) -> Callable[[str], str]:
         (edited(parameters={"trained": 1}), "parameters.total: field required"),
         (edited(best=None), "ap, metrics without the rest of what is measured on a test set"),
         (edited(ap=float("nan")), "ap: input should be a finite number"),
+        (edited(caveats="few images"), "caveats: input should be a valid list"),
         (edited(drift={}), "drift lacks the trained layer 'head.1'"),
     ],
 )

@@ -175,7 +175,7 @@ def test_the_order_of_images_does_not_matter(two: Path, found: LayerCriteria, tm
 
 def test_retinanet_too(two: Path) -> None:
     """Another family, from features before its head: Fisher information by hand."""
-    config = config_of(two, {**WHOLE, "policy": "all"}, detector="retinanet_mini")
+    config = config_of(two, {**WHOLE, "policy": "all"}, detector="retinanet_mini", precision="fp32")
     found = measure_layers(*ready(config))
     gradients = by_hand(replace(config, policy="full"), "head.5", [[item] for item in range(4)])
     assert np.square(gradients).sum(axis=1).mean() == pytest.approx(found.values["head.5"]["fisher"], rel=1e-3)

@@ -25,6 +25,7 @@ from fewshot_cli.selection import left_out as module
 from fewshot_cli.selection.cross_validation import CrossValidation, cross_validate
 from fewshot_cli.selection.folds import make_folds
 from fewshot_cli.selection.left_out import shot_scores
+from fewshot_cli.selection.validate_run import read_folds
 from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import FeatureStore, cache_features
 from fewshot_cli.training.prepare import prepare
@@ -32,6 +33,8 @@ from fewshot_cli.training.variants import Prefix
 from fewshot_cli.verbs.finetune import resume, run_at
 
 CROSS = {**TINY, "cross_validate": 2, "eval_every": 0}
+SHORT = {**LEARNING, "iterations": 45, "eval_every": 0}
+"""Long enough to find something in left-out shots."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,7 @@ def found_in(
 @pytest.fixture(scope="module")
 def found(six: Path, tmp_path_factory: pytest.TempPathFactory) -> CrossValidation:
     """Three folds of detectors that learn something."""
-    result = found_in(six, tmp_path_factory.mktemp("cache"), config_of(six, LEARNING, average=1.0), folds=3)
+    result = found_in(six, tmp_path_factory.mktemp("cache"), config_of(six, SHORT, average=1.0), folds=3)
     assert result is not None
     return result
 
@@ -78,7 +81,7 @@ def test_a_fold_is_a_fine_tune_on_the_other_shots(found: CrossValidation, six: P
     fold = found.folds[0]
     others = [image.id for image in found.shots.images if image.id not in fold.images]
     only(six / "train", others, tmp_path / "others" / "train")
-    run = fine_tune(tmp_path / "run", config_of(tmp_path / "others", LEARNING, average=1.0))
+    run = fine_tune(tmp_path / "run", config_of(tmp_path / "others", SHORT, average=1.0))
     detector, _ = restore(run.checkpoint)
     left_out = [image.path for image in found.shots.images if image.id in fold.images]
     expected = PlacedDetector(detector, torch.device("cpu")).detect(left_out)
@@ -203,7 +206,7 @@ def test_with_a_test_set_there_is_no_cross_validation_by_default(shapes: Path, t
 
 def test_the_result_says_what_was_estimated(six: Path, tmp_path: Path) -> None:
     """Mean, interval, folds and quality by class; thresholds are those of the classes that were found."""
-    run = run_at(tmp_path / "run", config_of(six, {**LEARNING, "iterations": 30, "cross_validate": 2}))
+    run = run_at(tmp_path / "run", config_of(six, SHORT, iterations=30, cross_validate=2))
     estimate = run.result["cross_validation"]
     assert 2 == estimate["folds"] == len(estimate["fold_ap"])
     assert {"square", "disc"} == set(estimate["per_class"])
@@ -220,20 +223,20 @@ def test_a_run_killed_between_folds_goes_on_there(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No finished fold is trained again, and the result is that of the unbroken run."""
-    config = config_of(shapes, {**CROSS, "cross_validate": 4})
+    config = config_of(shapes, {**CROSS, "cross_validate": 3})
     unbroken = run_at(tmp_path / "unbroken", config)
     write = Run.write_folds
 
     def write_and_stop(run: Run, folds: list[dict[str, Any]]) -> None:
         write(run, folds)
-        if len(folds) == 3:
+        if len(folds) == 2:
             raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(Run, "write_folds", write_and_stop)
         run_at(tmp_path / "stopped", config)
     stopped = Run(tmp_path / "stopped")
-    assert not stopped.finished and 3 == len(stopped.read_folds())
+    assert not stopped.finished and 2 == len(stopped.read_folds())
     trained: list[int] = []
     train = module.fit_part
     monkeypatch.setattr(module, "fit_part", lambda *a, **k: trained.append(1) or train(*a, **k))
@@ -253,15 +256,19 @@ def without_seconds(run: Run) -> dict[str, Any]:
     return {key: value for key, value in run.result["cross_validation"].items() if key != "seconds"}
 
 
-@pytest.mark.parametrize("content", ["", "[", "{}", "[1]", '[{"images": [1]}]', "no detections"])
-def test_folds_that_cannot_be_read_are_trained_again(content: str, six: Path, tmp_path: Path) -> None:
-    """Whatever folds.json holds, the run is finished."""
+@pytest.mark.parametrize("content", ["", "[", "{}", "[1]", '[{"images": [1]}]'])
+def test_folds_that_cannot_be_read_are_none(content: str, tmp_path: Path) -> None:
+    """A folds.json that holds something else is as good as no file."""
     run = Run(tmp_path)
     run.folds_file.write_text(content)
-    if content == "no detections":
-        shots = open_dataset(six).shots
-        divided = [[shots.images[number].id for number in fold] for fold in make_folds(shots, 2, 0)]
-        run.write_folds([{"images": ids, "results": {"1.0": [3]}, "seconds": 0} for ids in divided])
+    assert [] == read_folds(run)
+
+
+def test_folds_that_cannot_be_read_are_trained_again(six: Path, tmp_path: Path) -> None:
+    """Of the right shots, but without detections: the run is finished."""
+    run, shots = Run(tmp_path), open_dataset(six).shots
+    divided = [[shots.images[number].id for number in fold] for fold in make_folds(shots, 2, 0)]
+    run.write_folds([{"images": ids, "results": {"1.0": [3]}, "seconds": 0} for ids in divided])
     run_at(tmp_path, config_of(six, CROSS, iterations=1))
     assert 2 == len(run.read_folds()) == run.result["cross_validation"]["folds"]
 
@@ -288,7 +295,7 @@ def test_a_class_with_one_shot_is_left_aside(six: Path, tmp_path: Path) -> None:
     """It is said, it has no threshold, and the other class is validated."""
     data = only(six / "train", [1, 2, 4, 6], tmp_path / "data" / "train").parent
     reporter = Listening()
-    run = run_at(tmp_path / "run", config_of(data), reporter=reporter)
+    run = run_at(tmp_path / "run", config_of(data, iterations=1), reporter=reporter)
     assert "disc: 1 shot, not cross-validated; its threshold stays 0.3." in reporter.said
     estimate = run.result["cross_validation"]
     assert ({"disc": 1}, ["square"]) == (estimate["not_validated"], list(estimate["per_class"]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers_data import write_document
-from helpers_runs import TINY, config_of, draw_shapes, fsod
+from helpers_runs import TINY, argv_of, config_of, draw_shapes, fsod
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,11 +20,14 @@ from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection import left_out as folds_module
 from fewshot_cli.selection.candidates import Candidate, default_of, list_candidates
 from fewshot_cli.selection.folds import make_folds
+from fewshot_cli.selection.search_run import _read
 from fewshot_cli.selection.trials import Trial, choose, deficit, drop_clearly_worse
 from fewshot_cli.training.outline import outline
 from fewshot_cli.verbs.finetune import resume, run_at
 
 AUTO = {**TINY, "policy": "auto", "budget": None, "eval_every": 0}
+SMALL = {**AUTO, "budget": 2}
+"""Four candidates, two of which have the same budget."""
 
 
 def trial(parameters: int, *scores: float) -> Trial:
@@ -34,7 +37,7 @@ def trial(parameters: int, *scores: float) -> Trial:
 @pytest.fixture(scope="module")
 def searched(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of policy auto."""
-    return run_at(tmp_path_factory.mktemp("searched") / "run", config_of(shapes, AUTO))
+    return run_at(tmp_path_factory.mktemp("searched") / "run", config_of(shapes, SMALL))
 
 
 # --- what is compared ---
@@ -166,9 +169,10 @@ def test_a_run_records_what_was_tried_and_chosen(searched: Run, shapes: Path) ->
     assert {"search", "total"} <= set(result["seconds"]) and (3, 2) == (search["folds"], search["iterations"])
 
 
+@pytest.mark.slow
 def test_the_same_search_ends_the_same(searched: Run, shapes: Path, tmp_path: Path) -> None:
     """Scores, choice and checkpoint, to the last bit."""
-    again = run_at(tmp_path / "again", config_of(shapes, AUTO))
+    again = run_at(tmp_path / "again", config_of(shapes, SMALL))
     assert searched.search_file.read_bytes() == again.search_file.read_bytes()
     assert searched.checkpoint.read_bytes() == again.checkpoint.read_bytes()
 
@@ -177,7 +181,7 @@ def test_the_test_set_is_not_looked_at(searched: Run, shapes: Path, tmp_path: Pa
     """Without one the search has the same scores."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train").symlink_to(shapes / "train")
-    without = run_at(tmp_path / "run", config_of(tmp_path / "data", AUTO, cross_validate=0))
+    without = run_at(tmp_path / "run", config_of(tmp_path / "data", SMALL, cross_validate=0))
     assert searched.search_file.read_bytes() == without.search_file.read_bytes()
 
 
@@ -189,22 +193,22 @@ def test_a_search_killed_in_the_middle_goes_on_there(
 
     def write_and_stop(run: Run, scores: dict[str, Any]) -> None:
         write(run, scores)
-        if sum(map(len, scores.values())) == 9:
+        if sum(map(len, scores.values())) == 4:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Run, "write_search", write_and_stop)
-        run_at(tmp_path / "stopped", config_of(shapes, AUTO))
+        run_at(tmp_path / "stopped", config_of(shapes, SMALL))
     trained: list[int] = []
     train = folds_module.fit_part
     monkeypatch.setattr(folds_module, "fit_part", lambda *a, **k: trained.append(1) or train(*a, **k))
     stopped = resume(tmp_path / "stopped")
     assert searched.search_file.read_bytes() == stopped.search_file.read_bytes()
-    assert sum(map(len, searched.read_search().values())) - 9 == len(trained)
+    assert sum(map(len, searched.read_search().values())) - 4 == len(trained)
     assert searched.checkpoint.read_bytes() == stopped.checkpoint.read_bytes()
 
 
-@pytest.mark.parametrize("candidates", ["none,last", "none,full"])
+@pytest.mark.parametrize("candidates", ["none,last", pytest.param("none,full", marks=pytest.mark.slow)])
 def test_a_run_stopped_after_its_search_goes_on(
     candidates: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,16 +226,20 @@ def test_a_run_stopped_after_its_search_goes_on(
     assert unbroken.checkpoint.read_bytes() == stopped.checkpoint.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["", "[]", '{"all": 1}', '{"all": [["x"]]}', '{"none": [[]]}', '{"none": [[NaN]]}', '{"none": [[0.5, 2, 0.5]]}'],
-)
-def test_a_damaged_search_is_made_again(content: str, shapes: Path, tmp_path: Path) -> None:
-    """Whatever search.json holds, the run is finished."""
+@pytest.mark.parametrize("content", ["", "[]", '{"all": 1}', '{"all": [["x"]]}', '{"none": [[NaN]]}'])
+def test_a_damaged_search_is_not_read(content: str, tmp_path: Path) -> None:
+    """A search.json that holds no scores is as good as none."""
     run = Run(tmp_path)
     run.search_file.write_text(content)
-    run_at(tmp_path, config_of(shapes, AUTO, iterations=1, candidates="none,last"))
-    assert run.result["search"]["chosen"]
+    assert {} == _read(run)
+
+
+def test_scores_of_other_shots_are_measured_again(shapes: Path, tmp_path: Path) -> None:
+    """Too few or too many of them in a fold of search.json: the run is finished, with as many as it left out."""
+    run = Run(tmp_path)
+    run.search_file.write_text('{"none": [[]], "last 1": [[0.5, 2, 0.5]]}')
+    run_at(tmp_path, config_of(shapes, AUTO, budget=1, iterations=1))
+    assert {4} == {len([score for fold in folds for score in fold]) for folds in run.read_search().values()}
 
 
 @pytest.mark.parametrize("shots", [1, 2, 3])
@@ -241,7 +249,8 @@ def test_with_few_shots_the_default_is_trained(shots: int, tmp_path: Path) -> No
     said: list[str] = []
     reporter = SilentReporter()
     reporter.say = said.append  # type: ignore[method-assign]
-    run = run_at(tmp_path / "run", config_of(tmp_path / "data", AUTO, iterations=1), reporter=reporter)
+    config = config_of(tmp_path / "data", AUTO, iterations=1, cross_validate=0)
+    run = run_at(tmp_path / "run", config, reporter=reporter)
     default = type(config_of(tmp_path)).policy
     assert (None, default) == (run.result["search"], run.result["policy"])
     assert any("too few shots" in text and "at least 4" in text for text in said)
@@ -271,7 +280,7 @@ def test_a_fold_without_objects_has_no_say(tmp_path: Path) -> None:
     write_document(tmp_path / "data" / "train", document)
     shots = open_dataset(tmp_path / "data").shots
     seed = next(seed for seed in range(99) if min(make_folds(shots, 3, seed)[0]) > 1)
-    config = config_of(tmp_path / "data", AUTO, seed=seed, candidates="none,last", iterations=1, cross_validate=0)
+    config = config_of(tmp_path / "data", AUTO, seed=seed, budget=1, iterations=1, cross_validate=0)
     search = run_at(tmp_path / "run", config).result["search"]
     assert (2, {2}) == (search["folds"], {one["shots"] for one in search["candidates"] if not one["dropped"]})
 
@@ -286,31 +295,20 @@ def test_a_candidate_that_diverges_is_dropped(shapes: Path, tmp_path: Path, monk
         train(prepared, *arguments, **more)
 
     monkeypatch.setattr(folds_module, "fit_part", diverge)
-    run = run_at(tmp_path / "run", config_of(shapes, AUTO, iterations=1, candidates="none,last,all"))
+    run = run_at(tmp_path / "run", config_of(shapes, AUTO, iterations=1, budget=1))
     dropped = {one["name"]: one["dropped"] for one in run.result["search"]["candidates"]}
     assert ("diverged", None) == (dropped["last 1"], dropped["none"])
 
 
 def test_one_document_with_json(shapes: Path, tmp_path: Path) -> None:
-    """`--json` holds what was tried."""
-    options = [
-        word for key, value in AUTO.items() if value is not None for word in (f"--{key.replace('_', '-')}", str(value))
-    ]
-    done = fsod(
-        "finetune",
-        "--data",
-        shapes,
-        *options,
-        "--candidates",
-        "none,last",
-        "--budget",
-        "1",
-        "--runs",
-        tmp_path,
-        "--json",
-    )
+    """`--json` holds what was tried, the whole detector too."""
+    options = {**AUTO, "iterations": 1, "candidates": "none,full", "backbone_lr": 0.1, "runs": tmp_path}
+    del options["budget"]
+    done = fsod(*argv_of(shapes, options), "--no-report", "--json")
     assert 0 == done.exit_code, done.stderr
-    assert ["none", "last 1"] == [one["name"] for one in json.loads(done.stdout)["search"]["candidates"]]
+    assert ["none", "full, backbone rate 0.1"] == [
+        one["name"] for one in json.loads(done.stdout)["search"]["candidates"]
+    ]
 
 
 def test_a_candidate_clearly_worse_is_not_trained_further() -> None:

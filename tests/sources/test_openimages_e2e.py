@@ -128,23 +128,24 @@ def first_shot(mirror: Mirror) -> str:
 
 
 def test_a_newcomer_fetches_ten_helmets(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One command: ten shots, a hundred test images, nothing else asked of the server; again, and it is not asked."""
+    """One command: shots and test images, nothing else asked of the server; again, and it is not asked."""
     # The settings of somebody who uses S3 for other things must not matter.
     monkeypatch.setenv("AWS_PROFILE", "work")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_REGION", "mars-north-1")
-    process = start_fsod(*newcomer(mirror))
-    out, log = process.communicate(timeout=120)
-    print(f"$ fsod {' '.join(newcomer(mirror))}\n{out}{log}")
-    assert 0 == process.returncode
-    assert "data/helmet written: Helmet; 10 training images with 10 boxes, 100 test images with 100 boxes." in out
-    assert (110, 110) == (len(images(mirror)), len(set(images(mirror))))
+    command = newcomer(mirror, "--test-images", "20")
+    result = fsod(*command)
+    print(f"$ fsod {' '.join(command)}\n{result.output}")
+    assert 0 == result.exit_code
+    said = "data/helmet written: Helmet; 10 training images with 10 boxes, 20 test images with 20 boxes."
+    assert said in result.stdout
+    assert (30, 30) == (len(images(mirror)), len(set(images(mirror))))
     assert METADATA == set(mirror.got("openimages/"))
     record = check_data_set(mirror)
     assert ("Open Images", "v7") == (record["origin"]["name"], record["origin"]["version"])
     asked = len(mirror.requests)
     shutil.rmtree("data")
-    assert 0 == fsod(*newcomer(mirror, "--offline")).exit_code
+    assert 0 == fsod(*command, "--offline").exit_code
     check_data_set(mirror)
     assert asked == len(mirror.requests)
 
@@ -320,6 +321,7 @@ def test_an_unknown_class_and_an_empty_split_bring_no_images(mirror: Mirror) -> 
     assert [] == images(mirror)
 
 
+@pytest.mark.slow
 def test_a_killed_client_goes_on_where_it_was(mirror: Mirror) -> None:
     """SIGKILL in the middle of the images: what came is kept and whole, the next call brings the rest."""
     for path in mirror.files:
@@ -351,6 +353,7 @@ needs_mongod = pytest.mark.skipif(
 
 
 @needs_mongod
+@pytest.mark.slow
 def test_a_measurement_is_stored_in_fiftyone(trained: Any, shapes: Path) -> None:
     """eval --fiftyone: images, both kinds of boxes, FiftyOne's evaluation, and our numbers; a name is used once."""
     result = fsod("eval", trained.folder, "--data", shapes, "--fiftyone", "shapes-eval", "--json")
@@ -374,6 +377,7 @@ def test_a_measurement_is_stored_in_fiftyone(trained: Any, shapes: Path) -> None
 
 
 @needs_mongod
+@pytest.mark.slow
 def test_perfect_predictions_are_perfect_in_fiftyone(shapes: Path) -> None:
     """Predictions that are the ground truth have mAP 1 by FiftyOne as by pycocotools: boxes arrive where they belong."""
     from fewshot_cli.datasets.formats import read_split
@@ -393,6 +397,7 @@ def test_perfect_predictions_are_perfect_in_fiftyone(shapes: Path) -> None:
     assert {"tp": len(results)} == stored.count_values("predictions.detections.eval")
 
 
+@pytest.mark.slow
 def test_a_database_that_does_not_answer_is_told(trained: Any, shapes: Path) -> None:
     """With a MongoDB address where nobody listens eval stops before it measures: exit 4 and three ways out."""
     process = start_fsod(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers_runs import start_fsod
+from helpers_runs import REPOSITORY, start_fsod
 from helpers_sweeps import GRID, TINY, draw_classes
 
 from fewshot_cli.errors import ConfigError, UsageError
@@ -103,7 +104,39 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes under /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes under /proc")
+
+TWO_WORKERS = """
+from fewshot_cli.sweeps.engines import get_engine
+from test_engines import say_and_sleep
+list(get_engine("local", jobs=2).run(say_and_sleep, {files}))
+"""
+
+
+def say_and_sleep(file: str) -> None:
+    Path(file).touch()
+    time.sleep(60)
+
+
+@needs_proc
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    """Even if it is killed and can do nothing any more."""
+    files = [str(tmp_path / name) for name in "ab"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", TWO_WORKERS.format(files=files)], env=environment)
+    try:
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 60)
+        workers = children(process.pid)
+        assert len(workers) >= 2
+        process.kill()
+        process.wait()
+        wait_until(lambda: not any(map(is_alive, workers)), 10)
+    finally:
+        process.kill()
+
+
+@pytest.mark.slow
+@needs_proc
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_stopped_sweep_leaves_no_process_behind(sign: signal.Signals, code: int, tmp_path: Path) -> None:
     """Its workers end with it, or they would go on beside the call that takes over."""

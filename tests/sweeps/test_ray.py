@@ -69,6 +69,7 @@ class Watcher(threading.Thread):
                 self.killed = True
 
 
+@pytest.mark.slow
 def test_a_node_may_die_in_the_middle(cluster: Any, tmp_path: Path) -> None:
     """Every cell is done, none a second time, and the numbers are those of this process alone."""
     node = cluster.add_node(**NODE)

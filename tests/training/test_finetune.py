@@ -183,7 +183,7 @@ def test_predictions_speak_the_category_ids_of_the_annotations(tmp_path: Path) -
             record["category_id"] = {1: 30, 2: 70}[record["category_id"]]
         document["categories"] = [{"id": 30, "name": "square"}, {"id": 70, "name": "disc"}]
         write_document(tmp_path / "odd" / name, document)
-    run = fine_tune(tmp_path / "run", config_of(tmp_path / "odd", LEARNING))
+    run = fine_tune(tmp_path / "run", config_of(tmp_path / "odd", LEARNING, iterations=30))
     found = json.loads(run.predictions_file.read_text())
     assert found and {result["category_id"] for result in found} <= {30, 70}
 

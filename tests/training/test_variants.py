@@ -53,7 +53,7 @@ def test_a_variant_is_made_for_the_canvas(detector: Detector, photograph: ImageR
         pixels, example = examples.load(copy)
         assert torch.equal(canvas.pixels, pixels)
         assert max(example.canvas.size) < 1.2 * SIDE * augmentation.scale[1] < WIDTH
-        torch.testing.assert_close(example.target.boxes, variant.boxes * canvas.scale)
+        torch.testing.assert_close(example.target.boxes, variant.boxes * canvas.box_scale)
 
 
 @pytest.mark.parametrize(("side", "kept"), [(640, 32), (4_000, 10), (14_000, 1)])

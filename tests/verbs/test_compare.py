@@ -106,6 +106,12 @@ def test_caveats_and_intervals_are_beside_the_number(trained: Run, other: Run, t
     assert "(0.100 to 0.400)" in page and "only 6 test images" in page and "<td>2.x</td>" in page
 
 
+def test_a_run_without_averaging_is_compared(trained: Run, other: Run, tmp_path: Path) -> None:
+    """One whose result.json says null."""
+    run = rewritten(trained, tmp_path / "before", average=None, cross_validation=None)
+    assert [1.0] == [row["alpha"] for row in compare(other, run).to_json()["runs"]][1:]
+
+
 def test_report_writes_the_page_again(trained: Run, tmp_path: Path) -> None:
     """In the run's folder, or where --out says; a folder that is no run is an error of data."""
     copy = rewritten(trained, tmp_path / "run")

@@ -30,7 +30,7 @@ from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.detectors.suppression import Candidates
 from fewshot_cli.detectors.yolox import Yolox
 from fewshot_cli.errors import CheckpointError, ConfigError, ModelError, UsageError
-from fewshot_cli.inference import onnx_check
+from fewshot_cli.inference import onnx_check, onnx_graph
 from fewshot_cli.inference.onnx_check import check
 from fewshot_cli.inference.onnx_graph import build_graph
 from fewshot_cli.inference.onnx_model import OnnxModel
@@ -43,8 +43,10 @@ from fewshot_cli.verbs.export import Export
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-SMALL = ("yolox_nano", "retinanet_mini")
+SMALL = ("yolox_nano", "retinanet_mini", "ssd_mobilenet_v2_fpnlite")
 EVERY = [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in DETECTORS]
+FAST = {("yolox_nano", True), ("retinanet_mini", True)}
+"""Detectors, with suppression or without, that are exported in the fast suite: each takes seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +58,28 @@ def run(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def written(run: Run) -> Export:
+def graphs() -> list[Any]:
+    """The graph of `written`, once it is written, as it was compared."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def written(run: Run, graphs: list[Any]) -> Export:
     """The run as an ONNX file."""
-    return export(run, threads=1)
+
+    def build_and_keep(*arguments: Any, **options: Any) -> Any:
+        graphs.append(build_graph(*arguments, **options))
+        return deepcopy(graphs[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graph, "build_graph", build_and_keep)
+        return export(run, threads=1)
+
+
+@pytest.fixture
+def built_before(written: Export, graphs: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting the run takes the graph that was built for `written`, which saves seconds."""
+    monkeypatch.setattr(onnx_graph, "build_graph", lambda *_, **__: deepcopy(graphs[0]))
 
 
 @pytest.fixture(scope="module")
@@ -85,21 +106,27 @@ def noise(detector: Detector, count: int = 2) -> Activations:
 # --- ONNX ---
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_every_detector_can_be_exported(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "nms"),
+    [
+        pytest.param(name, nms, marks=() if (name, nms) in FAST else pytest.mark.slow)
+        for name in DETECTORS
+        for nms in (True, False)
+    ],
+)
+def test_every_detector_can_be_exported(name: str, nms: bool) -> None:
     """With any number of classes, with suppression and without, candidates differ by rounding alone."""
     detector = build_detector(name, weights="none", image_size=SIDE)
     classes = 1 if name == "yolox_nano" else 3
     detector.replace_classes([f"class {i}" for i in range(classes)], [()] * classes)
     lively(detector)
     canvases = [detector.make_canvas(torch.randint(0, 256, (3, 50, SIDE), dtype=torch.uint8)) for _ in range(3)]
-    for nms in (True, False):
-        model = build_graph(detector, {}, nms=nms, opset=17)
-        onnx.checker.check_model(model, full_check=True)
-        agreement = check(detector, model, canvases, nms=nms)
-        assert 3 == agreement.images
-        assert agreement.boxes > 0
-        assert agreement.box < 0.01 and agreement.score < 1e-4
+    model = build_graph(detector, {}, nms=nms, opset=17)
+    onnx.checker.check_model(model, full_check=True)
+    agreement = check(detector, model, canvases, nms=nms)
+    assert 3 == agreement.images
+    assert agreement.boxes > 0
+    assert agreement.box < 0.01 and agreement.score < 1e-4
 
 
 def test_a_run_is_compared_on_its_shots(run: Run, written: Export) -> None:
@@ -164,19 +191,19 @@ class TwoHeads(Yolox):
         )
 
 
-def test_heads_beside_each_other_are_exported() -> None:
+@pytest.mark.parametrize("nms", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_heads_beside_each_other_are_exported(nms: bool) -> None:
     """Each head is suppressed alone, its columns get the detector's labels, and classes left out are left out."""
     detector = lively(TwoHeads("yolox_nano", ["a", "b", "c"], SIDE))
     canvases = [detector.make_canvas(torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8)) for _ in range(3)]
-    for nms in (True, False):
-        agreement = check(detector, build_graph(detector, {}, nms=nms, opset=17), canvases, nms=nms)
-        assert agreement.boxes > 0
+    agreement = check(detector, build_graph(detector, {}, nms=nms, opset=17), canvases, nms=nms)
+    assert agreement.boxes > 0
     with torch.no_grad():
         found = detector.decode(detector.run(batch_of(canvases), 0))
     assert {0, 1, 2} == {label for image in found for label in image.labels.tolist()}
 
 
-def test_shots_that_are_gone_are_replaced_by_noise(run: Run, tmp_path: Path) -> None:
+def test_shots_that_are_gone_are_replaced_by_noise(run: Run, built_before: None, tmp_path: Path) -> None:
     """The file is compared all the same, and the result says on what."""
     moved = Run(Path(shutil.copytree(run.folder, tmp_path / "moved")))
     config = json.loads(moved.config_file.read_text("utf-8"))
@@ -209,7 +236,8 @@ def test_another_network_is_found(drawn: tuple[Detector, list[Any]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"iou": 0.99}, "is only in"), ({"min_score": 0.5}, "is missing from")]
+    ("change", "message"),
+    [({"iou": 0.99}, "is only in"), pytest.param({"min_score": 0.5}, "is missing from", marks=pytest.mark.slow)],
 )
 def test_another_suppression_is_found(
     change: dict[str, float], message: str, drawn: tuple[Detector, list[Any]], monkeypatch: pytest.MonkeyPatch
@@ -223,7 +251,9 @@ def test_another_suppression_is_found(
         check(detector, model, canvases, nms=True)
 
 
-def test_a_difference_leaves_no_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_leaves_no_file(
+    run: Run, built_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Over the limit it is an error, and neither the file nor a part of it is left."""
     monkeypatch.setattr(onnx_check, "LARGEST_SCORE", -1.0)
     with pytest.raises(ModelError, match="Nothing was written"):
@@ -369,7 +399,7 @@ def test_plain_weights_are_exported_with_their_base_classes(base_weights: Path, 
         export(tmp_path / "photo.pth", threads=1)
 
 
-def test_the_command_prints_what_was_written(run: Run, tmp_path: Path) -> None:
+def test_the_command_prints_what_was_written(run: Run, built_before: None, tmp_path: Path) -> None:
     """Text for people with the next command, one JSON document for programs."""
     done = fsod("export", run.folder, "--threads", "1", "--out", tmp_path / "a.onnx")
     assert 0 == done.exit_code, done.output

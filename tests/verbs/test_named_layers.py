@@ -53,6 +53,7 @@ def detections(target: Path, images: Path, out: Path) -> list[str]:
     return next(out.glob("*.jsonl")).read_text("utf-8").splitlines()
 
 
+@pytest.mark.slow
 def test_such_a_run_detects_and_is_exported(trained: Run, shapes: Path, tmp_path: Path) -> None:
     """Named layers that are those of symmetric 3 end as that does; exported weights detect the same as the run."""
     options = {**LEARNING, "policy": None, "budget": None}
@@ -67,6 +68,7 @@ def test_such_a_run_detects_and_is_exported(trained: Run, shapes: Path, tmp_path
     assert found == detections(whole, images, tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_base_classes_are_kept_beside_named_layers(shapes: Path, tmp_path: Path, base_weights: Path) -> None:
     """Both heads run from the first named layer on; the run is measured, detects, and is exported as ONNX."""
     options = {**OPEN, "layers": "head.2,head.4", "weights": str(base_weights), "keep_base_classes": True}

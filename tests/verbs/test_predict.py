@@ -25,6 +25,7 @@ from fewshot_cli import predict
 from fewshot_cli.datasets.formats.writing import WRITERS
 from fewshot_cli.errors import DataError, StorageError
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.verbs import predict as verb
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +143,7 @@ def test_stdout_is_for_pipes(trained: Run, photos: Path) -> None:
     assert "images/s" in result.stderr and not Path("predictions").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(trained: Run, photos: Path) -> None:
     """`| head -1` gets its line."""
     process = start_fsod("predict", trained.folder.resolve(), photos, "--out", "-", "--quiet")
@@ -225,7 +227,7 @@ def test_unreadable_files_are_reported_at_the_end(trained: Run, photos: Path) ->
     (photos / "a_damaged.jpg").write_bytes(b"\xff\xd8 no more")
     (photos / "empty.mp4").touch()
     Image.new("RGB", (1, 1)).save(photos / "pixel.png")
-    Image.new("L", (20_000, 20_000)).save(photos / "huge.png")
+    Image.new("1", (20_000, 20_000)).save(photos / "huge.png")
     result = fsod("predict", trained.folder, photos, "--json", "--threads", 2)
     document = json.loads(result.stdout)
     assert (3, 7) == (result.exit_code, document["images"])
@@ -291,7 +293,10 @@ def test_a_name_that_is_not_utf_8_is_written_in_every_format(format: str, traine
 
 @pytest.mark.parametrize(
     ("redirected", "code", "message"),
-    [("> /dev/full", 3, "cannot write standard output: the disk is full"), (">&-", 2, "which is closed")],
+    [
+        pytest.param("> /dev/full", 3, "cannot write standard output: the disk is full", marks=pytest.mark.slow),
+        (">&-", 2, "which is closed"),
+    ],
 )
 def test_lines_that_cannot_be_written_to_stdout_end_it(
     redirected: str, code: int, message: str, trained: Run, photos: Path
@@ -310,6 +315,29 @@ def test_lines_that_cannot_be_written_to_stdout_end_it(
 # --- interrupted ---
 
 
+def test_finished_images_stay_when_it_is_interrupted(
+    trained: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C at the fourth image: three whole lines, their drawings, and no temporary file."""
+    write, written = verb._write, []
+
+    def write_and_stop(*arguments: Any) -> None:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(arguments)
+        write(*arguments)
+
+    monkeypatch.setattr(verb, "_write", write_and_stop)
+    assert 130 == fsod("predict", trained.folder, photos, "--threads", 1).exit_code
+    found = lines(Path("predictions/detections.jsonl"))
+    assert 3 == len(found)
+    for line in found:
+        with Image.open(Path("predictions/drawn", Path(line["image"]).relative_to(photos))) as drawn:
+            drawn.load()
+    assert [] == list(Path("predictions").rglob(".*"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_finished_images_stay_when_it_is_stopped(number: signal.Signals, code: int, trained: Run) -> None:
     """Ctrl-C and SIGTERM: whole lines, whole drawings, no temporary file, and it ends at once."""
