@@ -199,7 +199,10 @@ class Detector(nn.Module, ABC):
 
         What `fsod export` writes. A detector that cannot say it defines `decode` instead, and cannot be exported.
         """
-        raise ModelError(f"{self.name} has no fixed number of candidates", hint="Its detections come from `decode`.")
+        raise ModelError(
+            f"{self.name} cannot be written as ONNX: the number of its candidates differs from image to image",
+            hint="`fsod export --format weights` makes a file for --weights.",
+        )
 
     def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Named scalar losses of a batch of float32 outputs; their sum is what training minimises.

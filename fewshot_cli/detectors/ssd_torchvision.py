@@ -76,9 +76,13 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 
 class SsdDetector(TorchvisionDetector):
-    """SSD: five backbone stages, the extra blocks that make the coarser maps as the neck, and the predictor (M = 1)."""
+    """SSD: five backbone stages, the extra blocks that make the coarser maps as the neck, and the predictor (M = 1).
+
+    Images are stretched to the canvas, as in the training of torchvision's weights.
+    """
 
     network: SSD
+    stretches = True
     body: ClassVar[tuple[str, str]]
     """What the backbone consists of: two sequences, whose outputs are the first two maps."""
     extra: ClassVar[tuple[str, ...]]
@@ -162,7 +166,7 @@ class SsdDetector(TorchvisionDetector):
         """The boxes of all anchors, clipped to the canvas, with their scores but the background's; one group."""
         logits, offsets = self._flat(outputs)
         anchors = torch.cat(self._anchors(outputs))
-        flat = self.network.box_coder.decode_single(offsets.flatten(0, 1), anchors.repeat(len(offsets), 1))
+        flat = self.network.box_coder.decode_single(offsets.flatten(0, 1), anchors.repeat(offsets.shape[0], 1))
         boxes = clip_boxes_to_image(flat, self.canvas_size).unflatten(0, (-1, len(anchors)))
         return (Candidates(boxes, logits.softmax(dim=2)[..., 1:], [len(anchors)], self.suppression),)
 
