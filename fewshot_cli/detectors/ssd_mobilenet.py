@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import MobileNet_V2_Weights
-from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 from torchvision.ops import box_iou
 
 from fewshot_cli.detectors.chain import Activations, Detector, Layer, Target
+from fewshot_cli.detectors.coco_classes import COCO_NAMES
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names, start_rare
 from fewshot_cli.detectors.ssd_network import ANCHORS, DEPTH, LEVELS, STAGES, STRIDES, SsdNetwork
 from fewshot_cli.detectors.ssd_onnx import read_onnx
@@ -29,7 +29,6 @@ from fewshot_cli.progress import Reporter
 
 # mAP integrates over the whole precision–recall curve, so its low-score tail is kept.
 SUPPRESSION = Suppression(min_score=0.001, candidates=1000, iou=0.6, detections=100)
-COCO_CLASSES = 80
 SMALLEST, LARGEST = (26.67468, 36.61762), (230.4, 250.88)
 """Sides of the square anchors of P3 and of P7, pixels: those that the published weights were trained with.
 
@@ -76,7 +75,7 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Ss
         NetworkError: the download failed.
     """
     if weights == "none":
-        return SsdMobilenet(name, base_classes(COCO_CLASSES), image_size)
+        return SsdMobilenet(name, base_classes(len(COCO_NAMES)), image_size)
     path = _path_of(weights, reporter)
     state = read_onnx(path) if path.suffix.lower() == ".onnx" else read_weights(path)
     if _is_backbone(state):
@@ -96,8 +95,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 def base_classes(count: int) -> list[str]:
     """COCO's 80 names; numbers if there are not 80 classes."""
-    categories = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-    return class_names([name for name in categories if name not in ("__background__", "N/A")], count)
+    return class_names(COCO_NAMES, count)
 
 
 def _is_backbone(state: Mapping[str, Tensor]) -> bool:
@@ -106,7 +104,7 @@ def _is_backbone(state: Mapping[str, Tensor]) -> bool:
 
 def _count_classes(state: Mapping[str, Tensor]) -> int:
     bias = state.get("head.classes.0.pointwise.bias")
-    return COCO_CLASSES if bias is None else max(1, bias.numel() // ANCHORS - 1)
+    return len(COCO_NAMES) if bias is None else max(1, bias.numel() // ANCHORS - 1)
 
 
 def _path_of(weights: str, reporter: Reporter) -> Path:
@@ -134,7 +132,7 @@ def _published(reporter: Reporter) -> Path:
 
 def _from_backbone(name: str, image_size: int, state: Mapping[str, Tensor], path: Path) -> SsdMobilenet:
     """A classifier's features under a random head."""
-    detector = SsdMobilenet(name, base_classes(COCO_CLASSES), image_size)
+    detector = SsdMobilenet(name, base_classes(len(COCO_NAMES)), image_size)
     features = {key.removeprefix("features."): each for key, each in state.items() if key.startswith("features.")}
     load_exactly(detector.network.features, features, what=f"the backbone of {name} from {path}")
     _take_unit_range(detector.network.features[0])
@@ -247,12 +245,13 @@ class SsdMobilenet(Detector):
         logits, offsets = (
             torch.cat([_by_anchor(maps) for maps in outputs[start : start + LEVELS]], dim=1) for start in (0, LEVELS)
         )
-        sizes = tuple(tuple(maps.shape[-2:]) for maps in outputs[:LEVELS])
+        sizes = tuple((int(maps.shape[-2]), int(maps.shape[-1])) for maps in outputs[:LEVELS])
         return logits, offsets, anchors_of(sizes).to(logits.device)
 
 
 @lru_cache(maxsize=8)
-def anchors_of(sizes: Sequence[tuple[int, int]]) -> Tensor:
+@torch.inference_mode(mode=False)  # kept, so that they may serve a training after a prediction
+def anchors_of(sizes: tuple[tuple[int, int], ...]) -> Tensor:
     """The anchors, level by level, row by row, cell by cell.
 
     Four of a smaller side with RATIOS and a larger square, centred in each cell; the sides of the levels between P3 and

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fewshot_cli.detectors.coco_classes import COCO_NAMES
 from fewshot_cli.detectors.ssd_network import DEPTH, LEVELS, STAGES, SsdNetwork
 from fewshot_cli.detectors.weights import check_tensors
 from fewshot_cli.errors import CheckpointError, ConfigError
@@ -27,7 +28,6 @@ LARGEST = 64_000_000
 """Bytes of a file; the published one has 4 million."""
 LARGEST_WEIGHT = 1 << 22
 """Numbers in one tensor; the largest weight has 0.4 million."""
-CLASSES = 80
 _HINT = "Give the published file, or a .safetensors or .pth file of this detector."
 _AGAIN = "Download or copy it again, and compare its size and checksum with the source's."
 
@@ -51,7 +51,7 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
         ConfigError: the package onnx is missing.
     """
     graph = _read(path).graph
-    network = SsdNetwork(CLASSES)
+    network = SsdNetwork(len(COCO_NAMES))
     names = list(_walk())
     nodes = _convolutions(graph)
     if len(nodes) != len(names):

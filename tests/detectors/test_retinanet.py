@@ -161,8 +161,9 @@ def test_a_layer_uses_only_its_own_modules(detector: RetinaNetDetector) -> None:
     for parameter in other.network.parameters():
         parameter.fill_(0.5)
     for layer, same in zip(detector.layers, other.layers, strict=True):
+        own = layer.parameters()
         for name, parameter in same.parameters().items():
-            parameter.copy_(layer.parameters()[name])
+            parameter.copy_(own[name])
         expected, found = layer.forward(x), same.forward(x)
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)), layer.name
         for parameter in same.parameters().values():

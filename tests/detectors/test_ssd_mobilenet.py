@@ -251,6 +251,17 @@ def test_the_loss_is_that_of_the_paper(detector: SsdMobilenet) -> None:
     assert box / len(positive) == pytest.approx(losses["box"].item(), rel=1e-4)
 
 
+def test_training_follows_a_prediction(detector: SsdMobilenet) -> None:
+    """Anchors that were made in inference mode serve the loss and its gradient."""
+    anchors_of.cache_clear()
+    with torch.inference_mode():
+        detector.decode(detector.run(batch(), 0))
+    assert not anchors_of(MAPS).is_inference()
+    losses = detector.losses(batch(), 0, TARGETS)
+    torch.stack(list(losses.values())).sum().backward()
+    detector.zero_grad()
+
+
 def test_without_objects_the_loss_is_finite(detector: SsdMobilenet) -> None:
     """A batch of images without objects pushes its hardest anchors to the background, and moves no box."""
     outputs = tuple(x.detach().requires_grad_() for x in detector.run(batch(), 0))

@@ -247,7 +247,7 @@ def test_training_is_as_without_the_option(kept: Run, shapes: Path, base_weights
     assert ("head.1", 80, True) == (said["start"], len(said["classes"]), 0 < said["operations"] < 1)
 
 
-@pytest.mark.parametrize("policy", ["symmetric", "full"])
+@pytest.mark.parametrize("policy", ["symmetric", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_checkpoint_comes_back_with_both_heads(policy: str, shapes: Path, base_weights: Path, tmp_path: Path) -> None:
     """The base is the weights file's to the last bit, the adapted head the plain checkpoint's; a flag decides."""
     options = {"policy": policy, "budget": 3 if policy == "symmetric" else None, "weights": str(base_weights)}

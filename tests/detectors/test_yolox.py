@@ -167,16 +167,18 @@ def test_a_cut_before_any_layer_changes_nothing(name: str) -> None:
 def test_a_layer_uses_only_its_own_modules(detector: Yolox) -> None:
     """A layer gives the same when every parameter outside it is overwritten, and other values when its own are."""
     x: Activations = (detector.normalize(canvases(1)),)
-    for i, layer in enumerate(detector.layers):
-        others, own = copy.deepcopy(detector), copy.deepcopy(detector)
-        for j in range(len(detector.layers)):
-            changed = own if j == i else others
-            for parameter in changed.layers[j].parameters().values():
-                parameter.fill_(0.5)
-        expected = layer.forward(x)
-        found = others.layers[i].forward(x)
+    other = copy.deepcopy(detector)
+    for parameter in other.network.parameters():
+        parameter.fill_(0.5)
+    for layer, same in zip(detector.layers, other.layers, strict=True):
+        expected, own = layer.forward(x), layer.parameters()
+        for name, parameter in same.parameters().items():
+            parameter.copy_(own[name])
+        found = same.forward(x)
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)), layer.name
-        found = own.layers[i].forward(x)
+        for parameter in same.parameters().values():
+            parameter.fill_(0.5)
+        found = same.forward(x)
         # What merely travels through the layer comes first, and stays.
         assert not torch.equal(expected[-1], found[-1]), layer.name
         x = expected

@@ -260,6 +260,7 @@ def test_a_cross_validation_without_shares_still_gives_a_page(trained: Run, tmp_
 
 
 @needs_browser
+@pytest.mark.slow
 def test_the_plot_of_candidates_is_no_wider_than_a_phone(trained: Run, tmp_path: Path) -> None:
     """It scrolls inside its box, as the table of candidates does."""
     page = page_of(trained, tmp_path, search=SEARCH, average=HALF)

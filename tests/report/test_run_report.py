@@ -181,6 +181,7 @@ def test_an_open_image_covers_the_page(run: Run, page: str, tmp_path: Path) -> N
 
 
 @needs_browser
+@pytest.mark.slow
 def test_the_page_is_no_wider_than_a_phone(run: Run, page: str, tmp_path: Path) -> None:
     """At 390 pixels nothing sticks out: tables and strips scroll inside their boxes."""
     verdict = "<script>if (document.documentElement.scrollWidth <= innerWidth) document.body.textContent = ''</script>"

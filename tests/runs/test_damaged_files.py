@@ -27,7 +27,7 @@ from fewshot_cli.runs.folder import Run
 from fewshot_cli.selection.validate_run import left_out_shots, read_folds
 from fewshot_cli.training.loop import load_state, make_optimizer
 
-fast = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fast = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

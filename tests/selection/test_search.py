@@ -208,7 +208,8 @@ def test_a_search_killed_in_the_middle_goes_on_there(
     assert searched.checkpoint.read_bytes() == stopped.checkpoint.read_bytes()
 
 
-@pytest.mark.parametrize("candidates", ["none,last", pytest.param("none,full", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("candidates", ["none,last", "none,full"])
 def test_a_run_stopped_after_its_search_goes_on(
     candidates: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

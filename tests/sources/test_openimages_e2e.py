@@ -5,6 +5,7 @@ What a newcomer types is printed with what it answers: pytest -rP tests/test_ope
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import random
@@ -16,6 +17,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from email import message_from_string
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,8 @@ def fiftyone_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("FIFTYONE_DO_NOT_TRACK", "true")
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             patch.delenv(name, raising=False)
+        # After an import of MLflow, in another test, fields that FiftyOne's packages leave out are a KeyError.
+        patch.setattr(importlib.metadata, "metadata", lambda name: message_from_string(str(metadata(name))))
         yield home
 
 

@@ -65,7 +65,7 @@ def test_eval_on_the_shots_gives_the_train_map(trained: Run, shapes: Path) -> No
 
 def test_a_run_is_measured_as_it_was_trained(shapes: Path, tmp_path: Path) -> None:
     """Without --precision a run in bf16 is measured in bf16: the same detections again, and not those of fp32."""
-    run = fine_tune(tmp_path / "run", config_of(shapes, LEARNING, iterations=20, eval_every=0, precision="bf16"))
+    run = fine_tune(tmp_path / "run", config_of(shapes, LEARNING, eval_every=0, precision="bf16"))
     found = {}
     for precision in ("auto", "fp32"):
         file = tmp_path / f"{precision}.json"

@@ -218,14 +218,19 @@ def test_with_data_the_rest_of_the_report_stays(policy: list[str | int], shapes:
     assert ("yolox_nano", "none", 0) == (without["detector"], without["policy"], without["trained"]["layers"])
 
 
-def test_weights_seed_and_variants_decide_what_is_measured(shapes: Path, base_weights: Path) -> None:
+@pytest.mark.parametrize(
+    "count",
+    [pytest.param(4, marks=pytest.mark.slow), 1],
+    ids=["all", "seed"],
+)
+def test_weights_seed_and_variants_decide_what_is_measured(count: int, shapes: Path, base_weights: Path) -> None:
     """The same command twice prints the same; other weights, classes' start, variants or seed print other numbers."""
     more = (
         ["--seed", 1],
         ["--copies", 2],
         ["--weights", base_weights],
         ["--weights", base_weights, "--init-class", "none"],
-    )
+    )[:count]
     once = [*SMALL, "--copies", 1]
     shown = [json.dumps(report_of("yolox_nano", "--data", shapes, *once, *each)["layers"]) for each in ([], [], *more)]
     assert shown[0] == shown[1] and 1 + len(more) == len(set(shown))
