@@ -154,8 +154,8 @@ def build_detector(
 
     Args:
         name: a name in DETECTORS.
-        weights: `default` (COCO), `imagenet` (backbone only), `none` (random), or a .pth, .pt or .safetensors file; one
-            of `fsod export --format weights` brings its own classes and image size.
+        weights: `default` (COCO; ImageNet where `has_coco` is false), `imagenet` (backbone only), `none` (random), or a
+            .pth, .pt or .safetensors file; one of `fsod export --format weights` brings its own classes and image size.
         image_size: side of the square canvas, a multiple of 32 from 64 to 2048 pixels; default: the file's, else the
             detector's own.
         seed: of the weights that are drawn at random; the caller's random state is left as it was.

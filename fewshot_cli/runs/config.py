@@ -84,7 +84,11 @@ class FinetuneConfig(Variants):
     ] = "yolox_nano"
     weights: Annotated[
         str,
-        Option("Initial weights: default (COCO), imagenet (backbone only), none (random), or a file.", panel=DATA),
+        Option(
+            "Initial weights: default (COCO, or ImageNet where there are none), "
+            "imagenet (backbone only), none, or a file.",
+            panel=DATA,
+        ),
     ] = "default"
     init_class: Annotated[
         str,

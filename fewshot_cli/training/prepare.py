@@ -111,7 +111,7 @@ def _kept_head(detector: Detector, config: FinetuneConfig, data: Dataset, select
     if not detector.pretrained:
         raise ConfigError(
             f"--keep-base-classes with --weights {config.weights}: there are no base classes to keep",
-            hint="Give --weights default or a file.",
+            hint="Give weights of the whole detector: COCO's, where they are published, or a file.",
         )
     plan = plan_chain(detector, selection)
     return second_head(detector, data.train.classes, planned_parameters(detector, plan))
