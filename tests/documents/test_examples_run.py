@@ -144,10 +144,18 @@ def test_pretrain_retinanet_mini(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_retinanet_step_time() -> None:
-    """A row for each setup; on 64 pixels instead of 640."""
-    rows = table(run_example("retinanet_step_time.py", "--size", "64", "--batch", "1", "--repeats", "1"))
-    assert ["last 1", "symmetric 3", "all"] == [row[0] for row in rows]
+@pytest.mark.parametrize(
+    ("detector", "setups"),
+    [
+        ("retinanet_resnet50_fpn", ["last 1", "symmetric 3", "all", "all --train-neck"]),
+        ("fasterrcnn_mobilenet_v3_large_fpn", ["last 1", "all", "all --train-neck"]),
+    ],
+)
+def test_step_time(detector: str, setups: list[str]) -> None:
+    """A row for each setup that trains other layers than those before it; on 64 pixels instead of 640."""
+    small = ["--size", "64", "--batch", "1", "--repeats", "1"]
+    rows = table(run_example("step_time.py", "--detector", detector, *small))
+    assert setups == [row[0] for row in rows]
 
 
 @pytest.mark.slow
