@@ -100,15 +100,20 @@ def test_processes_change_no_number(photos: str, tmp_path: Path) -> None:
 def test_cells_with_the_same_cut_share_their_features(
     photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """symmetric 2, symmetric 3 and all fill one cache; none, last 2, last 3 and full one each of their own."""
+    """symmetric 2, symmetric 3 and all fill one cache; none, last 2, last 3 and full one each of their own.
+
+    All but the first, for full, are computed from the one before; none caches fewer variants.
+    """
     from fewshot_cli.training.cache import FeatureCache
 
     filled: list[str] = []
+    continued: list[bool] = []
     fill = FeatureCache.fill
 
-    def counted(self: Any, reporter: Any = None, description: str = "") -> Any:
+    def counted(self: Any, reporter: Any = None, description: str = "", compute: Any = None) -> Any:
         filled.append(description)
-        return fill(self, reporter, description)
+        continued.append(compute is not None)
+        return fill(self, reporter, description, compute)
 
     monkeypatch.setattr(FeatureCache, "fill", counted)
     result = run(photos, tmp_path / "sweep", "cat", budgets=(2, 3))
@@ -117,6 +122,9 @@ def test_cells_with_the_same_cut_share_their_features(
     ]
     assert 5 == sum("variants" in description for description in filled)
     assert 5 == sum("test" in description for description in filled)
+    assert ["Features of the variants", "Features of the test images", "Features of the variants"] == [
+        description for description, shorter in zip(filled, continued, strict=True) if not shorter
+    ]
 
 
 def test_layers_and_parameters_are_rows_of_the_tables(photos: str, tmp_path: Path) -> None:
