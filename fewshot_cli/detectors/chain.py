@@ -237,8 +237,10 @@ class Detector(nn.Module, ABC):
         with torch.autocast(outputs[0].device.type, enabled=False):
             return self.loss(tuple(output.float() for output in outputs), targets)
 
-    def prefix(self, activations: Activations, cut: int, targets: Sequence[Target] | None = None) -> Activations:
-        """The input of the chain → the input of layer `cut`, to be cached.
+    def prefix(
+        self, activations: Activations, cut: int, targets: Sequence[Target] | None = None, start: int = 0
+    ) -> Activations:
+        """The input of the chain, or what this gave for a cut at `start` → the input of layer `cut`, to be cached.
 
         Override it where `losses` needs more from the frozen layers than detecting does, e.g. the features of the
         objects' own boxes. Detections from it must be the same with and without targets.
@@ -246,7 +248,7 @@ class Detector(nn.Module, ABC):
         Args:
             targets: of training examples; None for images that are only to be detected in.
         """
-        return self.run(activations, 0, cut)
+        return self.run(activations, start, cut)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Every parameter in exactly one group: by default the head with its proposals, and what lies before them."""

@@ -247,11 +247,13 @@ class FasterRcnnDetector(FpnDetector):
         found = self.network.roi_heads.postprocess_detections(*rows, boxes, [self.canvas_size] * len(boxes))
         return [Detections(boxes, scores, labels - 1) for boxes, scores, labels in zip(*found, strict=True)]
 
-    def prefix(self, activations: Activations, cut: int, targets: Sequence[Target] | None = None) -> Activations:
+    def prefix(
+        self, activations: Activations, cut: int, targets: Sequence[Target] | None = None, start: int = 0
+    ) -> Activations:
         """Behind the pooling, features of the objects' own boxes too: `losses` could not compute them any more."""
-        if targets is None or cut <= self._pooling:
-            return self.run(activations, 0, cut)
-        regions = self._with_objects(self.run(activations, 0, self._pooling), targets)
+        if targets is None or cut <= self._pooling or start > self._pooling:
+            return self.run(activations, start, cut)
+        regions = self._with_objects(self.run(activations, start, self._pooling), targets)
         return self.run(regions, self._pooling, cut)
 
     def _with_objects(self, x: Activations, targets: Sequence[Target]) -> Activations:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -20,32 +21,44 @@ from fewshot_cli.training.variants import Example, Examples
 GIB = 1 << 30
 
 
-class FeatureStore:
-    """Keeps the last cache of each kind, for fine-tunes with the same images, frozen layers and cut.
+class Kept(NamedTuple):
+    """A cache, and what is in it."""
 
-    At most one cache a kind is held: memory stays bounded by what one fine-tune may take.
+    key: Hashable
+    cut: int
+    cache: FeatureCache[Example]
+
+
+class FeatureStore:
+    """Keeps the last cache of each kind, for fine-tunes with the same images and frozen layers.
+
+    With the same cut it is taken as it is; features at a later cut can be computed from it. At most one cache a kind is
+    held: memory stays bounded by what one fine-tune may take.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[Hashable, FeatureCache[Example]]] = {}
+        self._kept: dict[str, Kept] = {}
         self.reused = 0
 
-    def get(self, kind: str, key: Hashable, make: Callable[[], FeatureCache[Example]]) -> FeatureCache[Example]:
-        """The cache of that kind if its key is the same, else what `make` makes, which is then kept.
+    def get(
+        self, kind: str, key: Hashable, cut: int, make: Callable[[Kept | None], FeatureCache[Example]]
+    ) -> FeatureCache[Example]:
+        """The cache of that kind if its key and cut are the same, else what `make` makes, which is then kept.
 
         Args:
             kind: `train` or `test`.
-            key: everything that the activations depend on.
+            key: everything that the activations depend on, besides the cut.
+            make: gets the cache at an earlier cut, if that is what was kept.
         """
         kept = self._kept.pop(kind, None)
-        if kept is not None and kept[0] == key:
+        if kept is not None and kept.key == key and kept.cut == cut:
             self._kept[kind] = kept
             self.reused += 1
-            return kept[1]
-        # Dropped before the next is filled: two at a time would take twice the memory.
-        del kept
-        self._kept[kind] = key, make()
-        return self._kept[kind][1]
+            return kept.cache
+        # Dropped before the next is filled, unless that needs it: two at a time would take twice the memory.
+        kept = kept if kept is not None and kept.key == key and kept.cut < cut else None
+        self._kept[kind] = Kept(key, cut, make(kept))
+        return self._kept[kind].cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +143,33 @@ class _Caches:
         prepared, placed = self.prepared, self.prepared.placed
         cache_type = prepared.precision if self.config.cache_type == "auto" else self.config.cache_type
 
-        def make() -> FeatureCache[Example]:
+        def make(earlier: Kept | None) -> FeatureCache[Example]:
+            prefix = examples.prefix(self.cut, placed.device, placed.bf16, training=kind == "train")
+            room, shorter = memory, None
+            if earlier and self._can_continue(earlier.cache, memory):
+                room -= earlier.cache.bytes_in_memory
+                shorter = prefix.continued(earlier.cache.batch, earlier.cut)
             cache = FeatureCache(
-                examples.prefix(self.cut, placed.device, placed.bf16, training=kind == "train"),
+                prefix,
                 len(examples),
-                memory=memory,
+                memory=room,
                 disk=disk,
                 folder=self.folder,
                 dtype=torch.bfloat16 if cache_type == "bf16" else torch.float32,
                 device=placed.device,
             )
-            return cache.fill(self.reporter, description)
+            return cache.fill(self.reporter, description, shorter)
 
         info = prepared.info
-        base = (info.detector, info.base_fingerprint, info.image_size, self.cut)
+        base = (info.detector, info.base_fingerprint, info.image_size)
         computed = (str(placed.device), placed.bf16, cache_type)
         images = str(self.config.data_folder.resolve())
-        return self.store.get(kind, (base, computed, images, variants, memory, disk), make)
+        return self.store.get(kind, (base, computed, images, variants), self.cut, make)
+
+    def _can_continue(self, earlier: FeatureCache[Example], memory: int) -> bool:
+        """Whether features at an earlier cut give the same bits, as nothing was rounded, and leave half the memory."""
+        exact = not self.prepared.placed.bf16 and self.config.cache_type != "bf16"
+        return exact and not earlier.recomputed and earlier.bytes_in_memory <= memory // 2
 
 
 def detect_cached(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -64,9 +65,15 @@ class Examples:
             canvas = canvas.of_size((self._images[number].height, self._images[number].width))
         return canvas.pixels, Example(canvas._replace(pixels=torch.empty(0)), target)
 
+    def batch(self, items: Sequence[int]) -> tuple[Activations, list[Example]]:
+        """The input of layer 0 for some items, and what goes with their canvases."""
+        loaded = [self.load(item) for item in items]
+        canvases = batch_of([example.canvas._replace(pixels=pixels) for pixels, example in loaded])
+        return canvases, [example for _, example in loaded]
+
     def prefix(self, cut: int, device: torch.device, bf16: bool, *, training: bool = False) -> Prefix:
         """The frozen layers before `cut` as a function of item numbers; with `training` they see the targets."""
-        return Prefix(self, self._detector, cut, device, bf16, training)
+        return Prefix(self.batch, 0, self._detector, cut, device, bf16, training)
 
 
 def _kept(images: Sequence[ImageRecord]) -> int:
@@ -75,23 +82,38 @@ def _kept(images: Sequence[ImageRecord]) -> int:
     return max(1, min(DECODED, DECODED_BYTES // largest))
 
 
-class Prefix:
-    """Item numbers → activations at the cut, without gradients, and the examples."""
+Source = Callable[[Sequence[int]], tuple[Activations, list[Example]]]
+"""Item numbers → activations of those items at one cut, and the examples."""
 
-    def __init__(
-        self, examples: Examples, detector: Detector, cut: int, device: torch.device, bf16: bool, training: bool
-    ) -> None:
-        self._examples, self._detector, self._cut = examples, detector, cut
-        self._device, self._bf16, self._training = device, bf16, training
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Item numbers → activations at the cut, without gradients, and the examples.
+
+    Attributes:
+        source: activations before layer `start`: of the canvases (0), or at an earlier cut.
+        cut: index of the layer whose input is wanted, not before `start`.
+        training: whether the layers see the targets.
+    """
+
+    source: Source
+    start: int
+    detector: Detector
+    cut: int
+    device: torch.device
+    bf16: bool
+    training: bool
 
     def __call__(self, items: Sequence[int]) -> tuple[Activations, list[Example]]:
-        loaded = [self._examples.load(item) for item in items]
-        batch = batch_of([example.canvas._replace(pixels=pixels) for pixels, example in loaded])
-        canvases = tuple(part.to(self._device) for part in batch)
-        targets = [example.target.to(self._device) for _, example in loaded] if self._training else None
-        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            activations = self._detector.prefix(canvases, self._cut, targets)
-        return activations, [example for _, example in loaded]
+        before, examples = self.source(items)
+        before = tuple(part.to(self.device) for part in before)
+        targets = [example.target.to(self.device) for example in examples] if self.training else None
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.detector.prefix(before, self.cut, targets, self.start), examples
+
+    def continued(self, source: Source, start: int) -> Prefix:
+        """The same from the activations at an earlier cut."""
+        return replace(self, source=source, start=start)
 
 
 class _Hashed:

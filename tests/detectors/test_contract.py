@@ -245,6 +245,22 @@ CUTS: dict[str, tuple[int, ...]] = {
 }
 
 
+@pytest.mark.parametrize("name", [TWO_STAGE, FASTER, SSD_FPN])
+def test_features_continue_from_an_earlier_cut(shapes: Path, tmp_path: Path, name: str) -> None:
+    """Computed from the features at any cut before, they are those computed from the image, bit for bit."""
+    detector = detector_of(name)
+    detector.place(CPU)
+    examples = Examples(detector, open_dataset(shapes).train.images, copies=3)
+    prefixes = [examples.prefix(cut, CPU, bf16=False, training=True) for cut in range(len(detector.layers) + 1)]
+    items = range(5)
+    before = FeatureCache(prefixes[0], len(examples), memory=PLENTY, disk=0, folder=tmp_path).fill()
+    for cut, prefix in enumerate(prefixes[1:], start=1):
+        again = prefix.continued(before.batch, cut - 1)
+        before = FeatureCache(prefix, len(examples), memory=PLENTY, disk=0, folder=tmp_path).fill(compute=again)
+        afresh = FeatureCache(prefix, len(examples), memory=PLENTY, disk=0, folder=tmp_path).fill()
+        assert equal(afresh.batch(items)[0], before.batch(items)[0]), cut
+
+
 @pytest.mark.parametrize(("name", "cut"), [(name, cut) for name, cuts in CUTS.items() for cut in cuts])
 def test_cached_equals_uncached(shapes: Path, tmp_path: Path, name: str, cut: int) -> None:
     """From the cache and computed anew, losses and gradients are the same to the last bit, wherever the chain is cut."""

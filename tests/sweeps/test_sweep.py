@@ -97,26 +97,46 @@ def test_processes_change_no_number(photos: str, tmp_path: Path) -> None:
             assert ours == pytest.approx(theirs, rel=1e-3)
 
 
-def test_cells_with_the_same_cut_share_their_features(
-    photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """symmetric 2, symmetric 3 and all fill one cache; none, last 2, last 3 and full one each of their own."""
+@pytest.fixture
+def fills(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """What every cache was filled with, and whether it was computed from another cache."""
     from fewshot_cli.training.cache import FeatureCache
 
-    filled: list[str] = []
+    found: list[tuple[str, bool]] = []
     fill = FeatureCache.fill
 
-    def counted(self: Any, reporter: Any = None, description: str = "") -> Any:
-        filled.append(description)
-        return fill(self, reporter, description)
+    def counted(self: Any, reporter: Any = None, description: str = "", compute: Any = None) -> Any:
+        found.append((description, compute is not None))
+        return fill(self, reporter, description, compute)
 
     monkeypatch.setattr(FeatureCache, "fill", counted)
+    return found
+
+
+def test_cells_with_the_same_cut_share_their_features(
+    photos: str, tmp_path: Path, fills: list[tuple[str, bool]]
+) -> None:
+    """symmetric 2, symmetric 3 and all fill one cache; none, last 2, last 3 and full one each of their own.
+
+    All but the first, for full, are computed from the one before; none caches fewer variants.
+    """
     result = run(photos, tmp_path / "sweep", "cat", budgets=(2, 3))
     assert ["none", "last 2", "symmetric 2", "last 3", "symmetric 3", "all", "full"] == [
         str(row.setup) for row in result.summaries[0].rows
     ]
-    assert 5 == sum("variants" in description for description in filled)
-    assert 5 == sum("test" in description for description in filled)
+    variants, tests = "Features of the variants", "Features of the test images"
+    assert [5, 5] == [sum(kind == description for description, _ in fills) for kind in (variants, tests)]
+    assert [variants, tests, variants] == [description for description, continued in fills if not continued]
+
+
+@pytest.mark.parametrize("option", [{"cache_type": "bf16"}, {"precision": "bf16"}, {"cache_memory": 1e-5, "cache_disk": 0.0}])
+def test_rounded_or_missing_features_are_not_continued(
+    photos: str, tmp_path: Path, fills: list[tuple[str, bool]], option: dict[str, Any]
+) -> None:
+    """Each cache is then computed from the images."""
+    run(photos, tmp_path / "sweep", "cat", budgets=(1, 2), baselines=False, options={**TINY, **option})
+    assert 4 <= len(fills)
+    assert not any(continued for _, continued in fills)
 
 
 def test_layers_and_parameters_are_rows_of_the_tables(photos: str, tmp_path: Path) -> None:
