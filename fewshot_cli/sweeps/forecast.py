@@ -85,8 +85,9 @@ def seconds_of(config: SweepConfig, cell: Cell, costs: Costs, cached: set[tuple[
 
 def _try(config: FinetuneConfig, folder: Path) -> Costs:
     """Measure a short run on a small canvas, and scale what it takes to the canvas and the batch of the cells."""
-    side = config.image_size or get_spec(config.detector).image_size
-    tried, batch = min(side, SIDE), min(config.batch_size, BATCH)
+    spec = get_spec(config.detector)
+    side = config.image_size or spec.image_size
+    tried, batch = min(side, max(SIDE, spec.smallest)), min(config.batch_size, BATCH)
     larger = (side / tried) ** 2
     short = replace(
         config, weights="none", iterations=STEPS, copies=COPIES, eval_every=0, image_size=tried, batch_size=batch

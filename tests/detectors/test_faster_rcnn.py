@@ -167,6 +167,19 @@ def test_a_cache_in_half_precision_does_not_round_boxes(small: FasterRcnnDetecto
     assert not torch.equal(expected[0], found[0])
 
 
+def test_half_precision_is_for_convolutions_and_matrices_alone(small: FasterRcnnDetector) -> None:
+    """Under autocast, features and logits are bf16; boxes, losses and detections stay float32 and finite."""
+    with torch.autocast("cpu", torch.bfloat16):
+        values, bits, *_ = small.prefix(canvases(SIZE), 8, TARGETS)
+        losses = losses_of(small)
+        with torch.no_grad():
+            found = small.decode(small.run(canvases(SIZE), 0))
+    assert (torch.bfloat16, torch.int32) == (values.dtype, bits.dtype)
+    assert {torch.float32} == {loss.dtype for loss in losses.values()}
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(torch.float32 == each.boxes.dtype == each.scores.dtype for each in found)
+
+
 def test_nothing_to_learn_from_is_a_loss_of_zero(small: FasterRcnnDetector) -> None:
     """Neither proposals nor objects in a whole batch: torchvision's mean over no region would not be a number."""
     detector = copy.deepcopy(small).requires_grad_(False)
