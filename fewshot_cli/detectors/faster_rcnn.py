@@ -50,7 +50,7 @@ from fewshot_cli.detectors.chain import (
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names
 from fewshot_cli.detectors.torchvision_fpn import FpnDetector, mobilenet_source, resnet_source
 from fewshot_cli.detectors.torchvision_weights import (
-    CATEGORIES,
+    FOREGROUND,
     Published,
     build_published,
     count_classes,
@@ -63,8 +63,6 @@ APPENDED = 100
 """Objects of an image, at most, whose boxes training appends to its proposals: as many as it may have detections."""
 MIN_SCORE = 0.001
 """Below torchvision's 0.05: AP ranks all detections, and that would cut the tail of the recall curve."""
-FOREGROUND = CATEGORIES[1:]
-"""COCO's classes without the background, which the predictor has a row for."""
 
 
 def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> FasterRcnnDetector:

@@ -30,14 +30,12 @@ from fewshot_cli.detectors.chain import Activations, Layer, Target
 from fewshot_cli.detectors.predictors import ClassInit, ClassPredictor, class_names
 from fewshot_cli.detectors.suppression import Candidates, Suppression
 from fewshot_cli.detectors.torchvision_base import TorchvisionDetector, by_anchor
-from fewshot_cli.detectors.torchvision_weights import CATEGORIES, Published, build_published, count_classes
+from fewshot_cli.detectors.torchvision_weights import FOREGROUND, Published, build_published, count_classes
 from fewshot_cli.errors import ModelError, closest
 from fewshot_cli.progress import Reporter
 
 # torchvision's own, but for the floor and the number of candidates: here it is of all classes together.
 SUPPRESSION = Suppression(min_score=0.001, candidates=1000, iou=0.45, detections=100)
-FOREGROUND = CATEGORIES[1:]
-"""COCO's classes without the background, which the predictor has a row for."""
 VGG_MAPS = (512, 1024, 512, 256, 256, 256)
 """Channels of the maps of VGG-16's SSD."""
 

@@ -20,6 +20,8 @@ from fewshot_cli.progress import Reporter
 
 CATEGORIES: tuple[str, ...] = tuple(RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
 """COCO's classes as torchvision counts them: 91, with the background in front and the holes in COCO's numbering."""
+FOREGROUND = CATEGORIES[1:]
+"""The same without the background, for predictors that have a row for it."""
 CLASSIFIER_HEADS = ("fc.", "classifier.")
 """How the names of tensors begin that a classifier has behind its backbone."""
 
