@@ -129,7 +129,9 @@ def test_cells_with_the_same_cut_share_their_features(
     assert [variants, tests, variants] == [description for description, continued in fills if not continued]
 
 
-@pytest.mark.parametrize("option", [{"cache_type": "bf16"}, {"precision": "bf16"}, {"cache_memory": 1e-5, "cache_disk": 0.0}])
+@pytest.mark.parametrize(
+    "option", [{"cache_type": "bf16"}, {"precision": "bf16"}, {"cache_memory": 1e-5, "cache_disk": 0.0}]
+)
 def test_rounded_or_missing_features_are_not_continued(
     photos: str, tmp_path: Path, fills: list[tuple[str, bool]], option: dict[str, Any]
 ) -> None:
