@@ -53,7 +53,7 @@ def built(name: str) -> RetinaNetDetector:
     return trained(build(name))
 
 
-@pytest.fixture(params=[V1, V2])
+@pytest.fixture(params=[V1, pytest.param(V2, marks=pytest.mark.slow)])
 def detector(request: pytest.FixtureRequest) -> RetinaNetDetector:
     return built(request.param)
 
@@ -275,6 +275,7 @@ def test_a_file_gives_back_the_detector_that_it_was_saved_from(
     assert len(loaded.classes) == 91
 
 
+@pytest.mark.slow
 def test_a_file_with_other_classes_names_them_by_number(tmp_path: Path) -> None:
     """The number of classes is read off the predictor."""
     with torch.device("meta"):
@@ -322,6 +323,7 @@ def test_the_old_names_of_the_release_are_understood(tmp_path: Path) -> None:
     assert epsilons(loaded) == {1e-5}
 
 
+@pytest.mark.slow
 def test_the_release_itself_gets_eps_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file whose hash is the release's gets eps = 0, as torchvision gives it; from the cache and by path alike."""
     hub = tmp_path / "hub" / "checkpoints"
@@ -369,6 +371,7 @@ def test_without_network_the_error_says_what_works_offline(
     assert "--weights FILE works offline" in str(caught.value.hint)
 
 
+@pytest.mark.slow
 def test_the_other_variants_file_is_recognised(files: dict[str, Path]) -> None:
     """Weights of v2 given to v1, and the other way round, say whose they are."""
     with pytest.raises(CheckpointError, match="unexpected") as caught:

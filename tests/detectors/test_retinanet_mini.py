@@ -38,6 +38,7 @@ def base_map(folder: Path, images: int) -> float:
     return metrics.ap
 
 
+@pytest.mark.slow
 def test_the_weights_in_the_package_know_the_base_classes_and_no_novel_one(tmp_path: Path) -> None:
     """mAP on held-out images is that of a trained detector."""
     assert tuple(BASE) == build_detector("retinanet_mini").classes

@@ -271,6 +271,7 @@ def test_a_checkpoint_from_before_the_option_is_read(kept: Run) -> None:
     assert not isinstance(restore(kept.checkpoint)[0], TwoHeads)
 
 
+@pytest.mark.slow
 def test_eval_measures_base_and_new_classes(
     shapes: Path, sure_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +290,7 @@ def test_eval_measures_base_and_new_classes(
     assert kept.read_result()["metrics"]["numbers"] == answer("eval", kept.folder)["numbers"]
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_costs(
     shapes: Path, base_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,7 +149,10 @@ def test_the_chain_has_the_layers_of_the_design(detector: Yolox) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["yolox_nano", "yolox_tiny", "yolox_s", "yolox_m"])  # l and x only are larger
+@pytest.mark.parametrize(  # l and x only are larger
+    "name",
+    ["yolox_nano", "yolox_tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in ("yolox_s", "yolox_m"))],
+)
 def test_a_cut_before_any_layer_changes_nothing(name: str) -> None:
     """Stored activations, gone on from, give the outputs of an uncut run bit for bit, and are not written to."""
     detector = build(name)
@@ -548,6 +551,7 @@ def test_the_real_weights_load(real: Path) -> None:
     assert base_classes(80) == list(detector.classes)
 
 
+@pytest.mark.slow
 def test_the_real_weights_score_what_they_should(real: Path) -> None:
     """On 40 COCO images the ported detector is still itself: the AP that it had there when all 128 gave 0.340."""
     detector = build_detector("yolox_nano", weights=real / "weights" / "yolox_nano_coco.pth")

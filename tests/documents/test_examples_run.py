@@ -28,6 +28,7 @@ def helmets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "helmet"
 
 
+@pytest.mark.slow
 def test_augmentation_value(tmp_path: Path) -> None:
     """A row with all six operations, one without each, and one with none."""
     draw_coco(tmp_path / "cat", [["cat"]] * 11, classes=("cat",))
@@ -48,6 +49,7 @@ def test_cached_vs_uncached(helmets: Path) -> None:
     assert [row[4] for row in rows] == [row[5] for row in rows]
 
 
+@pytest.mark.slow
 def test_keep_base_classes(tmp_path: Path, helmets: Path) -> None:
     """Base classes are lost without the option, and as before with it; the new class is as good either way."""
     draw_coco(tmp_path / "apples", [["apple"], ["apple"]], classes=("apple",))

@@ -12,6 +12,7 @@ def check(count: int, seconds: int) -> None:
     assert [] == [line for line in lines if line["faults"]]
 
 
+@pytest.mark.slow
 def test_a_kill_changes_nothing() -> None:
     """One kill of fetch."""
     check(1, seconds=600)

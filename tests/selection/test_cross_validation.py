@@ -167,6 +167,7 @@ def test_no_feature_is_computed_twice(six: Path, tmp_path: Path, monkeypatch: py
     assert dict.fromkeys(range(12), 1) == Counter(computed)
 
 
+@pytest.mark.slow
 def test_configurations_with_one_cut_share_features(six: Path, tmp_path: Path) -> None:
     """Two rates are compared on one cache and on the same folds."""
     store = FeatureStore()
@@ -219,6 +220,7 @@ class Stop(Exception):
     """The power went out."""
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_folds_goes_on_there(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

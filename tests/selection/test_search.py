@@ -301,6 +301,7 @@ def test_a_candidate_that_diverges_is_dropped(shapes: Path, tmp_path: Path, monk
     assert ("diverged", None) == (dropped["last 1"], dropped["none"])
 
 
+@pytest.mark.slow
 def test_one_document_with_json(shapes: Path, tmp_path: Path) -> None:
     """`--json` holds what was tried, the whole detector too."""
     options = {**AUTO, "iterations": 1, "candidates": "none,full", "backbone_lr": 0.1, "runs": tmp_path}

@@ -113,6 +113,7 @@ def test_two_objects_of_a_class_differ() -> None:
         assert 4 == len(drawings), name
 
 
+@pytest.mark.slow
 def test_objects_have_all_sizes_and_flags() -> None:
     """Objects range from 16 pixels to most of the image, and flags of all kinds occur."""
     items = [item for number in range(40) for item in draw_scene(f"sizes {number}", "helmet").items]

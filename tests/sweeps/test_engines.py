@@ -76,6 +76,7 @@ def kill_on_zero(item: int) -> int:
     return 2 * item
 
 
+@pytest.mark.slow
 def test_an_item_whose_process_is_killed_is_lost() -> None:
     """The reason names the way out; what was done before counts."""
     outcomes = list(get_engine("local", jobs=2).run(kill_on_zero, [3, 0]))

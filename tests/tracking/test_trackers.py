@@ -143,6 +143,7 @@ def test_without_a_test_set_the_samples_are_shots(
     assert [] == [name for name in started[0].values if name.startswith("test/")]
 
 
+@pytest.mark.slow
 def test_tracking_changes_no_figure(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Metrics and checkpoint are the same bytes with and without."""
     stub(monkeypatch)
@@ -318,6 +319,7 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert 2 == len(client.search_runs(["0"]))
 
 
+@pytest.mark.slow
 def test_wandb_records_offline(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """WANDB_MODE=offline leaves a file in the run's folder with the history, the configuration and the images."""
     pytest.importorskip("wandb")

@@ -113,6 +113,7 @@ def test_the_cache_does_not_change_the_losses(base: dict, shapes: Path, tmp_path
     assert cached.read_result()["ap"] == pytest.approx(computed.read_result()["ap"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_half_precision_trains_from_cache_as_without(shapes: Path, tmp_path: Path) -> None:
     """In bf16 too, cached and recomputed features give the same losses, within what bf16 can tell apart."""
     base = {**TINY, "precision": "bf16", "eval_every": 1}

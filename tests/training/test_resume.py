@@ -84,7 +84,7 @@ def test_a_stopped_run_says_how_to_go_on(shapes: Path, tmp_path: Path, monkeypat
     assert TINY["iterations"] == metrics_of(Run(tmp_path / "runs" / "stopped"))[-1]["iteration"]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_every_saved_state_leads_to_the_same_end(optimizer: str, shapes: Path, tmp_path: Path) -> None:
     """Resuming from any state, with momentum or moments, gives the unbroken run's checkpoint bit for bit."""
     config = config_of(shapes, iterations=8, eval_every=0, optimizer=optimizer)

@@ -236,6 +236,7 @@ def drawn() -> tuple[Detector, list[Any]]:
     return detector, [detector.make_canvas(torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)) for _ in range(2)]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_another_network_is_found(drawn: tuple[Detector, list[Any]]) -> None:
     """A graph of other weights than the detector's is an error that names the differences."""

@@ -80,6 +80,7 @@ def test_base_classes_are_kept_beside_named_layers(shapes: Path, tmp_path: Path,
     assert 0 == exported.exit_code, exported.stderr
 
 
+@pytest.mark.slow
 def test_a_stopped_run_continues(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after an evaluation, it ends with the numbers of one that was not."""
     from fewshot_cli.training import finetune as training
