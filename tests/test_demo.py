@@ -76,6 +76,7 @@ def test_every_image_says_what_it_shows(page: str) -> None:
     assert page.count("<img ") == len(set(texts))
 
 
+@pytest.mark.slow
 def test_a_second_call_uses_what_is_there(demo: DemoResult) -> None:
     """Runs are not trained again; the page is the same."""
     folder = demo.page.parent

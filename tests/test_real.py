@@ -115,7 +115,10 @@ def test_a_few_real_steps(real: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("class_name", "bases", "small_object_lr"),
-    [("raccoon", {"bear", "cat", "dog"}, 1.0), ("helmet", {"80 base classes"}, 2.0)],
+    [
+        ("raccoon", {"bear", "cat", "dog"}, 1.0),
+        pytest.param("helmet", {"80 base classes"}, 2.0, marks=pytest.mark.slow),
+    ],
 )
 def test_the_shots_say_what_a_class_starts_from_and_how_fast_the_finest_level_learns(
     class_name: str,

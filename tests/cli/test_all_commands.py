@@ -96,6 +96,7 @@ def hold(result: Any, code: int, message: str, hint: str) -> None:
     assert "" == result.stdout
 
 
+@pytest.mark.slow
 def test_without_a_budget_three_layers_train(shapes: Path) -> None:
     """--budget defaults to 3 for policies that take one, and the run records it; inspect-layers agrees."""
     without = {key: value for key, value in TINY.items() if key != "budget"}

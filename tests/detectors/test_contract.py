@@ -304,8 +304,7 @@ def test_proposals_are_frozen_until_the_whole_head_trains(name: str, policy: str
     [
         *((name, *chosen) for name in STUBS for chosen in (("last", 1), ("full", None))),
         (FASTER, "last", 1),
-        (SSD, "last", 1),
-        (SSD_FPN, "last", 1),
+        *(pytest.param(name, "last", 1, marks=pytest.mark.slow) for name in (SSD, SSD_FPN)),
         *(pytest.param(name, "full", None, marks=pytest.mark.slow) for name in (FASTER, RETINANET, SSD, SSD_FPN)),
     ],
 )

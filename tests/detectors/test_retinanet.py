@@ -186,6 +186,7 @@ def test_gradients_reach_exactly_the_trainable_layers(trainable: list[int]) -> N
     assert expected == {name for name, p in detector.network.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 def test_evaluation_before_training_does_not_spoil_the_graph() -> None:
     """Anchors first made under inference mode can be used in a loss that is differentiated (v2 decodes boxes)."""
     detector = build(V2)
@@ -260,7 +261,7 @@ def test_padding_is_what_torchvision_pads_with(detector: RetinaNetDetector) -> N
     assert pixels[:, :, :40].abs().min() > 0.5
 
 
-@pytest.mark.parametrize(("name", "suffix"), [(V1, ".pth"), (V2, ".safetensors")])
+@pytest.mark.parametrize(("name", "suffix"), [(V1, ".pth"), pytest.param(V2, ".safetensors", marks=pytest.mark.slow)])
 def test_a_file_gives_back_the_detector_that_it_was_saved_from(
     tmp_path: Path, files: dict[str, Path], name: str, suffix: str
 ) -> None:
@@ -311,6 +312,7 @@ def epsilons(detector: RetinaNetDetector) -> set[float]:
     return {m.eps for m in detector.network.modules() if isinstance(m, nn.BatchNorm2d)}
 
 
+@pytest.mark.slow
 def test_the_old_names_of_the_release_are_understood(tmp_path: Path) -> None:
     """A file with the layer names of the COCO v1 release loads as torchvision itself loads it, bit for bit."""
     detector = built(V1)
@@ -382,7 +384,9 @@ def test_the_other_variants_file_is_recognised(files: dict[str, Path]) -> None:
     assert f"weights of {V1};" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("broken", ["backbone", "predictor", "odd"])
+@pytest.mark.parametrize(
+    "broken", ["backbone", *(pytest.param(name, marks=pytest.mark.slow) for name in ("predictor", "odd"))]
+)
 def test_a_partial_file_is_refused(tmp_path: Path, broken: str) -> None:
     """A file without all of the detector, or with a predictor of an impossible width, does not load."""
     state = built(V1).network.state_dict()

@@ -102,7 +102,11 @@ def same(first: Detections, second: Detections) -> bool:
 
 @pytest.mark.parametrize(
     ("name", "policy", "budget"),
-    [*((name, *setup) for name in NAMES for setup in SETUPS), (FASTER, "last", 1), (FASTER, "symmetric", 2)],
+    [
+        *((name, *setup) for name in NAMES for setup in SETUPS),
+        (FASTER, "last", 1),
+        pytest.param(FASTER, "symmetric", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_each_head_detects_what_it_detects_alone(name: str, policy: str, budget: int | None) -> None:
     """Base classes from the base, new ones from the adapted detector, each to the last bit, whatever is shared."""

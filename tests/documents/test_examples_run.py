@@ -137,6 +137,7 @@ def test_photograph_variants(helmets: Path) -> None:
     assert "for a canvas of 64" in printed
 
 
+@pytest.mark.slow
 def test_pretrain_retinanet_mini(tmp_path: Path) -> None:
     """The weights file is written and measured on all 28 classes."""
     small = ["--images", "4", "--held-out", "2", "--steps", "2", "--batch-size", "2"]

@@ -148,11 +148,10 @@ def test_the_table_says_what_was_chosen(trained: Run) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"average": {"alpha": 1.0, "reason": "option"}},
-        {"average": HALF, "trained_layers": []},
-        {"average": ..., "search": ...},
+        pytest.param({"average": {"alpha": 1.0, "reason": "option"}}, id="all of the trained weights"),
+        pytest.param({"average": HALF, "trained_layers": []}, id="nothing trained", marks=pytest.mark.slow),
+        pytest.param({"average": ..., "search": ...}, id="before there was averaging", marks=pytest.mark.slow),
     ],
-    ids=["all of the trained weights", "nothing trained", "before there was averaging"],
 )
 def test_what_did_not_happen_is_not_said(trained: Run, tmp_path: Path, changes: dict[str, Any]) -> None:
     """Neither in the table nor on the page; runs from before have no such keys."""
@@ -185,6 +184,7 @@ def test_ranking_is_explained_where_there_was_one(trained: Run, tmp_path: Path) 
     assert "relative gradient norm" not in page_of(trained, tmp_path / "not", search=unranked)
 
 
+@pytest.mark.slow
 def test_a_criterion_of_another_version_is_named(trained: Run, tmp_path: Path) -> None:
     """The page of a run whose criterion does not exist any more is written all the same."""
     assert "tea leaves" in page_of(trained, tmp_path, search={**SEARCH, "criterion": "tea leaves"})

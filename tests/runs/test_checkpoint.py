@@ -225,6 +225,7 @@ def test_a_restored_detector_is_base_and_checkpoint(trained: Run) -> None:
     assert not any(module.training for module in detector.modules())
 
 
+@pytest.mark.slow
 def test_classes_that_the_base_has_already_come_back(tmp_path: Path) -> None:
     """Policy none on exactly the base's classes changes no tensor; the checkpoint still holds the predictor."""
     base = build_detector("yolox_nano", weights="none", image_size=SIDE)

@@ -141,6 +141,7 @@ def test_variants_stay_out_with_their_shot(six: Path, tmp_path: Path, monkeypatc
         assert [2 * shot + copy for shot in range(6) if shot not in left_out for copy in (0, 1)] == list(items)
 
 
+@pytest.mark.slow
 def test_written_variants_stay_out_with_their_shot(six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a data set that `fsod augment` wrote, the variants are images of their own; originals alone are measured."""
     from fewshot_cli.augmentation.config import Augmentation
@@ -177,7 +178,10 @@ def test_configurations_with_one_cut_share_features(six: Path, tmp_path: Path) -
     assert [fold.images for fold in first.folds] == [fold.images for fold in second.folds]
 
 
-@pytest.mark.parametrize("changes", [{"policy": "none", "budget": None}, {"policy": "full", "budget": None}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"policy": "none", "budget": None}, pytest.param({"policy": "full", "budget": None}, marks=pytest.mark.slow)],
+)
 def test_every_policy_can_be_validated(changes: dict[str, Any], six: Path, tmp_path: Path) -> None:
     """Nothing trains, or everything does and the cache holds pixels."""
     run = run_at(tmp_path / "run", config_of(six, {**CROSS, "iterations": 1}, **changes))
@@ -293,6 +297,7 @@ def test_a_fold_that_diverges_costs_the_estimate_alone(
 # --- few shots ---
 
 
+@pytest.mark.slow
 def test_a_class_with_one_shot_is_left_aside(six: Path, tmp_path: Path) -> None:
     """It is said, it has no threshold, and the other class is validated."""
     data = only(six / "train", [1, 2, 4, 6], tmp_path / "data" / "train").parent
@@ -304,6 +309,7 @@ def test_a_class_with_one_shot_is_left_aside(six: Path, tmp_path: Path) -> None:
     assert {"square"} >= set(run.thresholds)
 
 
+@pytest.mark.slow
 def test_more_folds_than_shots_leave_out_one_each(six: Path, tmp_path: Path) -> None:
     """Five by default, three shots: three folds, and that is said."""
     data = only(six / "train", [1, 2, 3], tmp_path / "data" / "train").parent
@@ -340,6 +346,7 @@ def test_shots_that_look_partly_labelled_are_named(six: Path, tmp_path: Path, mo
     assert (4, "3 more shots look partly labelled.") == (len(reporter.warned), reporter.warned[-1])
 
 
+@pytest.mark.slow
 def test_checkpoints_of_folds_are_not_kept(six: Path, tmp_path: Path) -> None:
     """A run with folds leaves the files of any run, and folds.json."""
     plain = run_at(tmp_path / "plain", config_of(six, TINY, cross_validate=0))

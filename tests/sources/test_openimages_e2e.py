@@ -205,9 +205,13 @@ PASSING: list[tuple[str, Answer]] = [
     ("short copy", short()),
     ("slow", slow(0.2)),
 ]
+"""The first is in the fast suite; how each is answered is tested in test_download.py."""
 
 
-@pytest.mark.parametrize("fault", [fault for _, fault in PASSING], ids=[name for name, _ in PASSING])
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, id=name, marks=() if name == "503" else pytest.mark.slow) for name, fault in PASSING],
+)
 def test_a_fault_that_passes_costs_a_second_call_at_most(mirror: Mirror, fault: Answer) -> None:
     """Whatever fails once, on metadata or on an image: the same command gets there, and nothing wrong stays."""
     for path in (CLASS_LIST, BOXES, IMAGES, HIERARCHY, first_shot(mirror)):

@@ -130,7 +130,12 @@ def test_cells_with_the_same_cut_share_their_features(
 
 
 @pytest.mark.parametrize(
-    "option", [{"cache_type": "bf16"}, {"precision": "bf16"}, {"cache_memory": 1e-5, "cache_disk": 0.0}]
+    "option",
+    [
+        {"cache_type": "bf16"},
+        pytest.param({"precision": "bf16"}, marks=pytest.mark.slow),
+        pytest.param({"cache_memory": 1e-5, "cache_disk": 0.0}, marks=pytest.mark.slow),
+    ],
 )
 def test_rounded_or_missing_features_are_not_continued(
     photos: str, tmp_path: Path, fills: list[tuple[str, bool]], option: dict[str, Any]
@@ -141,6 +146,7 @@ def test_rounded_or_missing_features_are_not_continued(
     assert not any(continued for _, continued in fills)
 
 
+@pytest.mark.slow
 def test_layers_and_parameters_are_rows_of_the_tables(photos: str, tmp_path: Path) -> None:
     """By the command line: 60,000 parameters are last 2 and symmetric 3; named layers have a row and a run of their own."""
     out = tmp_path / "sweep"

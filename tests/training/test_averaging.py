@@ -66,6 +66,7 @@ def test_what_is_measured_on_the_way_is_averaged(shapes: Path, tmp_path: Path) -
     assert untrained.read_predictions() == run.read_predictions()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_averaged_like_an_unbroken_one(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

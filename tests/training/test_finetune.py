@@ -99,7 +99,11 @@ def test_a_disk_without_room_costs_time_and_not_the_run(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "base", [{**LEARNING, "iterations": 10, "eval_every": 2}, RETINANET], ids=["yolox", "retinanet"]
+    "base",
+    [
+        pytest.param({**LEARNING, "iterations": 10, "eval_every": 2}, id="yolox"),
+        pytest.param(RETINANET, id="retinanet", marks=pytest.mark.slow),
+    ],
 )
 def test_the_cache_does_not_change_the_losses(base: dict, shapes: Path, tmp_path: Path) -> None:
     """From memory, from a mapped file, or without a cache: the same loss curve and the same mAP."""

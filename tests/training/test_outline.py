@@ -32,7 +32,7 @@ def counted(policy: str, layers: int, classes: int) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in trained_parameters(detector).values()), total
 
 
-@pytest.mark.parametrize("classes", [1, 80])
+@pytest.mark.parametrize("classes", [1, pytest.param(80, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("policy", BUDGETED)
 def test_parameters_become_the_layers_that_fit(policy: str, classes: int) -> None:
     """On a real detector: a budget of exactly what some layers take gives these, and one parameter less one layer less."""

@@ -46,6 +46,7 @@ def test_eval_gives_the_numbers_that_finetune_reported(trained: Run) -> None:
     assert (6, str(trained.folder)) == (found["images"], found["measured"])
 
 
+@pytest.mark.slow
 def test_eval_best_gives_the_best_of_the_run(trained: Run, shapes: Path, tmp_path: Path) -> None:
     """--best measures checkpoint-best.safetensors, and finds the best mAP that the run has recorded."""
     assert trained.read_result()["best"]["ap"] == answer("eval", trained.folder, "--best")["numbers"]["AP"]
@@ -75,6 +76,7 @@ def test_a_run_is_measured_as_it_was_trained(shapes: Path, tmp_path: Path) -> No
     assert recorded and recorded == found["auto"] != found["fp32"]
 
 
+@pytest.mark.slow
 def test_a_retinanet_run_is_measured_again(shapes: Path, tmp_path: Path) -> None:
     """The other family: a run in its default precision, restored from its files, detects what it did."""
     options = {"detector": "retinanet_mini", "iterations": 2, "policy": "last", "budget": 1}

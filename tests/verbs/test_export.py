@@ -176,6 +176,7 @@ def test_metadata_inputs_and_outputs(written: Export) -> None:
     assert {"square": 0.06} == OnnxModel(written.path).thresholds
 
 
+@pytest.mark.slow
 def test_without_suppression_all_boxes_are_outputs(run: Run, tmp_path: Path) -> None:
     """--no-nms: boxes (B, A, 4) and scores (B, A, K) are the detector's candidates, at any opset."""
     written = export(run, tmp_path / "raw.onnx", nms=False, opset=20, threads=1)
@@ -279,6 +280,7 @@ def test_a_difference_leaves_no_file(
 # --- weights ---
 
 
+@pytest.mark.slow
 def test_a_weights_file_needs_no_base(shapes: Path, base_weights: Path, tmp_path: Path) -> None:
     """With the base gone the run cannot be opened, which is said; its weights file detects the same to the last bit."""
     base = Path(shutil.copy(base_weights, tmp_path / "base.pth"))

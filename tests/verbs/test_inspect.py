@@ -220,7 +220,7 @@ def test_with_data_the_rest_of_the_report_stays(policy: list[str | int], shapes:
 
 @pytest.mark.parametrize(
     "count",
-    [pytest.param(4, marks=pytest.mark.slow), 1],
+    [4, 1],
     ids=["all", "seed"],
 )
 def test_weights_seed_and_variants_decide_what_is_measured(count: int, shapes: Path, base_weights: Path) -> None:

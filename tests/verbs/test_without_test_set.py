@@ -55,6 +55,7 @@ def test_ten_images_become_ten_shots_and_a_finished_run(trained_on_ten: tuple[Ru
     assert f"Next: fsod predict {Path('runs') / NAME} IMAGES" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_twelve_images_can_all_be_shots(ten: Path) -> None:
     """`--shots 12` of twelve: no image is left to test on, and each is left out by one of five folds, with a budget."""
     draw_coco(ten / "dozen", [["cat"]] * 12)
@@ -91,6 +92,7 @@ def test_the_page_says_that_there_is_no_test_set(trained_on_ten: tuple[Run, Resu
     assert "by cross-validation" in page
 
 
+@pytest.mark.slow
 def test_cross_validation_can_be_left_out(ten: Path) -> None:
     """`--cross-validate 0`: no estimate anywhere."""
     fsod("fetch", "--source", "coco:my_photos", "--class", "cat", "--shots", 10)
