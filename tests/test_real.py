@@ -57,8 +57,8 @@ def test_one_fine_tune_takes_less_than_a_minute(real: Path, helmets: Path) -> No
     weights = real / "weights" / "yolox_nano_coco.pth"
     example = REPOSITORY / "examples" / "one_finetune.py"
     printed = run_python(helmets, example, data, "--weights", weights, "--repeats", "1")
-    row = next(line for line in printed.splitlines() if line.startswith("| one measurement"))
-    seconds, stolen = map(float, row.strip("| ").split(" | ")[1:])
+    row = next(line for line in printed.splitlines() if "| one measurement" in line)
+    seconds, stolen = map(float, row.strip("| ").split(" | ")[2:])
     if seconds >= 60 and stolen > 1:
         pytest.skip(f"{seconds} s, but the host withheld {stolen} s of computing")
     assert seconds < 60, f"load average {os.getloadavg()}: torch's threads wait for each other on a busy machine"

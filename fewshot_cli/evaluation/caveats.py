@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 FEWEST_IMAGES = 30
 FEWEST_BOXES = 50
@@ -28,11 +28,16 @@ def caveats_of_several(test_sets: Iterable[tuple[int, int]]) -> list[str]:
     small = sorted({(images, boxes) for images, boxes in test_sets if caveats(images, boxes)})
     if len(small) < 2:
         return [text for images, boxes in small for text in caveats(images, boxes)]
-    images, boxes = (f"{min(counts)} to {max(counts)}" for counts in zip(*small, strict=True))
+    images, boxes = (_range(counts) for counts in zip(*small, strict=True))
     return [
         f"Test sets of {images} images with {boxes} boxes: too few for a reliable mAP, which takes at least "
         f"{FEWEST_IMAGES} images and {FEWEST_BOXES} boxes."
     ]
+
+
+def _range(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return f"{least} to {most}" if least < most else str(least)
 
 
 def _count(number: int, one: str, more: str = "") -> str:

@@ -114,10 +114,11 @@ def test_miniature_sheets(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_one_finetune(helmets: Path) -> None:
-    """One row for each of the two commands."""
-    small = ["--iterations", "1", "--copies", "1", "--image-size", "64", "--detector", "yolox_nano"]
+    """One row for each of the two commands and each detector."""
+    small = ["--iterations", "1", "--copies", "1", "--image-size", "64", "--beside", "ssd_mobilenet_v2_fpnlite=none"]
     rows = table(run_example("one_finetune.py", helmets, "--weights", "none", "--repeats", "1", *small))
-    assert ["one measurement, no page", "default"] == [row[0] for row in rows]
+    detectors, kinds = ("yolox_nano", "ssd_mobilenet_v2_fpnlite"), ("one measurement, no page", "default")
+    assert [(name, kind) for name in detectors for kind in kinds] == [tuple(row[:2]) for row in rows]
 
 
 @pytest.mark.slow

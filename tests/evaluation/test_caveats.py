@@ -38,3 +38,8 @@ def test_several_test_sets_have_one_caveat_over_the_small_ones(counts: list[tupl
 def test_a_single_kind_of_small_test_set_is_named_exactly(counts: list[tuple[int, int]]) -> None:
     """No range is given where there is one number."""
     assert caveats(20, 31) == caveats_of_several(counts)
+
+
+def test_a_range_is_given_where_there_is_one() -> None:
+    """Test sets of one size are not said to have from that to that."""
+    assert caveats_of_several([(6, 8), (6, 6)])[0].startswith("Test sets of 6 images with 6 to 8 boxes: too few")
