@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fewshot_cli.detectors.chain import Target, batch_of, pad_ragged, unpad
+from fewshot_cli.detectors.chain import Target, batch_of, from_bits, pad_ragged, to_bits, unpad
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.detectors.yolox_network import CSPStage, Size
 
@@ -51,6 +51,20 @@ def test_gradients_pass_through_padding() -> None:
     parts = [torch.zeros(count, 2, requires_grad=True) for count in (2, 0, 3)]
     pad_ragged(parts, 4)[0].sum().backward()
     assert all(torch.equal(torch.ones_like(part), part.grad) for part in parts)  # type: ignore[arg-type]
+
+
+def test_without_values_every_image_has_all_rows() -> None:
+    """On the meta device, where layers are only looked at, the shapes are those of the fullest image."""
+    values, counts = pad_ragged([torch.zeros(count, 2, device="meta") for count in (2, 0)], 4)
+    assert [(4, 2), (4, 2)] == [tuple(part.shape) for part in unpad(values, counts)]
+
+
+def test_bits_are_the_number_itself() -> None:
+    """A cache keeps integers as they are, so boxes that pass as bits come back unrounded, in the same order of bytes."""
+    numbers = torch.tensor([[0.1, -639.987], [float("inf"), 1e-30]])
+    bits = to_bits(numbers)
+    assert (torch.int32, 0x3DCCCCCD) == (bits.dtype, bits[0, 0].item())
+    assert torch.equal(numbers, from_bits(bits))
 
 
 def test_a_part_longer_than_the_fixed_length_is_an_error() -> None:
@@ -127,7 +141,7 @@ def ancestors(detector: nn.Module, names: tuple[str, ...]) -> dict[str, set[str]
     return found
 
 
-@pytest.mark.parametrize("name", ["retinanet_mini", "yolox_nano"])
+@pytest.mark.parametrize("name", ["retinanet_mini", "yolox_nano", "ssdlite320_mobilenet_v3_large"])
 def test_convolutions_come_in_the_order_in_which_the_input_meets_them(name: str) -> None:
     """Every convolution once, after all that it depends on."""
     detector = build_detector(name, weights="none", image_size=SIZE)
