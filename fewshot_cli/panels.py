@@ -5,6 +5,7 @@ from __future__ import annotations
 DATA = "Data"
 DETECTOR = "Detector"
 LAYERS = "Layers"
+AXES = "Axes and tables"
 TRAINING = "Training"
 AUGMENTATION = "Augmentation"
 DETECTIONS = "Detections"
@@ -14,7 +15,7 @@ OUTPUT = "Output"
 ADVANCED = "Advanced"
 """What few people ever need."""
 
-ORDER = (DATA, DETECTOR, LAYERS, TRAINING, AUGMENTATION, DETECTIONS, CRITERIA, MACHINE, OUTPUT)
+ORDER = (DATA, DETECTOR, LAYERS, AXES, TRAINING, AUGMENTATION, DETECTIONS, CRITERIA, MACHINE, OUTPUT)
 """Any other heading follows these; ADVANCED is the last."""
 
 

@@ -16,8 +16,10 @@ from fewshot_cli.panels import LAYERS, MACHINE
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.schemas import schema_of
 from fewshot_cli.settings import Field, fields_of, shown, typed
-from fewshot_cli.sweeps.config import SweepConfig, fetch_fields
+from fewshot_cli.sweeps.axes import drawing_fields, parse_axes
+from fewshot_cli.sweeps.config import SweepConfig
 from fewshot_cli.sweeps.engines import get_engine
+from fewshot_cli.sweeps.studies import STUDIES
 
 if TYPE_CHECKING:
     from fewshot_cli.sweeps.run import SweepResult
@@ -65,7 +67,9 @@ def sweep(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="table1: the paper's seven setups, 10 shots, 5 seeds; other options take precedence.",
+            help="table1: the paper's seven setups, 10 shots, 5 seeds; or a study: "
+            + "; ".join(f"{name}: {summary}" for name, summary in STUDIES.items())
+            + ". Other options take precedence.",
             rich_help_panel=LAYERS,
         ),
     ] = None,
@@ -83,6 +87,10 @@ def sweep(
     options: Annotated[list[str] | None, _field("options", "--set")] = None,
     fetch_options: Annotated[list[str] | None, _field("fetch_options", "--fetch-set")] = None,
     eval_every: Annotated[int | None, _field("eval_every")] = None,
+    vary: Annotated[list[str] | None, _field("vary")] = None,
+    rows: Annotated[str | None, _field("rows")] = None,
+    columns: Annotated[str | None, _field("columns")] = None,
+    panels: Annotated[list[str] | None, _field("panels", "--panel")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=MACHINE)] = "auto",
     threads: Threads = None,
     jobs: Annotated[
@@ -143,9 +151,13 @@ def sweep(
         "test_images": test_images,
         "eval_every": eval_every,
         "options": _parsed("--set", options, fields_of(FinetuneConfig)),
-        "fetch_options": _parsed("--fetch-set", fetch_options, fetch_fields() if fetch_options else {}),
+        "vary": parse_axes(vary or []),
+        "rows": rows,
+        "columns": columns,
+        "panels": panels,
+        "fetch_options": _parsed("--fetch-set", fetch_options, drawing_fields() if fetch_options else {}),
     }
-    grid: dict[str, Any] = {name: value for name, value in asked.items() if value not in (None, [])}
+    grid: dict[str, Any] = {name: value for name, value in asked.items() if value not in (None, [], {})}
     if dry_run:
         get_engine(engine, jobs=jobs, address=address)  # refused now as it would be later
         _show_plan(console, out, device, threads, classes, grid)
@@ -211,15 +223,31 @@ def _show(console: Console, result: SweepResult) -> None:
 
     for cause in result.causes:
         console.warn(f"{cause}. {cause.hint}" if cause.hint else str(cause))
-    if not result.summaries:
+    if not result.results:
         console.result({**result.to_json(), "files": []}, "No cell is finished, so there is no table.")
         return
     files = write_report(result.folder, result.summaries, result.results)
+    if result.pivots:
+        _show_axes(console, result, files)
+        return
     console.result(
         {**result.to_json(), "files": [str(file) for file in files]},
         *(rich_table(summary) for summary in result.summaries),
         *dict.fromkeys(text for summary in result.summaries for text in summary.caveats),
         LEGEND,
         *(rich_differences(summary) for summary in result.summaries if summary.comparisons),
+        f"Written: {', '.join(str(file) for file in files)}",
+    )
+
+
+def _show_axes(console: Console, result: SweepResult, files: list[Path]) -> None:
+    """The tables of a sweep over further axes, and the claims of a study."""
+    from fewshot_cli.report.pivot import LEGEND, rich_table
+
+    console.result(
+        {**result.to_json(), "files": [str(file) for file in files]},
+        *(rich_table(pivot) for pivot in result.pivots),
+        LEGEND,
+        *(f"{claim.verdict}: {claim.claim} ({claim.measured})" for claim in result.claims),
         f"Written: {', '.join(str(file) for file in files)}",
     )

@@ -13,6 +13,7 @@ from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.evaluation.coco_metrics import evaluate
 from fewshot_cli.files import write_atomically, write_json, write_text
 from fewshot_cli.inference.filtering import SCORE_THRESHOLD
+from fewshot_cli.report.axes import write_axes_page, write_axes_report
 from fewshot_cli.report.curves import draw_curves, draw_precision_recall
 from fewshot_cli.report.judging import Judged, judge
 from fewshot_cli.report.page import write_page
@@ -42,6 +43,8 @@ SHOWN_TESTS = 2
 def write_report(folder: SweepFolder, summaries: Sequence[Summary], results: Results) -> list[Path]:
     """Write `table.md`, `.tex`, `.csv`, `.json`, one `curves-….png` a table, and `report.html`.
 
+    A sweep over further axes has tables and figures over these: see `write_axes_report`.
+
     Args:
         folder: of the sweep.
         summaries: its tables.
@@ -50,6 +53,8 @@ def write_report(folder: SweepFolder, summaries: Sequence[Summary], results: Res
     Raises:
         StorageError: a file cannot be written.
     """
+    if folder.config.vary:
+        return write_axes_report(folder, results)
     path = folder.path
     for name, render in (("table.md", markdown), ("table.tex", latex), ("table.csv", comma_separated)):
         write_text(path / name, "\n".join(render(summary) for summary in summaries))
@@ -64,6 +69,8 @@ def write_page_of(
     folder: SweepFolder, summaries: Sequence[Summary], results: Results, page: Path | None = None
 ) -> Path:
     """Write the page alone; default: `report.html` in the folder. Raises StorageError."""
+    if folder.config.vary:
+        return write_axes_page(folder, results, page)
     page = page or folder.path / "report.html"
     parts = [_Part(folder, summary, _cells(summary, results)) for summary in summaries]
     write_page(
@@ -95,7 +102,8 @@ def _cells(summary: Summary, results: Results) -> Results:
 
 def _write_curves(part: _Part) -> Path:
     folder, summary = part.folder, part.summary
-    path = folder.path / f"curves-{summary.detector}-{summary.shots}shots.png"
+    shots = "" if summary.shots is None else f"-{summary.shots}shots"
+    path = folder.path / f"curves-{summary.detector}{shots}.png"
     figure = _curves(part)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
     return path

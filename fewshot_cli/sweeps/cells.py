@@ -1,16 +1,17 @@
-"""The cells of a sweep: class × shots × seed × detector × setup, each cell one fine-tune."""
+"""The cells of a sweep: class × shots × seed × detector × setup × what else is varied, each cell one fine-tune."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fewshot_cli.detectors.registry import get_spec, select_in
 from fewshot_cli.errors import PolicyError
 from fewshot_cli.policies import AUTO, CUSTOM, get_policy, short_name
+from fewshot_cli.sweeps.axes import Choices, choices_slug, choices_text, drawing_fields
 
 if TYPE_CHECKING:
     from fewshot_cli.detectors.chain import Detector
@@ -37,34 +38,47 @@ BASELINES = (Setup("none", None), Setup("all", None), Setup("full", None))
 
 
 class Group(NamedTuple):
-    """Cells over the same shots and detector: those with the same cut can share their features."""
+    """Cells over the same shots and detector: those with the same cut can share their features.
+
+    shots: of each class; None: a share of the images, or all. drawn: options of fetch that are varied.
+    """
 
     class_name: str
-    shots: int
+    shots: int | None
     seed: int
     detector: str
+    drawn: Choices = ()
 
     @property
     def data_name(self) -> str:
         """Folder of its data set; groups that differ in the detector alone share it."""
-        return f"{_slug(self.class_name)}-{self.shots}shots-seed{self.seed}"
+        shots = "" if self.shots is None else f"-{self.shots}shots"
+        return f"{_slug(self.class_name)}{shots}-seed{self.seed}{choices_slug(self.drawn)}"
 
 
 class Cell(NamedTuple):
-    """One fine-tune."""
+    """One fine-tune; options: those of finetune that are varied."""
 
     group: Group
     setup: Setup
+    options: Choices = ()
 
     @property
     def run_name(self) -> str:
         """Folder of its run."""
         setup = short_name(*self.setup) if self.setup.layers else str(self.setup)
-        return f"{self.group.data_name}-{self.group.detector}-{_slug(setup)}"
+        return f"{self.group.data_name}-{self.group.detector}-{_slug(setup)}{choices_slug(self.options)}"
+
+    @property
+    def varied(self) -> dict[str, Any]:
+        """What it has of each option that is varied."""
+        return dict((*self.group.drawn, *self.options))
 
     def __str__(self) -> str:
         group = self.group
-        return f"{group.class_name}, {group.shots} shots, {group.detector}, {self.setup}, seed {group.seed}"
+        shots = "" if group.shots is None else f", {group.shots} shots"
+        varied = choices_text((*group.drawn, *self.options))
+        return f"{group.class_name}{shots}, {group.detector}, {self.setup}, seed {group.seed}{varied}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +93,7 @@ class Grid:
     budgets: tuple[int | str, ...]
     layers: tuple[str, ...]
     baselines: bool
+    vary: Mapping[str, tuple[Any, ...]]
 
     def setups(self, detector: str) -> tuple[Setup, ...]:
         """What is run on a detector, each setup once, in the order of the table.
@@ -107,29 +122,27 @@ class Grid:
 
     def groups(self) -> Iterator[Group]:
         """Seed by seed, so that a sweep that is stopped early has whole seeds."""
+        drawn = self._choices(drawing=True)
+        shots = self.shots or (None,)
         for seed in range(self.seeds):
-            for shots in self.shots:
-                for class_name in self.classes:
-                    for detector in self.detectors:
-                        yield Group(class_name, shots, seed, detector)
+            for values in product(shots, drawn, self.classes, self.detectors):
+                yield Group(values[2], values[0], seed, values[3], values[1])
 
     def cells_of(self, group: Group) -> list[Cell]:
-        return [Cell(group, setup) for setup in self.setups(group.detector)]
+        return [
+            Cell(group, setup, options)
+            for setup in self.setups(group.detector)
+            for options in self._choices(drawing=False)
+        ]
 
     def cells(self) -> Iterator[Cell]:
         for group in self.groups():
             yield from self.cells_of(group)
 
-
-def by_cut(cell: Cell) -> int:
-    """Sort key of a group's cells: where the chain is cut, equal for those that start from the same activations.
-
-    What policy `auto` trains is not known beforehand; its cells come last.
-    """
-    if cell.setup.policy == AUTO:
-        return sys.maxsize
-    _, plan = _planned(cell.setup, cell.group.detector)
-    return plan.cut
+    def _choices(self, *, drawing: bool) -> list[Choices]:
+        """Every combination of the varied options of fetch, or of finetune; one empty one where none is varied."""
+        axes = {name: values for name, values in self.vary.items() if (name in drawing_fields()) == drawing}
+        return [tuple(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
 # Cached, because a detector's setups are listed for each group, and whenever the folder is read.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +13,15 @@ from fewshot_cli.bounds import EVERY, SEEDS, SHOTS, TEST_IMAGES
 from fewshot_cli.detectors.exported import check_detector, read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES
 from fewshot_cli.errors import CheckpointError, ConfigError, PolicyError, UsageError, closest
+from fewshot_cli.panels import AXES as AXES_PANEL
 from fewshot_cli.panels import DATA, LAYERS, TRAINING
 from fewshot_cli.paths import whole
-from fewshot_cli.policies import AUTO, CUSTOM
+from fewshot_cli.policies import AUTO, CUSTOM, Selection
 from fewshot_cli.runs.config import FinetuneConfig, layers_or_text, select_layers
-from fewshot_cli.settings import Field, Option, fields_of, from_mapping, to_json, validate
-from fewshot_cli.sweeps.cells import Cell, Grid, Group
+from fewshot_cli.settings import Option, from_mapping, to_json, validate
+from fewshot_cli.sweeps.axes import DRAWING, FEATURES, PLANNING, check_axes
+from fewshot_cli.sweeps.cells import CLASSES, Cell, Grid, Group
+from fewshot_cli.sweeps.studies import STUDIES, get_study
 from fewshot_cli.tracking import check_installed
 
 if TYPE_CHECKING:
@@ -29,6 +34,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 _OWN = ("data", "device", "detector", "weights", "policy", "budget", "layers", "seed", "eval_every")
 """Fields of FinetuneConfig that the sweep itself sets."""
+AXES = ("setup", "class", "shots", "detector")
+"""What a table can have in rows, columns and panels, besides the options that are varied."""
 
 
 def _in_layers_or_parameters(budgets: tuple[int | str, ...]) -> tuple[int | str | None, ...]:
@@ -68,7 +75,10 @@ class SweepConfig:
         tuple[str, ...],
         Option("Further setup: names of the layers that train, with commas.", LAYERS, "NAMES"),
     ] = ()
-    shots: Annotated[tuple[int, ...], Option("Training images of the class.", DATA, "N", within=SHOTS)] = (10,)
+    shots: Annotated[
+        tuple[int, ...],
+        Option("Training images of the class; with --vary or --fetch-set fraction: none.", DATA, "N", within=SHOTS),
+    ] = (10,)
     seeds: Annotated[
         int, Option("Number of seeds 0, 1, …; each draws other shots, variants and batches.", TRAINING, within=SEEDS)
     ] = 5
@@ -105,12 +115,35 @@ class SweepConfig:
             "Option of finetune for every cell, e.g. iterations=100; average is 1 unless given.", TRAINING, "NAME=VALUE"
         ),
     ] = field(default_factory=dict)
+    vary: Annotated[
+        dict[str, Any],
+        Option(
+            "Option of finetune or fetch that takes one value after the other, e.g. backbone_stages=0,1,2.",
+            AXES_PANEL,
+            "NAME=V1,V2",
+        ),
+    ] = field(default_factory=dict)
+    rows: Annotated[
+        str | None,
+        Option("What is in the rows of the table: a varied option, setup, class, shots or detector.", AXES_PANEL),
+    ] = None
+    columns: Annotated[str | None, Option("What is in its columns; without any: what is measured.", AXES_PANEL)] = None
+    panels: Annotated[
+        tuple[str, ...],
+        Option("What has a table for each value; over the rest is averaged.", AXES_PANEL, "NAME"),
+    ] = ()
+    study: Annotated[str | None, Option("Study whose figures and claims the page shows.", AXES_PANEL)] = None
 
     def __post_init__(self) -> None:
+        # As they come from JSON, values are lists, which cannot be compared or told apart.
+        axes = {name: _values(values) for name, values in self.vary.items()}
+        object.__setattr__(self, "vary", axes)
         validate(self, hint="See `fsod sweep --help`.")
         problems = [problem for problem, found in self._problems() if found]
         if problems:
             raise ConfigError("; ".join(problems), hint="See `fsod sweep --help`.")
+        check_axes(self.vary, {**self.options, **self.fetch_options})
+        _check_shown(self)
         if CUSTOM in self.policies:
             raise PolicyError(f"policy {CUSTOM} needs layers", hint="Give --layers NAMES instead of the policy.")
         for detector in self.detectors:
@@ -122,7 +155,12 @@ class SweepConfig:
     def _problems(self) -> list[tuple[str, bool]]:
         several = {name: getattr(self, name) for name in ("classes", "policies", "budgets", "shots", "detectors")}
         return [
-            *((f"{name} is empty: give at least one", not values) for name, values in several.items()),
+            *(
+                (f"{name} is empty: give at least one", not values)
+                for name, values in several.items()
+                if not (name == "shots" and self.draws_fraction)
+            ),
+            ("shots and fraction are both given: give one of them", bool(self.shots) and self.draws_fraction),
             *(
                 (f"{name} is {', '.join(map(str, values))}: give each once", len(set(values)) < len(values))
                 for name, values in several.items()
@@ -133,6 +171,18 @@ class SweepConfig:
             ),
             ("classes has an empty name: give names", not all(name.strip() for name in self.classes)),
         ]
+
+    @property
+    def draws_fraction(self) -> bool:
+        """Whether shares of all images are drawn, and no number of shots."""
+        return "fraction" in self.vary or "fraction" in self.fetch_options
+
+    @property
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """Everything that has several values, but the seeds: name → values; what is varied first."""
+        setups = tuple(dict.fromkeys(setup for name in self.detectors for setup in self.grid.setups(name)))
+        own = {"setup": setups, "detector": self.detectors, "shots": self.shots, "class": self.classes}
+        return {**self.vary, **{name: values for name, values in own.items() if len(values) > 1}}
 
     @property
     def grid(self) -> Grid:
@@ -159,20 +209,45 @@ def configure(classes: str | Sequence[str], *, source: str, preset: str | None =
     """
     from fewshot_cli.sources.registry import default_detector
 
-    if preset is not None and preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r}", hint=closest(preset, PRESETS))
+    if preset is not None and preset not in {**PRESETS, **STUDIES}:
+        raise UsageError(f"unknown preset {preset!r}", hint=closest(preset, {**PRESETS, **STUDIES}))
     values = {
         "classes": (classes,) if isinstance(classes, str) else tuple(classes),
         "source": source,
         "detectors": (default_detector(source) or "yolox_nano",),
-        **(PRESETS[preset] if preset else {}),
-        **options,
+        **_with_preset(preset, options),
     }
-    weights = values.get("weights", "default")
-    if isinstance(weights, str | Path) and weights not in WEIGHT_NAMES:
-        # A whole path, because cells may run in another folder or on another machine.
-        values["weights"] = str(whole(weights, error=CheckpointError))
+    varied, drawn = values.get("vary", {}), values.get("fetch_options", {})
+    if "fraction" in varied or "fraction" in drawn:
+        values.setdefault("shots", ())
+    if any(name in PLANNING for name in varied):
+        values.setdefault("baselines", False)
+    if "weights" in varied:
+        values["vary"] = {**varied, "weights": tuple(_whole(weights) for weights in varied["weights"])}
+    values["weights"] = _whole(values.get("weights", "default"))
     return from_mapping(SweepConfig, values, hint="See `fsod sweep --help`.")
+
+
+def _with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, and for the rest what a preset sets; of options and axes each on its own."""
+    if name is None:
+        return dict(given)
+    preset: dict[str, Any] = PRESETS[name] if name in PRESETS else {**get_study(name).preset, "study": name}
+    both = {key: {**preset[key], **given.get(key, {})} for key in ("options", "vary") if key in preset}
+    return {**preset, **given, **both}
+
+
+def _whole(weights: Any) -> Any:
+    """A whole path of a file, because cells may run in another folder or on another machine."""
+    if isinstance(weights, str | Path) and weights not in WEIGHT_NAMES:
+        return str(whole(weights, error=CheckpointError))
+    return weights
+
+
+def _values(values: Any) -> tuple[Any, ...]:
+    """The values of an axis, each of which can be hashed."""
+    parts = values if isinstance(values, list | tuple) else (values,)
+    return tuple(tuple(part) if isinstance(part, list) else part for part in parts)
 
 
 def finetune_config(config: SweepConfig, cell: Cell, *, data: str, device: str = "auto") -> FinetuneConfig:
@@ -199,8 +274,29 @@ def finetune_config(config: SweepConfig, cell: Cell, *, data: str, device: str =
             "layers": cell.setup.layers,
             "seed": cell.group.seed,
             "eval_every": config.eval_every,
+            **dict(cell.options),
         }
     )
+
+
+def features_key(config: SweepConfig, cell: Cell) -> tuple[tuple[str, ...], int]:
+    """Sort key of a group's cells: equal for those that can share cached features, which are cut at the same layer.
+
+    What policy `auto` trains is not known beforehand; its cells come last.
+    """
+    computed = tuple(str(value) for name, value in cell.options if name in FEATURES)
+    if cell.setup.policy == AUTO:
+        return computed, sys.maxsize
+    options = finetune_config(config, cell, data="")
+    return computed, _cut(cell.group.detector, select_layers(options))
+
+
+@lru_cache
+def _cut(detector: str, selection: Selection) -> int:
+    from fewshot_cli.training.outline import outline
+    from fewshot_cli.training.plan import plan_chain
+
+    return plan_chain(outline(detector, CLASSES), selection).cut
 
 
 def fetch_request(config: SweepConfig, group: Group, root: Path) -> FetchRequest:
@@ -212,29 +308,20 @@ def fetch_request(config: SweepConfig, group: Group, root: Path) -> FetchRequest
     """
     from fewshot_cli.sources.request import FetchRequest
 
-    options = dict(config.fetch_options)
-    skip_invalid = options.pop("skip_invalid", False)
+    options = {**config.fetch_options, **dict(group.drawn)}
+    own = {name: options.pop(name) for name in DRAWING if name in options}
+    own |= {} if group.shots is None else {"shots": group.shots}
     return FetchRequest(
         source=config.source.replace("{class}", group.class_name),
         test_source=config.test_source.replace("{class}", group.class_name) if config.test_source else None,
         classes=(group.class_name,),
-        shots=group.shots,
         test_images=config.test_images,
         seed=group.seed,
         name=group.data_name,
         root=root,
-        skip_invalid=skip_invalid,
         options=options,
+        **own,
     )
-
-
-def fetch_fields() -> dict[str, Field]:
-    """The options that `fetch_options` may have, by name: those of every source, and `skip_invalid`."""
-    from fewshot_cli.sources.registry import options_by_source
-    from fewshot_cli.sources.request import FetchRequest
-
-    own = {name: field for options in options_by_source().values() for name, field in fields_of(options).items()}
-    return {"skip_invalid": fields_of(FetchRequest)["skip_invalid"], **own}
 
 
 def check_cells(config: SweepConfig, device: str = "auto") -> None:
@@ -250,8 +337,9 @@ def check_cells(config: SweepConfig, device: str = "auto") -> None:
     choose_device(device)
     for detector in config.detectors:
         group = next(config.grid.groups())._replace(detector=detector)
-        if config.weights not in WEIGHT_NAMES:
-            _check_weights(config.weights, detector)
+        for weights in config.vary.get("weights", (config.weights,)):
+            if weights not in WEIGHT_NAMES:
+                _check_weights(weights, detector)
         for cell in config.grid.cells_of(group):
             options = finetune_config(config, cell, data="", device=device)
             check_installed(options.tracker)
@@ -278,6 +366,17 @@ def _check_options(config: SweepConfig) -> None:
     finetune_config(config, next(config.grid.cells()), data="")
 
 
+def _check_shown(config: SweepConfig) -> None:
+    """Raise ConfigError for rows, columns or panels that are nothing that the sweep varies."""
+    chosen = [*filter(None, (config.rows, config.columns)), *config.panels]
+    for name in chosen:
+        known = [*config.vary, *AXES]
+        if name not in known:
+            raise ConfigError(f"a table cannot have {name!r} in rows, columns or panels", hint=closest(name, known))
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError("rows, columns and panels name something twice", hint="Give each once.")
+
+
 def _check_fetch_options(config: SweepConfig) -> None:
     from fewshot_cli.sources.registry import parse_source
 
@@ -285,6 +384,7 @@ def _check_fetch_options(config: SweepConfig) -> None:
     for source in filter(None, (config.source, config.test_source)):
         parse_source(source.replace("{class}", group.class_name))
     try:
-        fetch_request(config, group, Path())
+        for drawn in dict.fromkeys(group.drawn for group in config.grid.groups()):
+            fetch_request(config, group._replace(drawn=drawn), Path())
     except UsageError as error:
         raise ConfigError(f"options of fetch: {error.message}", hint=error.hint) from error

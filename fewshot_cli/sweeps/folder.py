@@ -72,6 +72,11 @@ class SweepRecord(TypedDict):
     weights: Annotated[str, Doc("Option of `fsod sweep`.")]
     eval_every: Annotated[int, Doc("Option of `fsod sweep`.")]
     options: Annotated[dict[str, Any], Doc("Option of `fsod sweep`.")]
+    vary: Annotated[dict[str, Any], Doc("Option of `fsod sweep`."), MAY_LACK]
+    rows: Annotated[str | None, Doc("Option of `fsod sweep`."), MAY_LACK]
+    columns: Annotated[str | None, Doc("Option of `fsod sweep`."), MAY_LACK]
+    panels: Annotated[list[str], Doc("Option of `fsod sweep`."), MAY_LACK]
+    study: Annotated[str | None, Doc("Option of `fsod sweep`."), MAY_LACK]
 
 
 class SweepFolder:

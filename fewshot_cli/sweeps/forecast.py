@@ -13,14 +13,17 @@ from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.selection.folds import SEARCH_FOLDS, SEARCH_SHARE
 from fewshot_cli.sources.fetch import FetchRequest, fetch
-from fewshot_cli.sweeps.cells import Cell, Setup, by_cut
-from fewshot_cli.sweeps.config import SweepConfig, finetune_config
+from fewshot_cli.sweeps.axes import FEATURES, PLANNING
+from fewshot_cli.sweeps.cells import Cell
+from fewshot_cli.sweeps.config import SweepConfig, features_key, finetune_config
 from fewshot_cli.sweeps.folder import SweepFolder
 from fewshot_cli.threads import choose_threads
 from fewshot_cli.verbs.finetune import run_at
 
 SHOTS, TESTS, COPIES, STEPS = 2, 8, 4, 3
 """Of a trial run: shots, test images, variants of each image, iterations."""
+WHOLE = 100
+"""Images that are assumed where a share of all of them is drawn, before it is drawn."""
 SIDE, BATCH = 256, 8
 """Largest canvas, pixels, and batch of a trial run; the time of convolutions grows with the pixels."""
 MEASURED_AT_ONCE = 8
@@ -52,8 +55,8 @@ def forecast(
     reporter = reporter or SilentReporter()
     threads = choose_threads(threads, reporter)
     missing = folder.missing()
-    kinds = {(cell.group.detector, cell.setup): cell for cell in missing}
-    costs: dict[tuple[str, Setup], Costs] = {}
+    kinds = {_kind(cell): cell for cell in missing}
+    costs: dict[Kind, Costs] = {}
     with TemporaryDirectory() as name, reporter.progress("Trial runs", len(kinds)) as task:
         root = Path(name)
         fetch(FetchRequest(source="miniature", classes=("helmet",), shots=SHOTS, test_images=TESTS, root=root))
@@ -62,7 +65,16 @@ def forecast(
             costs[kind] = _try(replace(config, threads=threads), root / str(number))
             task.advance()
     cached: set[tuple[object, ...]] = set()
-    return sum(seconds_of(folder.config, cell, costs[cell.group.detector, cell.setup], cached) for cell in missing)
+    return sum(seconds_of(folder.config, cell, costs[_kind(cell)], cached) for cell in missing)
+
+
+Kind = tuple[object, ...]
+"""What decides the time of a step and of an image."""
+
+
+def _kind(cell: Cell) -> Kind:
+    costly = tuple(choice for choice in cell.options if choice[0] in {*PLANNING, *FEATURES})
+    return cell.group.detector, cell.setup, costly
 
 
 def seconds_of(config: SweepConfig, cell: Cell, costs: Costs, cached: set[tuple[object, ...]]) -> float:
@@ -77,8 +89,8 @@ def seconds_of(config: SweepConfig, cell: Cell, costs: Costs, cached: set[tuple[
     measurements = 1 + (options.iterations - 1) // options.eval_every if options.eval_every else 1
     trained = options.iterations * (1 + SEARCHED if cell.setup.policy == AUTO else 1)
     steps = trained + measurements * tests / MEASURED_AT_ONCE
-    features = (cell.group, by_cut(cell))
-    images = 0 if features in cached else cell.group.shots * options.copies + tests
+    features = (cell.group, features_key(config, cell))
+    images = 0 if features in cached else (cell.group.shots or WHOLE) * options.copies + tests
     cached.add(features)
     return costs.once + costs.image * images + costs.step * steps
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -18,11 +18,21 @@ from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.schemas import schema_of
 from fewshot_cli.sources.drawn_splits import survey_sources
 from fewshot_cli.sources.fetch import fetch
-from fewshot_cli.sweeps.cells import Cell, Group, by_cut
-from fewshot_cli.sweeps.config import SweepConfig, check_cells, configure, fetch_request, finetune_config
+from fewshot_cli.sweeps.cells import Cell, Group
+from fewshot_cli.sweeps.config import (
+    SweepConfig,
+    check_cells,
+    configure,
+    features_key,
+    fetch_request,
+    finetune_config,
+)
 from fewshot_cli.sweeps.engines import get_engine
 from fewshot_cli.sweeps.engines.contract import Engine, Lost
 from fewshot_cli.sweeps.folder import SweepFolder, open_sweep
+from fewshot_cli.sweeps.pivot import Pivot, PivotTable, pivots
+from fewshot_cli.sweeps.studies import get_study
+from fewshot_cli.sweeps.studies.contract import Verdict
 from fewshot_cli.sweeps.summary import Summary, SweepTable, summarize
 from fewshot_cli.threads import choose_threads, use_threads
 from fewshot_cli.verbs.finetune import run_at
@@ -45,7 +55,9 @@ class Swept(TypedDict):
 
     schema: Annotated[Literal["fsod/sweep/1"], Doc("Kind and version.")]
     folder: Annotated[str, Doc("The sweep's folder.")]
-    tables: Annotated[list[SweepTable], Doc("One a detector and number of shots.")]
+    tables: Annotated[list[SweepTable], Doc("One a detector and number of shots; none with --vary.")]
+    pivots: Annotated[list[PivotTable], Doc("With --vary: one for each panel.")]
+    claims: Annotated[list[Verdict], Doc("Of a study: each claim of its source, and what was measured.")]
     failures: Annotated[list[CellFailure], Doc("Cells that could not be run.")]
     files: Annotated[list[str], Doc("Tables, plots and the page.")]
 
@@ -80,7 +92,9 @@ class SweepResult:
     Attributes:
         folder: its folder, with the runs of all cells.
         results: the finished cells, with the content of their result.json; without those whose files are damaged.
-        summaries: a table for each detector and number of shots, over these.
+        summaries: a table for each detector and number of shots, over these; none with `vary`.
+        pivots: with `vary`, the tables over its axes.
+        claims: of a study, what the cells say of each claim of its source.
         failures: cells that could not be run this time, which the next call tries again, and damaged ones.
     """
 
@@ -88,6 +102,8 @@ class SweepResult:
     results: dict[Cell, dict[str, Any]]
     summaries: tuple[Summary, ...]
     failures: tuple[Failure, ...]
+    pivots: tuple[Pivot, ...] = ()
+    claims: tuple[Verdict, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -111,6 +127,8 @@ class SweepResult:
             "schema": schema_of(Swept),
             "folder": str(self.path),
             "tables": [summary.to_json() for summary in self.summaries],
+            "pivots": [pivot.to_json() for pivot in self.pivots],
+            "claims": [asdict(claim) for claim in self.claims],
             "failures": [{**failure._asdict(), "cell": str(failure.cell)} for failure in self.failures],
         }
 
@@ -178,8 +196,10 @@ def sweep(
     return SweepResult(
         folder=folder,
         results=results,
-        summaries=tuple(summarize(results.items())),
+        summaries=() if config.vary else tuple(summarize(results.items())),
         failures=(*failures, *damaged),
+        pivots=tuple(pivots(config, results)) if config.vary and results else (),
+        claims=tuple(get_study(config.study).judge(results)) if config.study and results else (),
     )
 
 
@@ -264,7 +284,7 @@ def run_group(folder: SweepFolder, group: Group, *, share: bool, device: str) ->
     from fewshot_cli.training.features import FeatureStore
 
     store = FeatureStore() if share else None
-    cells = sorted(folder.missing_of(group), key=by_cut)
+    cells = sorted(folder.missing_of(group), key=partial(features_key, folder.config))
     return [failure for cell in cells if (failure := run_cell(folder, cell, store, device))]
 
 

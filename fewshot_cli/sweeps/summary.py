@@ -6,7 +6,7 @@ Every figure is the mAP after the last iteration, never the best one of a run, w
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -78,7 +78,7 @@ class SweepTable(TypedDict):
 
     schema: Annotated[Literal["fsod/sweep-table/1"], Doc("Kind and version.")]
     detector: Annotated[str, Doc("Name in the registry.")]
-    shots: Annotated[int, Doc("Training images of each class.")]
+    shots: Annotated[int | None, Doc("Training images of each class; null: a share of all images.")]
     classes: Annotated[list[str], Doc("In the order of the grid.")]
     averaged: Annotated[bool, Doc("Whether any run was averaged with the weights before training.")]
     caveats: Annotated[list[str], Doc("Sentences that belong beside the numbers: small test sets.")]
@@ -129,7 +129,7 @@ class Summary:
     """
 
     detector: str
-    shots: int
+    shots: int | None
     classes: tuple[str, ...]
     averages: dict[str, tuple[str, ...]]
     rows: tuple[Row, ...]
@@ -194,7 +194,7 @@ def summarize(results: Iterable[tuple[Cell, dict[str, Any]]]) -> list[Summary]:
     Args:
         results: finished cells with the content of their result.json.
     """
-    tables: dict[tuple[str, int], dict[Cell, dict[str, Any]]] = {}
+    tables: dict[tuple[str, int | None], dict[Cell, dict[str, Any]]] = {}
     for cell, result in results:
         tables.setdefault((cell.group.detector, cell.group.shots), {})[cell] = result
     return [_summary(detector, shots, cells) for (detector, shots), cells in tables.items()]
@@ -208,11 +208,25 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     return Estimate(mean, half_interval(values), len(values))
 
 
+def mean_by_seed(values: Iterable[tuple[int, Hashable, float | None]]) -> dict[int, float]:
+    """Seed → mean over its parts, for seeds that have all parts that any seed has, so that an interval is over seeds.
+
+    Args:
+        values: (seed, part, value); those without a value are left out.
+    """
+    parts: dict[int, dict[Hashable, float]] = {}
+    for seed, part, value in values:
+        if value is not None:
+            parts.setdefault(seed, {})[part] = float(value)
+    every = {part for of_seed in parts.values() for part in of_seed}
+    return {seed: statistics.mean(of.values()) for seed, of in sorted(parts.items()) if set(of) == every}
+
+
 Scores = dict[Setup, dict[str, dict[int, float]]]
 """mAP by setup, class and seed."""
 
 
-def _summary(detector: str, shots: int, cells: Mapping[Cell, dict[str, Any]]) -> Summary:
+def _summary(detector: str, shots: int | None, cells: Mapping[Cell, dict[str, Any]]) -> Summary:
     classes = tuple(dict.fromkeys(cell.group.class_name for cell in cells))
     known = tuple(
         name for name in classes if any(r["known_classes"] for c, r in cells.items() if c.group.class_name == name)

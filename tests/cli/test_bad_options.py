@@ -101,9 +101,9 @@ def test_options_of_a_sweeps_cells_are_refused_the_same_way(flag: str, data: st.
     """`--set NAME=VALUE` and `--fetch-set NAME=VALUE`, for every name."""
     from fewshot_cli.runs.config import FinetuneConfig
     from fewshot_cli.settings import fields_of
-    from fewshot_cli.sweeps.config import fetch_fields
+    from fewshot_cli.sweeps.axes import drawing_fields
 
-    names = [*(fields_of(FinetuneConfig) if flag == "--set" else fetch_fields())]
+    names = [*(fields_of(FinetuneConfig) if flag == "--set" else drawing_fields())]
     refused_well("sweep", [flag, f"{data.draw(st.sampled_from(names))}={value}"])
 
 

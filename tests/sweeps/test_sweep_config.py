@@ -6,6 +6,7 @@ import itertools
 import json
 import pickle
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ import pytest
 from helpers_sweeps import TINY, sweep_config
 
 from fewshot_cli.errors import ConfigError, FsodError, ModelError, PolicyError, UsageError
-from fewshot_cli.sweeps.cells import by_cut
-from fewshot_cli.sweeps.config import PRESETS, SweepConfig, configure, finetune_config
+from fewshot_cli.sweeps.config import PRESETS, SweepConfig, configure, features_key, finetune_config
 from fewshot_cli.sweeps.folder import open_sweep
 
 
@@ -75,8 +75,9 @@ def test_setups_are_plain_values() -> None:
 def test_cells_with_the_same_cut_follow_each_other() -> None:
     """Named layers too; what `auto` trains is not known, so it comes last."""
     config = sweep_config(policies=("last", "symmetric", "auto"), layers=("head.1,head.4", "backbone.stem", "neck"))
-    cells = sorted(config.grid.cells_of(next(config.grid.groups())), key=by_cut)
-    grouped = {cut: sorted(str(cell.setup) for cell in part) for cut, part in itertools.groupby(cells, key=by_cut)}
+    key = partial(features_key, config)
+    cells = sorted(config.grid.cells_of(next(config.grid.groups())), key=key)
+    grouped = {cut: sorted(str(cell.setup) for cell in part) for cut, part in itertools.groupby(cells, key=key)}
     expected = [["backbone.stem", "full"], ["neck"], ["all", "head.1 + head.4", "symmetric 2"], ["last 2"], ["none"]]
     assert [*expected, ["auto"]] == list(grouped.values())
 

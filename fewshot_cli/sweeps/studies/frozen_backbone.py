@@ -1,0 +1,75 @@
+"""Whether a classifier's backbone should stay frozen, by the capacity of what is built behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fewshot_cli.sweeps.pivot import Results, paired
+from fewshot_cli.sweeps.studies.contract import Lines, Study, Verdict, by_seed, ends, higher, values_of
+
+
+def _judge(results: Results) -> Iterator[Verdict]:
+    _, all_stages = ends(values_of(results, "backbone_stages"))
+    necks, channels = values_of(results, "neck"), values_of(results, "head_channels")
+    small = {"neck": necks[0], "head_channels": channels[0]}
+    large = {"neck": necks[-1], "head_channels": channels[-1]}
+
+    def saving(measure: str, capacity: dict[str, Any]) -> dict[int, float]:
+        """Frozen − fine-tuned."""
+        first = by_seed(results, measure, backbone_stages=0, **capacity)
+        second = by_seed(results, measure, backbone_stages=all_stages, **capacity)
+        return {seed: first[seed] - second[seed] for seed in first.keys() & second.keys()}
+
+    def below_zero(measure: str) -> tuple[dict[int, float], dict[int, float]]:
+        saved = saving(measure, large)
+        return {seed: -value for seed, value in saved.items()}, dict.fromkeys(saved, 0.0)
+
+    zero = dict.fromkeys(saving("ap", large), 0.0)
+    yield higher(
+        "With enough capacity behind it, a frozen backbone is better than a fine-tuned one.",
+        f"mAP, frozen − fine-tuned, {large['neck']} with {large['head_channels']} channels",
+        paired(saving("ap", large), zero),
+        "ap",
+    )
+    yield higher(
+        "Freezing costs less the more capacity there is.",
+        f"mAP, (frozen − fine-tuned) with {large['neck']} {large['head_channels']} − with "
+        f"{small['neck']} {small['head_channels']}",
+        paired(saving("ap", large), saving("ap", small)),
+        "ap",
+    )
+    for measure, what in (("training_seconds", "time"), ("peak_memory_mb", "memory")):
+        yield higher(
+            f"Freezing saves {what}.",
+            f"{what}, fine-tuned − frozen, {large['neck']} with {large['head_channels']} channels",
+            paired(*below_zero(measure)),
+            measure,
+        )
+
+
+STUDY = Study(
+    source=(
+        "C. Vasconcelos, V. Birodkar, V. Dumoulin, Proper Reuse of Image Classification Features Improves Object "
+        "Detection, CVPR 2022, arXiv 2204.00484"
+    ),
+    preset={
+        "policies": ("all",),
+        "baselines": False,
+        "seeds": 3,
+        "vary": {"neck": ("fpn", "bifpn"), "head_channels": (64, 256), "backbone_stages": (0, 5)},
+        "rows": "neck",
+        "columns": "backbone_stages",
+        "panels": ("head_channels",),
+        "weights": "imagenet",
+        "options": {"train_neck": True, "backbone_lr": 0.1},
+    },
+    measures=("ap", "training_seconds", "peak_memory_mb"),
+    figures=(
+        Lines("mAP, frozen and fine-tuned", "ap", "neck", "backbone_stages", "head_channels"),
+        Lines("Training time", "training_seconds", "neck", "backbone_stages", "head_channels"),
+        Lines("Peak memory", "peak_memory_mb", "neck", "backbone_stages", "head_channels"),
+    ),
+    judge=_judge,
+    notes=("The source trains on COCO and LVIS, for up to hundreds of epochs.",),
+)
