@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from fewshot_cli.files import write_atomically, write_json, write_text
+from fewshot_cli.report.cells import write_cells
 from fewshot_cli.report.page import write_page
 from fewshot_cli.report.pivot import (
     LEGEND,
@@ -22,14 +23,13 @@ from fewshot_cli.report.pivot import (
 from fewshot_cli.report.plots import Plot, figure_url
 from fewshot_cli.report.study import draw
 from fewshot_cli.sweeps.folder import SweepFolder
-from fewshot_cli.sweeps.measures import MEASURES
 from fewshot_cli.sweeps.pivot import Pivot, Results, pivots
 from fewshot_cli.sweeps.studies import get_study
 from fewshot_cli.sweeps.studies.contract import Study, Verdict
 
 
 def write_axes_report(folder: SweepFolder, results: Results) -> list[Path]:
-    """Write `table.md`, `.tex`, `.csv`, `.json`, the figures as PNG, and `report.html`.
+    """Write `cells.csv`, `table.md`, `.tex`, `.csv`, `.json`, the figures as PNG, and `report.html`.
 
     Raises:
         StorageError: a file cannot be written.
@@ -44,7 +44,7 @@ def write_axes_report(folder: SweepFolder, results: Results) -> list[Path]:
     figures = _figures(folder, results, found)
     for number, (_, figure) in enumerate(figures, 1):
         files.append(_write_figure(path / f"figure-{number}.png", figure))
-    return [write_axes_page(folder, results), *files]
+    return [write_axes_page(folder, results), write_cells(folder, results), *files]
 
 
 def write_axes_page(folder: SweepFolder, results: Results, page: Path | None = None) -> Path:
@@ -102,7 +102,7 @@ def _figures(folder: SweepFolder, results: Results, found: Sequence[Pivot]) -> l
     if study:
         drawn = [(one.title, draw(one, results, lambda cell: folder.run(cell).read_metrics())) for one in study.figures]
     else:
-        drawn = [(f"{MEASURES['ap'].label}: {title(pivot)}", marginal_figure(pivot)) for pivot in found]
+        drawn = [(title(pivot), marginal_figure(pivot)) for pivot in found]
     return drawn
 
 

@@ -20,6 +20,8 @@ from fewshot_cli.sweeps.measures import MEASURES
 from fewshot_cli.sweeps.pivot import Pivot
 from fewshot_cli.sweeps.summary import Estimate
 
+APART = 0.008
+"""Distance of the bars of two lines, as a share of the axis."""
 LEGEND = "Mean ± half the 95 % confidence interval over three seeds or more; underlined: the highest of a column."
 
 
@@ -92,7 +94,7 @@ def marginal_figure(pivot: Pivot, measure: str = "ap") -> Figure:
     panels = figure.subplots(1, len(views), squeeze=False)[0]
     for panel, (axis, values, lines, names, turned) in zip(panels, views, strict=True):
         curves = {
-            (value_text(lines, name) if lines else MEASURES[measure].label): [
+            (f"{lines} {value_text(lines, name)}" if lines else MEASURES[measure].label): [
                 pivot.entry(*((name, value) if turned else (value, name)), measure) for value in values
             ]
             for name in names
@@ -103,7 +105,7 @@ def marginal_figure(pivot: Pivot, measure: str = "ap") -> Figure:
 
 
 def draw_lines(panel: Axes, axis: str, values: Sequence[Any], curves: Mapping[str, Sequence[Estimate | None]]) -> None:
-    """One line a curve, with bars for the 95 % intervals of three seeds or more.
+    """One line a curve, with bars for the 95 % intervals of three seeds or more, side by side.
 
     Args:
         axis: name of what is on the x axis.
@@ -112,9 +114,11 @@ def draw_lines(panel: Axes, axis: str, values: Sequence[Any], curves: Mapping[st
     """
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     places = [float(value) for value in values] if numeric else [float(place) for place in range(len(values))]
-    ends = []
+    ends, step = [], APART * (max(places) - min(places) or 1.0)
     for number, (name, estimates) in enumerate(curves.items()):
-        found = sorted((place, one) for place, one in zip(places, estimates, strict=True) if one)
+        aside = step * (number - (len(curves) - 1) / 2)
+        pairs = zip(places, estimates, strict=True)
+        found = sorted(((place + aside, one) for place, one in pairs if one), key=lambda pair: pair[0])
         if not found:
             continue
         at, means = [place for place, _ in found], [one.mean for _, one in found]

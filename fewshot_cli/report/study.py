@@ -41,7 +41,9 @@ def _lines(figure: Lines, results: Results) -> Figure:
         for name in names:
             line = {figure.lines: name} if figure.lines else {}
             found = [by_seed(results, figure.measure, **{figure.axis: value}, **line, **where) for value in values]
-            label = value_text(figure.lines, name) if figure.lines else MEASURES[figure.measure].label
+            label = (
+                f"{figure.lines} {value_text(figure.lines, name)}" if figure.lines else MEASURES[figure.measure].label
+            )
             curves[label] = [estimate(list(of.values())) for of in found]
         draw_lines(panel, figure.axis, values, curves)
         panel.set_ylabel(MEASURES[figure.measure].label)

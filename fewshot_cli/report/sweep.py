@@ -14,6 +14,7 @@ from fewshot_cli.evaluation.coco_metrics import evaluate
 from fewshot_cli.files import write_atomically, write_json, write_text
 from fewshot_cli.inference.filtering import SCORE_THRESHOLD
 from fewshot_cli.report.axes import write_axes_page, write_axes_report
+from fewshot_cli.report.cells import write_cells
 from fewshot_cli.report.curves import draw_curves, draw_precision_recall
 from fewshot_cli.report.judging import Judged, judge
 from fewshot_cli.report.page import write_page
@@ -41,7 +42,7 @@ SHOWN_TESTS = 2
 
 
 def write_report(folder: SweepFolder, summaries: Sequence[Summary], results: Results) -> list[Path]:
-    """Write `table.md`, `.tex`, `.csv`, `.json`, one `curves-….png` a table, and `report.html`.
+    """Write `cells.csv`, `table.md`, `.tex`, `.csv`, `.json`, one `curves-….png` a table, and `report.html`.
 
     A sweep over further axes has tables and figures over these: see `write_axes_report`.
 
@@ -62,7 +63,7 @@ def write_report(folder: SweepFolder, summaries: Sequence[Summary], results: Res
     tables = [path / f"table.{ending}" for ending in ("md", "tex", "csv", "json")]
     parts = [_Part(folder, summary, _cells(summary, results)) for summary in summaries]
     figures = [_write_curves(part) for part in parts]
-    return [write_page_of(folder, summaries, results), *tables, *figures]
+    return [write_page_of(folder, summaries, results), write_cells(folder, results), *tables, *figures]
 
 
 def write_page_of(
