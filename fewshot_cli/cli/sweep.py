@@ -72,6 +72,7 @@ def sweep(
     policies: Annotated[list[str] | None, _field("policies", "--policy")] = None,
     budgets: Annotated[list[str] | None, _field("budgets", "--budget")] = None,
     layers: Annotated[list[str] | None, _field("layers", "--layers")] = None,
+    freeze_first: Annotated[list[int] | None, _field("freeze_first", "--freeze-first")] = None,
     shots: Annotated[list[int] | None, _field("shots")] = None,
     seeds: Annotated[int | None, _field("seeds")] = None,
     detectors: Annotated[
@@ -135,6 +136,7 @@ def sweep(
         "policies": policies,
         "budgets": budgets,
         "layers": layers,
+        "freeze_first": freeze_first,
         "shots": shots,
         "seeds": seeds,
         "detectors": detectors,

@@ -152,7 +152,7 @@ def _draw_setup(
 
 def _color(setup: Setup, setups: Sequence[Setup]) -> str:
     """One for each budget, and one for each setup without; `full` is black, the darkest in print."""
-    if setup.policy == "full":
+    if setup == Setup("full", None):
         return BLACK
     kinds = list(dict.fromkeys(other.budget or str(other) for other in setups))
     return CLASSES[kinds.index(setup.budget or str(setup)) % len(CLASSES)]

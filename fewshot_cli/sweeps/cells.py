@@ -21,13 +21,17 @@ CLASSES = 1
 
 
 class Setup(NamedTuple):
-    """What trains: a policy and its budget (None for a policy that takes none), or, with policy `custom`, layers."""
+    """What trains: a policy and its budget (None for a policy that takes none), with policy `custom` layers, and with
+    `full` how many convolutions stay frozen."""
 
     policy: str
     budget: int | None
     layers: tuple[str, ...] = ()
+    freeze_first: int | None = None
 
     def __str__(self) -> str:
+        if self.freeze_first is not None:
+            return f"freeze-first {self.freeze_first}"
         named = " + ".join(self.layers) or self.policy
         return f"{named} {self.budget}" if self.budget else named
 
@@ -59,7 +63,8 @@ class Cell(NamedTuple):
     @property
     def run_name(self) -> str:
         """Folder of its run."""
-        setup = short_name(*self.setup) if self.setup.layers else str(self.setup)
+        named = self.setup.layers or self.setup.freeze_first is not None
+        setup = short_name(*self.setup) if named else str(self.setup)
         return f"{self.group.data_name}-{self.group.detector}-{_slug(setup)}"
 
     def __str__(self) -> str:
@@ -78,20 +83,21 @@ class Grid:
     policies: tuple[str, ...]
     budgets: tuple[int | str, ...]
     layers: tuple[str, ...]
+    freeze_first: tuple[int, ...]
     baselines: bool
 
     def setups(self, detector: str) -> tuple[Setup, ...]:
         """What is run on a detector, each setup once, in the order of the table.
 
-        First `none`; then policies with budgets, by budget, then by policy as given; then named layers; then policies
-        that take no budget, `auto` last.
+        First `none`; then policies with budgets, by budget, then by policy as given; then named layers, and frozen
+        convolutions; then policies that take no budget, `auto` last.
 
         Budgets that a policy cannot spend on the detector's head are left out; so is a budget of all M layers, which
         is the baseline `all`.
 
         Raises:
             ModelError: an unknown detector.
-            PolicyError: a layer that the detector does not have.
+            PolicyError: a layer, or a number of convolutions, that the detector does not have.
         """
         depth = get_spec(detector).head_depth
         spenders = [policy for policy in self.policies if get_policy(policy).takes_budget]
@@ -99,6 +105,7 @@ class Grid:
         budgeted = [setup for setup in spent if setup and setup.budget != depth]
         budgeted.sort(key=lambda setup: (setup.budget, spenders.index(setup.policy)))
         named = [_named(layers, detector) for layers in self.layers]
+        named += [_narrowed(count, detector) for count in self.freeze_first]
         others = [*BASELINES] if self.baselines else []
         others += [Setup(policy, None) for policy in self.policies if policy not in spenders]
         others.sort(key=lambda setup: setup.policy == AUTO)
@@ -155,13 +162,22 @@ def _named(layers: str, detector: str) -> Setup:
     return setup._replace(layers=planned_layers(*_planned(setup, detector)))
 
 
+@lru_cache
+def _narrowed(freeze_first: int, detector: str) -> Setup:
+    """A setup of everything behind the first convolutions."""
+    setup = Setup("full", None, freeze_first=freeze_first)
+    _planned(setup, detector)
+    return setup
+
+
 def _planned(setup: Setup, detector: str) -> tuple[Detector, Plan]:
     """The chain of a detector, and what a setup trains in it."""
     from fewshot_cli.training.outline import outline
     from fewshot_cli.training.plan import plan_chain
 
     chain = outline(detector, CLASSES)
-    return chain, plan_chain(chain, select_in(detector, setup.policy, setup.budget, layers=setup.layers))
+    selection = select_in(detector, setup.policy, setup.budget, layers=setup.layers, freeze_first=setup.freeze_first)
+    return chain, plan_chain(chain, selection)
 
 
 def _slug(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fewshot_cli.bounds import EVERY, SEEDS, SHOTS, TEST_IMAGES
+from fewshot_cli.bounds import CONVOLUTIONS, EVERY, SEEDS, SHOTS, TEST_IMAGES
 from fewshot_cli.detectors.exported import check_detector, read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES
 from fewshot_cli.errors import CheckpointError, ConfigError, PolicyError, UsageError, closest
@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """`table1`: the seven setups of the paper on a head of five layers; on a shallower one, those that it allows."""
 
-_OWN = ("data", "device", "detector", "weights", "policy", "budget", "layers", "seed", "eval_every")
+_OWN = ("data", "device", "detector", "weights", "policy", "budget", "layers", "freeze_first", "seed", "eval_every")
 """Fields of FinetuneConfig that the sweep itself sets."""
 
 
@@ -45,7 +45,7 @@ class SweepConfig:
     Raises:
         ConfigError: a value of the wrong type, an empty or impossible dimension, or an option of fine-tuning or
             fetching that does not exist or has a wrong value.
-        PolicyError: an unknown policy, or layers that a detector does not have.
+        PolicyError: an unknown policy, or layers or convolutions that a detector does not have.
         ModelError: an unknown detector.
         UsageError: an unknown source.
     """
@@ -67,6 +67,15 @@ class SweepConfig:
     layers: Annotated[
         tuple[str, ...],
         Option("Further setup: names of the layers that train, with commas.", LAYERS, "NAMES"),
+    ] = ()
+    freeze_first: Annotated[
+        tuple[int, ...],
+        Option(
+            "Further setup: first convolutions that stay frozen; all after them trains.",
+            LAYERS,
+            "N",
+            within=CONVOLUTIONS,
+        ),
     ] = ()
     shots: Annotated[tuple[int, ...], Option("Training images of the class.", DATA, "N", within=SHOTS)] = (10,)
     seeds: Annotated[
@@ -197,6 +206,7 @@ def finetune_config(config: SweepConfig, cell: Cell, *, data: str, device: str =
             "policy": cell.setup.policy,
             "budget": cell.setup.budget,
             "layers": cell.setup.layers,
+            "freeze_first": cell.setup.freeze_first,
             "seed": cell.group.seed,
             "eval_every": config.eval_every,
         }

@@ -61,6 +61,7 @@ class SweepRecord(TypedDict):
     policies: Annotated[list[str], Doc("Option of `fsod sweep`."), MAY_LACK]
     budgets: Annotated[list[int | str], Doc("Option of `fsod sweep`."), MAY_LACK]
     layers: Annotated[list[str], Doc("Option of `fsod sweep`."), MAY_LACK]
+    freeze_first: Annotated[list[int], Doc("Option of `fsod sweep`."), MAY_LACK]
     shots: Annotated[list[int], Doc("Option of `fsod sweep`."), MAY_LACK]
     seeds: Annotated[int, Doc("Option of `fsod sweep`."), MAY_LACK]
     detectors: Annotated[list[str], Doc("Option of `fsod sweep`."), MAY_LACK]
