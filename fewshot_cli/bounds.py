@@ -56,6 +56,8 @@ EVERY = Range(0, ITERATIONS.most)
 """Iterations between two measurements; 0: one at the end."""
 BATCH_SIZE = Range(1, 1024)
 FOLDS = Range(0, 1000)
+CONVOLUTIONS = Range(0, 10_000)
+"""Of a detector; the deepest here has some hundred."""
 IMAGE_SIZE = Range(64, 2048, 32)
 """Pixels: side of the square canvas. Detectors halve it five times."""
 CLASSES = Range(1, 10_000)

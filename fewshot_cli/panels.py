@@ -10,12 +10,13 @@ TRAINING = "Training"
 AUGMENTATION = "Augmentation"
 DETECTIONS = "Detections"
 CRITERIA = "Criteria"
+DRIFT = "Drift"
 MACHINE = "Machine"
 OUTPUT = "Output"
 ADVANCED = "Advanced"
 """What few people ever need."""
 
-ORDER = (DATA, DETECTOR, LAYERS, AXES, TRAINING, AUGMENTATION, DETECTIONS, CRITERIA, MACHINE, OUTPUT)
+ORDER = (DATA, DETECTOR, LAYERS, AXES, TRAINING, AUGMENTATION, DETECTIONS, CRITERIA, DRIFT, MACHINE, OUTPUT)
 """Any other heading follows these; ADVANCED is the last."""
 
 

@@ -134,6 +134,9 @@ class Selection:
         proposals: the layers that propose regions, in a two-stage detector.
         neck: the neck.
         backbone_stages: how many backbone stages, counted from the output side.
+        freeze_first: how many convolutions, in input order, stay frozen with every parameter that the input meets
+            before the next one; None: nothing is asked for. Policy `full` is narrowed to the rest; any other must train
+            nothing of it.
         policy, budget: what this follows from; the budget is None if the policy takes none.
     """
 
@@ -142,6 +145,7 @@ class Selection:
     proposals: bool = False
     neck: bool = False
     backbone_stages: int = 0
+    freeze_first: int | None = None
     policy: str
     budget: int | None
 
@@ -163,6 +167,7 @@ def select(
     neck: bool = False,
     backbone_stages: int = 0,
     proposals: bool | None = None,
+    freeze_first: int | None = None,
     depths: dict[str, int] | None = None,
 ) -> Selection:
     """Spend a budget on a head of `depth` layers.
@@ -176,6 +181,7 @@ def select(
         neck: train the neck (FPN, PAFPN) too.
         backbone_stages: backbone stages to train, 0 … `stages`, counted from the output side.
         proposals: train the proposals of a two-stage detector; by default if the whole head trains.
+        freeze_first: convolutions that stay frozen; how many there are is not checked.
         depths: M of every known detector, for the message when this head is too short.
 
     Returns:
@@ -195,7 +201,12 @@ def select(
                 "--layers names everything that trains: --budget, --train-neck and --backbone-stages do not go with it",
                 hint="Drop those options; --layers takes layers of the neck and the backbone too.",
             )
-        return Selection(layers=frozenset(layers), policy=policy, budget=None)
+        return Selection(layers=frozenset(layers), freeze_first=freeze_first, policy=policy, budget=None)
+    if policy == AUTO and freeze_first is not None:
+        raise PolicyError(
+            f"--freeze-first does not go with policy {AUTO}, which chooses what trains",
+            hint=f"Drop one of them: --freeze-first {freeze_first} alone trains everything behind these convolutions.",
+        )
     if rule.head_layers is None:
         raise PolicyError(
             f"what policy {policy} trains is found on the shots, not before",
@@ -217,6 +228,7 @@ def select(
         proposals=len(head_layers) == depth if proposals is None else proposals,
         neck=neck or rule.whole_detector,
         backbone_stages=stages if rule.whole_detector else backbone_stages,
+        freeze_first=freeze_first,
         policy=policy,
         budget=spent,
     )
@@ -310,8 +322,13 @@ LONGEST_NAME = 60
 """Characters of the layers in the name of a folder."""
 
 
-def short_name(policy: str, budget: int | str | None, layers: Sequence[str] = ()) -> str:
-    """For the name of a folder: `symmetric3`, `full`, `custom-head.1+head.4`; different layers, different names."""
+def short_name(
+    policy: str, budget: int | str | None, layers: Sequence[str] = (), freeze_first: int | None = None
+) -> str:
+    """For the name of a folder: `symmetric3`, `full-freeze10`, `custom-head.1+head.4`; what trains differently has
+    another name."""
+    if freeze_first is not None:
+        return f"{short_name(policy, budget, layers)}-freeze{freeze_first}"
     if policy != CUSTOM:
         return f"{policy}{budget or ''}" if get_policy(policy).takes_budget else policy
     named = "+".join(layers)

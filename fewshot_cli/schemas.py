@@ -31,6 +31,7 @@ DOCUMENTS = (
     ("verbs.export", "Export"),
     ("cli.inspect_layers", "Detectors"),
     ("verbs.inspect", "Chain"),
+    ("verbs.drift", "Drifted"),
     ("sweeps.run", "Swept"),
     ("cli.sweep", "SweepPlan"),
     ("sweeps.summary", "SweepTable"),

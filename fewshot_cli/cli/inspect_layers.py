@@ -1,7 +1,8 @@
-"""`fsod inspect-layers`: a detector's chain, and what a policy and budget would train, before training."""
+"""`fsod inspect-layers`: a detector's chain, what a policy and budget would train, and how far a run has moved it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from fewshot_cli.cli.parameters import takes
 from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.errors import UsageError
 from fewshot_cli.panels import CRITERIA as CRITERIA_PANEL
+from fewshot_cli.panels import DRIFT
 from fewshot_cli.paths import is_file
 from fewshot_cli.policies import Selection
 from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers, with_budget
@@ -24,6 +26,11 @@ from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
 _EVERY = "all"
 _MEASURED = ("weights", "init_class", "copies", "seed", "device")
 """Options of what is measured with --data; None where they are not given."""
+_PLANNED = (
+    *("policy", "budget", "layers", "train_neck", "backbone_stages", "freeze_first", "image_size"),
+    "keep_base_classes",
+)
+"""Options of what would train."""
 
 
 class DetectorSummary(TypedDict):
@@ -42,13 +49,38 @@ class Detectors(TypedDict):
 
 @takes(
     FinetuneConfig,
-    only=("policy", "budget", "layers", "train_neck", "backbone_stages", "image_size", "keep_base_classes", *_MEASURED),
+    only=(*_PLANNED, *_MEASURED),
     optional=("policy", *_MEASURED),
 )
 def inspect_layers(
-    target: Annotated[
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="DETECTOR|RUN",
+            help="A detector, or the folder of a run; none: list detectors. With --against: one or more of what that "
+            "takes.",
+        ),
+    ] = None,
+    convolutions: Annotated[
+        bool,
+        typer.Option("--convolutions/--no-convolutions", help="List every convolution with its number, too."),
+    ] = False,
+    against: Annotated[
         str | None,
-        typer.Argument(metavar="DETECTOR|RUN", help="A detector, or the folder of a run; none: list detectors."),
+        typer.Option(
+            metavar="RUN|FILE|base",
+            help="Show the drift of each layer from it: a run, a checkpoint, a weights file, or base: the pretrained "
+            "detector that the other side started from.",
+            rich_help_panel=DRIFT,
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --against: draw the drift of each convolution into a .png, .svg or .pdf file.",
+            rich_help_panel=DRIFT,
+        ),
     ] = None,
     classes: Annotated[
         int | None,
@@ -76,12 +108,21 @@ def inspect_layers(
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Show a detector layer by layer, what would train, and where features would be cached."""
+    """Show a detector layer by layer: what would train and where features would be cached, or how far it has moved."""
     console = Console(json=json, quiet=quiet)
+    if against is not None:
+        others = {**options, "classes": classes, "data": data, "criterion": criterion, "threads": threads}
+        _show_drift(console, targets or [], against, plot, convolutions, others)
+        return
+    if plot is not None:
+        raise UsageError("--plot goes with --against", hint="E.g. --against base.")
+    if targets and len(targets) > 1:
+        raise UsageError(f"{len(targets)} are given, and one is shown", hint="Several go with --against, e.g. base.")
+    target = targets[0] if targets else None
     measured = {name: options.pop(name) for name in _MEASURED} | {"threads": threads}
     given = {name: value for name, value in measured.items() if value is not None}
     if data is not None:
-        _show_measured(console, target, data, criterion, classes, {**options, **given})
+        _show_measured(console, target, data, criterion, classes, convolutions, {**options, **given})
         return
     if criterion is not None or given:
         name = "criterion" if criterion is not None else next(iter(given)).replace("_", "-")
@@ -90,7 +131,7 @@ def inspect_layers(
         _list_detectors(console)
         return
     report = _inspect(target, classes or 1, options, console)
-    console.result(report, lambda: _table(report), _totals(report))
+    console.result(report, lambda: _table(report), *_listed(report, convolutions), _totals(report))
 
 
 def _inspect(target: str, classes: int, options: dict[str, Any], console: Console) -> dict[str, Any]:
@@ -99,7 +140,7 @@ def _inspect(target: str, classes: int, options: dict[str, Any], console: Consol
     from fewshot_cli.verbs.inspect import inspect_run, inspect_selection
 
     if _is_run(target):
-        if options["policy"] is not None or options["budget"] is not None or options["layers"]:
+        if options["layers"] or any(options[name] is not None for name in ("policy", "budget", "freeze_first")):
             raise UsageError(f"{target} is a run: its policy and budget are fixed", hint="Name a detector instead.")
         return inspect_run(Path(target), keep_base_classes=options["keep_base_classes"])
     return inspect_selection(
@@ -115,12 +156,39 @@ def _is_run(target: str) -> bool:
     return is_file(Path(target, "config.json"))
 
 
+def _show_drift(
+    console: Console,
+    targets: list[str],
+    against: str,
+    plot: Path | None,
+    convolutions: bool,
+    options: dict[str, Any],
+) -> None:
+    """Show how far layers, or convolutions, are from those of `against`."""
+    weights = options.pop("weights")
+    given = [name for name, value in options.items() if value not in (None, "", 0)]
+    if given:
+        raise UsageError(
+            f"--{given[0].replace('_', '-')} does not go with --against", hint="Both sides are compared as they are."
+        )
+    from fewshot_cli.report.drift import check_plot, drift_table, write_drift_plot
+    from fewshot_cli.verbs.drift import measure_drift
+
+    place = None if plot is None else check_plot(plot, [*targets, against])
+    document = measure_drift(targets, against, weights=weights, reporter=console)
+    if place is not None:
+        document["plot"] = str(write_drift_plot(place, document))
+    written = [f"Written: {plot}"] if plot is not None else []
+    console.result(document, lambda: drift_table(document, convolutions=convolutions), *written)
+
+
 def _show_measured(
     console: Console,
     target: str | None,
     data: Path,
     criterion: str | None,
     classes: int | None,
+    convolutions: bool,
     options: dict[str, Any],
 ) -> None:
     """Show the chain with a column for each criterion."""
@@ -137,7 +205,8 @@ def _show_measured(
     report = inspect_data(data, target, names, reporter=console, **{**options, "policy": chosen})
     meanings = [f"{name}: {CRITERIA[name].summary}" for name in names]
     measured = f"Measured on {report['gradients']} variants of the shots of {report['data']}, before training."
-    console.result(report, lambda: _table(report), "\n".join([*meanings, measured]), _totals(report))
+    text = "\n".join([*meanings, measured])
+    console.result(report, lambda: _table(report), text, *_listed(report, convolutions), _totals(report))
 
 
 def _selection(detector: str, classes: int, options: dict[str, Any], console: Console) -> Selection:
@@ -174,8 +243,21 @@ def _table(report: dict[str, Any]) -> object:
     from fewshot_cli.report.tables import chain_table, criteria_table
 
     classes = f"{report['classes']} class{'' if report['classes'] == 1 else 'es'}"
-    table = criteria_table if "data" in report else chain_table
-    return table(f"{report['detector']}, {report['image_size']} px, {classes}", report["layers"])
+    title = f"{report['detector']}, {report['image_size']} px, {classes}"
+    if "data" in report:
+        return criteria_table(title, report["layers"])
+    return chain_table(title, report["layers"], report["convolutions"])
+
+
+def _listed(report: dict[str, Any], convolutions: bool) -> list[Callable[[], object]]:
+    """The table of the convolutions, if it is asked for."""
+
+    def table() -> object:
+        from fewshot_cli.report.tables import convolutions_table
+
+        return convolutions_table(report["convolutions"])
+
+    return [table] if convolutions else []
 
 
 def _totals(report: dict[str, Any]) -> str:
@@ -184,8 +266,11 @@ def _totals(report: dict[str, Any]) -> str:
         report["trained"]["head_layers"],
         report["trained"]["parameters"],
     )
+    first = report["freeze_first"]
     lines = [
-        f"Policy {report['policy']}" + (f", budget {report['budget']}" if report["budget"] else ""),
+        f"Policy {report['policy']}"
+        + (f", budget {report['budget']}" if report["budget"] else "")
+        + (f", first {first} of {len(report['convolutions'])} convolutions frozen" if first is not None else ""),
         f"Trained: {head} of {report['head_depth']} head layers, {layers} of {len(report['layers'])} layers in all; "
         f"{parameters:,} of {report['parameters']:,} parameters ({parameters / report['parameters']:.2%}).",
     ]

@@ -165,7 +165,8 @@ class Detector(nn.Module, ABC):
     fast_in_bf16: bool = False
     """Whether bf16 measures faster than fp32 on a CPU that has bf16 arithmetic."""
     input_order: ClassVar[Mapping[type[nn.Module], tuple[str, ...]]] = {}
-    """Submodules in the order in which the input meets them, for modules that register them in another order."""
+    """Submodules with parameters in the order in which the input meets them, for modules that register them in another
+    order."""
 
     def __init__(self, name: str, classes: Sequence[str], image_size: int) -> None:
         super().__init__()
@@ -264,8 +265,32 @@ class Detector(nn.Module, ABC):
 
         Layers come in chain order and modules in the order of their registration, unless `input_order` has another.
         """
-        modules = [module for layer in self.layers for module in layer.modules]
-        return tuple(found for name, module in modules for found in _convolutions(name, module, self.input_order))
+        return tuple(self.layer_of_convolutions())
+
+    def layer_of_convolutions(self) -> dict[str, str]:
+        """The same, each with the name of its layer."""
+        return {name: layer.name for layer, name, module in self._met() if isinstance(module, nn.Conv2d)}
+
+    def parameters_before(self, convolution: int) -> frozenset[str]:
+        """Qualified names of all parameters that the input meets before a convolution, counted from 0.
+
+        With convolution N that is the first N convolutions, their norms, and what else lies between them; all
+        parameters if there is no convolution N.
+        """
+        names, met = set[str](), 0
+        for _, name, module in self._met():
+            met += isinstance(module, nn.Conv2d)
+            if met > convolution:
+                break
+            names.update(f"{name}.{own}" for own, _ in module.named_parameters(recurse=False))
+        return frozenset(names)
+
+    def _met(self) -> Iterator[tuple[Layer, str, nn.Module]]:
+        """Layer, name and module of all that has or holds parameters, in the order in which the input meets it."""
+        for layer in self.layers:
+            for start, module in layer.modules:
+                for name, found in _in_order(start, module, self.input_order):
+                    yield layer, name, found
 
     def replace_classes(self, classes: Sequence[str], inits: Sequence[ClassInit]) -> None:
         """Give every class predictor new classes; box regression that all classes share is kept.
@@ -421,10 +446,11 @@ def _parameters(layers: Iterable[Layer]) -> dict[str, nn.Parameter]:
     return {name: parameter for layer in layers for name, parameter in layer.parameters().items()}
 
 
-def _convolutions(name: str, module: nn.Module, orders: Mapping[type[nn.Module], tuple[str, ...]]) -> Iterator[str]:
-    if isinstance(module, nn.Conv2d):
-        yield name
+def _in_order(
+    name: str, module: nn.Module, orders: Mapping[type[nn.Module], tuple[str, ...]]
+) -> Iterator[tuple[str, nn.Module]]:
+    yield name, module
     children = dict(module.named_children())
     for child in orders.get(type(module), tuple(children)):
         if child in children:
-            yield from _convolutions(f"{name}.{child}", children[child], orders)
+            yield from _in_order(f"{name}.{child}", children[child], orders)

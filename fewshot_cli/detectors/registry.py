@@ -127,6 +127,7 @@ def select_in(
     layers: Sequence[str] = (),
     neck: bool = False,
     backbone_stages: int = 0,
+    freeze_first: int | None = None,
 ) -> Selection:
     """What a policy trains in the detector of that name; see `policies.select`. Raises ModelError, PolicyError."""
     spec = get_spec(name)
@@ -138,6 +139,7 @@ def select_in(
         stages=spec.backbone_stages,
         neck=neck,
         backbone_stages=backbone_stages,
+        freeze_first=freeze_first,
         depths=head_depths(),
     )
 

@@ -32,8 +32,8 @@ class TorchvisionDetector(Detector):
     network: Any
     # The convolution on a shortcut takes the block's input, as the first one does.
     input_order: ClassVar = {
-        BasicBlock: ("conv1", "downsample", "conv2"),
-        Bottleneck: ("conv1", "downsample", "conv2", "conv3"),
+        BasicBlock: ("conv1", "bn1", "downsample", "conv2", "bn2"),
+        Bottleneck: ("conv1", "bn1", "downsample", "conv2", "bn2", "conv3", "bn3"),
     }
 
     def __init__(self, name: str, network: nn.Module, classes: Sequence[str], image_size: int) -> None:

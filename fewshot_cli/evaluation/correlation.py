@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -46,29 +45,42 @@ def spearman(groups: Mapping[int, Sequence[tuple[float, float]]]) -> RankCorrela
     if not seeds:
         return RankCorrelation(None, None, 0, 0)
     pairs = np.concatenate(seeds)
-    rho = _correlation(pairs)
-    return RankCorrelation(
-        None if math.isnan(rho) else rho,
-        None if math.isnan(rho) or len(seeds) < FEWEST_SEEDS else _interval(seeds),
-        len(seeds),
-        len(pairs),
-    )
+    if (pairs == pairs[0]).all(axis=0).any():
+        return RankCorrelation(None, None, len(seeds), len(pairs))
+    from scipy.stats import spearmanr
+
+    interval = _interval(seeds) if len(seeds) >= FEWEST_SEEDS else None
+    return RankCorrelation(float(spearmanr(pairs).statistic), interval, len(seeds), len(pairs))
 
 
 def _interval(seeds: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    drawn = np.random.default_rng(SEED).integers(len(seeds), size=(SAMPLES, len(seeds)))
-    found = [_correlation(np.concatenate([seeds[i] for i in sample])) for sample in drawn]
+    drawn = np.random.default_rng(SEED).multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), SAMPLES)
+    times = np.repeat(drawn, [len(pairs) for pairs in seeds], axis=1)
     tail = 50 * (1 - CONFIDENCE)
     # A measure may be the same in all pairs of a sample.
-    low, high = np.nanpercentile(found, [tail, 100 - tail])
+    low, high = np.nanpercentile(_of_samples(np.concatenate(seeds), times), [tail, 100 - tail])
     return float(low), float(high)
 
 
-def _correlation(pairs: NDArray[np.float64]) -> float:
-    """Of (N, 2) pairs; NaN where it is not defined."""
-    from scipy.stats import rankdata
+def _of_samples(pairs: NDArray[np.float64], times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The correlations of samples of (N, 2) pairs.
 
-    if (pairs == pairs[0]).all(axis=0).any():
-        return math.nan
-    x, y = rankdata(pairs, axis=0).T
-    return float(np.corrcoef(x, y)[0, 1])
+    Args:
+        times: (S, N), how many times each pair is in each sample.
+
+    Returns:
+        (S,): Pearson's correlation of the ranks; NaN where it is not defined.
+    """
+    middle = (times.sum(axis=1, keepdims=True) + 1) / 2
+    x, y = (_ranks(values, times) - middle for values in pairs.T)
+    above, below = (times * x * y).sum(axis=1), np.sqrt((times * x**2).sum(axis=1) * (times * y**2).sum(axis=1))
+    return np.divide(above, below, out=np.full(len(times), np.nan), where=below > 0)
+
+
+def _ranks(values: NDArray[np.float64], times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(S, N) ranks of N values in samples that hold each of them so many times; equal ones share their mean rank."""
+    _, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group)
+    counts = np.add.reduceat(times[:, order], np.flatnonzero(np.diff(group[order], prepend=-1)), axis=1)
+    means: NDArray[np.float64] = counts.cumsum(axis=1) - (counts - 1) / 2
+    return means[:, group]

@@ -27,19 +27,25 @@ def drift(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
     return max(0.0, 1.0 - float(cosine.abs()))
 
 
-class LayerDrift:
-    """Keeps a copy of the parameters that train, to measure later how far each layer has moved."""
+class DriftSince:
+    """Keeps a copy of the parameters that train, to measure later how far they have moved."""
 
     def __init__(self, detector: Detector) -> None:
         # Only what trains can move, so only that is copied.
         self._before = {
-            layer.name: {name: p.detach().cpu().clone() for name, p in layer.parameters().items() if p.requires_grad}
-            for layer in detector.layers
+            name: p.detach().cpu().clone() for name, p in detector.network.named_parameters() if p.requires_grad
         }
 
-    def of(self, detector: Detector) -> dict[str, float]:
-        """Drift by layer name, in chain order; 0 for frozen layers."""
-        return {
-            layer.name: drift(before, layer.parameters()) if (before := self._before[layer.name]) else 0.0
-            for layer in detector.layers
-        }
+    def by_layer(self, detector: Detector) -> dict[str, float]:
+        """Drift by layer name, in chain order, each of all parameters of the layer; 0 for frozen layers."""
+        return {layer.name: self._of(layer.parameters()) for layer in detector.layers}
+
+    def by_convolution(self, detector: Detector) -> list[float]:
+        """Drift of the weight of each convolution, without its bias, in input order; 0 for frozen ones."""
+        weights = (f"{name}.weight" for name in detector.convolutions())
+        return [self._of({name: detector.network.get_parameter(name)}) for name in weights]
+
+    def _of(self, after: Mapping[str, Tensor]) -> float:
+        if self._before.keys().isdisjoint(after):
+            return 0.0
+        return drift({name: self._before.get(name, now) for name, now in after.items()}, after)

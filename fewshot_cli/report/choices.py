@@ -1,4 +1,4 @@
-"""What was chosen from the shots, in words: what policy `auto` trains, and how the detector is averaged."""
+"""What was chosen, in words: what trains, with policy `auto` too, and how the detector is averaged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from typing import Any
 def chosen_text(search: Mapping[str, Any]) -> str:
     """What policy `auto` chose; `search` is that of result.json."""
     return f"{search['chosen']}, of {len(search['candidates'])} candidates (policy auto)"
+
+
+def trained_text(result: Mapping[str, Any]) -> str:
+    """The layers that trained, and what of them did not; `result` is that of a run."""
+    layers = ", ".join(result["trained_layers"]) or "nothing"
+    frozen = result.get("freeze_first")
+    return f"{layers}, without the first {frozen} convolutions" if frozen else layers
 
 
 def averaged_text(result: Mapping[str, Any]) -> str | None:

@@ -24,7 +24,7 @@ def comparison_rows(document: Mapping[str, Any]) -> list[list[str]]:
     return [
         [
             run["name"],
-            run["policy"],
+            run["policy"] if run["freeze_first"] is None else f"{run['policy']}, freeze-first {run['freeze_first']}",
             str(run["budget"] or "–"),
             f"{run['alpha']:g}",
             str(run["seed"]),

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fewshot_cli.files import write_text
+from fewshot_cli.report.choices import trained_text
 from fewshot_cli.report.tables import kept_base_classes, mean_ap, number, three_digits
 
 
@@ -27,6 +28,7 @@ def write_page(path: Path, template: str, **content: Any) -> None:
         "number": number,
         "three_digits": three_digits,
         "kept_base_classes": kept_base_classes,
+        "trained_text": trained_text,
     }
     environment.filters |= filters
     write_text(path, environment.get_template(template).render(**content))

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fewshot_cli.report.choices import averaged_text, chosen_text
+from fewshot_cli.report.choices import averaged_text, chosen_text, trained_text
 
 LISTED_CLASSES = 10
 """Classes whose AP is listed; of more, half as many of the best and of the worst."""
@@ -77,10 +77,9 @@ def result_table(result: Mapping[str, Any]) -> Table:
     """What one fine-tune did, from its result.json."""
     table = Table(box=box.SIMPLE, show_header=False, title=f"Run {result['run']}", title_justify="left")
     trained, total = result["parameters"]["trained"], result["parameters"]["total"]
-    layers = ", ".join(result["trained_layers"]) or "nothing"
     rows = {
         **_optional("chosen", chosen_text, result.get("search")),
-        "trained": f"{layers}: {trained:,} of {total:,} parameters ({trained / total:.1%})",
+        "trained": f"{trained_text(result)}: {trained:,} of {total:,} parameters ({trained / total:.1%})",
         **_optional("averaged", averaged_text, result),
         "frozen": f"{result['frozen']['changed']} of {result['frozen']['tensors']} frozen tensors changed",
         **_optional("base classes", kept_base_classes, result.get("keep_base_classes")),
@@ -167,19 +166,51 @@ def demo_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def chain_table(detector: str, layers: Sequence[Mapping[str, Any]]) -> Table:
-    """A detector's chain, one row a layer."""
-    table = Table("part", "layer", "modules", box=box.SIMPLE_HEAD, title=detector, title_justify="left")
-    table.add_column("parameters", justify="right")
-    table.add_column("share", justify="right")
+def chain_table(detector: str, layers: Sequence[Mapping[str, Any]], convolutions: Sequence[Mapping[str, Any]]) -> Table:
+    """A detector's chain, one row a layer, with the numbers of its convolutions."""
+    table = Table("part", box=box.SIMPLE_HEAD, title=detector, title_justify="left", collapse_padding=True)
+    table.add_column("layer", no_wrap=True)
+    table.add_column("modules")
+    table.add_column("convo-\nlutions", justify="right", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
     table.add_column("state")
     for layer in layers:
         if layer["cut_before"]:
             table.add_section()
             table.add_row("", "", Text("features are cached here", style="dim"))
-        modules, share = "\n".join(layer["modules"]), f"{layer['share']:.1%}"
-        table.add_row(layer["part"], layer["name"], modules, f"{layer['parameters']:,}", share, _state(layer))
+        own = [each for each in convolutions if each["layer"] == layer["name"]]
+        table.add_row(
+            layer["part"],
+            layer["name"],
+            "\n".join(layer["modules"]),
+            _span([each["number"] for each in own]),
+            f"{layer['parameters']:,}",
+            f"{layer['share']:.1%}",
+            _state(layer, [each["number"] for each in own if not each["trained"]]),
+        )
     return table
+
+
+def convolutions_table(convolutions: Sequence[Mapping[str, Any]]) -> Table:
+    """Every convolution of a detector, in the order in which the input meets them."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("number", justify="right")
+    table.add_column("convolution", overflow="fold")
+    table.add_column("layer", no_wrap=True)
+    table.add_column("parameters", justify="right")
+    table.add_column("state")
+    for each in convolutions:
+        row = str(each["number"]), each["name"], each["layer"], f"{each['parameters']:,}"
+        table.add_row(*row, _trained_or_frozen(each["trained"]))
+    return table
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """The first and the last of consecutive numbers: `1–17`; a dash where there are none."""
+    if not numbers:
+        return "–"
+    return f"{numbers[0]}–{numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
 
 
 def criteria_table(detector: str, layers: Sequence[Mapping[str, Any]]) -> Table:
@@ -200,9 +231,16 @@ def criteria_table(detector: str, layers: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _state(layer: Mapping[str, Any]) -> Text:
-    state = Text("trained", style="bold green") if layer["trained"] else Text("frozen")
+def _state(layer: Mapping[str, Any], frozen: Sequence[int] = ()) -> Text:
+    """Whether it trains, without which of its convolutions, and whether it runs twice."""
+    state = _trained_or_frozen(layer["trained"])
+    if layer["trained"] and frozen:
+        state.append(f" but {_span(frozen)}")
     return state.append(", runs twice" if layer["runs_twice"] else "")
+
+
+def _trained_or_frozen(trained: bool) -> Text:
+    return Text("trained", style="bold green") if trained else Text("frozen")
 
 
 def three_digits(value: float | None) -> str:

@@ -46,13 +46,15 @@ class CheckpointInfo:
     policy: str
     budget: int | None
     trained_layers: tuple[str, ...]
-    """Names in the chain."""
+    """Names in the chain, of those in which anything trained."""
     iteration: Annotated[int, Ge(0)]
     """Iterations done."""
     seed: Annotated[int, Ge(SEED.least), Le(SEED.most)]
     """Also of a base with random weights."""
     keep_base_classes: bool = False
     """Whether the base's head runs beside the adapted one."""
+    freeze_first: int | None = None
+    """Convolutions, in input order, that stayed frozen; None: the policy alone says what trained."""
     format: int = FORMAT
 
 
@@ -186,12 +188,15 @@ def _predictors(detector: Detector) -> list[str]:
 
 
 def tensors_to_keep(detector: Detector, base: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Tensor]:
-    """What a checkpoint must hold: whatever trained, the class predictors, and what else is not as in the base.
+    """What a checkpoint must hold: layers that trained, the class predictors, and what else is not as in the base.
+
+    A layer is there as a whole, also if a part of it was frozen, so that it can be compared with that of another run.
 
     Args:
         base, now: fingerprints by name, of the base and of the detector with its new classes.
     """
-    trained = {name for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
+    layers = [layer.parameters() for layer in detector.layers]
+    trained = {name for layer in layers if any(p.requires_grad for p in layer.values()) for name in layer}
     # Predictors also if they are as in the base, because `restore` begins with random ones.
     predictors = set(_predictors(detector))
     state = detector.network.state_dict()

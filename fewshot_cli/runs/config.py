@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from fewshot_cli import settings
 from fewshot_cli.augmentation.config import Variants
-from fewshot_cli.bounds import BATCH_SIZE, EVERY, FOLDS, IMAGE_SIZE, ITERATIONS, SEED, THREADS
+from fewshot_cli.bounds import BATCH_SIZE, CONVOLUTIONS, EVERY, FOLDS, IMAGE_SIZE, ITERATIONS, SEED, THREADS
 from fewshot_cli.detectors.registry import select_in
 from fewshot_cli.errors import closest
 from fewshot_cli.panels import ADVANCED, DATA, LAYERS, MACHINE, TRAINING
@@ -144,6 +144,15 @@ class FinetuneConfig(Variants):
     backbone_stages: Annotated[
         int, Option("Backbone stages that train, counted from the output side.", panel=LAYERS)
     ] = 0
+    freeze_first: Annotated[
+        int | None,
+        Option(
+            "The first N convolutions, counted from the input, stay frozen; all after them trains.",
+            panel=LAYERS,
+            metavar="N",
+            within=CONVOLUTIONS,
+        ),
+    ] = None
     keep_base_classes: Annotated[
         bool,
         Option(
@@ -282,7 +291,7 @@ def implied_policy(options: Mapping[str, Any], default: str = FinetuneConfig.pol
     """The policy of options that may leave it open.
 
     `custom` if they name layers; `auto` if they name candidates; `symmetric` if they say how much of the detector
-    trains, as a budget does; else the default.
+    trains, as a budget does; `full` if they say how much of it is frozen; else the default.
     """
     if options.get("policy") is not None:
         return str(options["policy"])
@@ -291,13 +300,21 @@ def implied_policy(options: Mapping[str, Any], default: str = FinetuneConfig.pol
     if options.get("candidates"):
         return AUTO
     spends = options.get("budget") is not None or options.get("train_neck") or options.get("backbone_stages")
-    return "symmetric" if spends else default
+    if spends:
+        return "symmetric"
+    return default if options.get("freeze_first") is None else "full"
 
 
 def needs_chain(config: FinetuneConfig) -> bool:
-    """Whether it takes the detector's chain to tell what trains: for named layers, and budgets in parameters."""
+    """Whether it takes the detector's chain to tell what trains: for named layers, frozen convolutions, and budgets in
+    parameters."""
+    return bool(config.layers) or config.freeze_first is not None or in_parameters(config)
+
+
+def in_parameters(config: FinetuneConfig) -> bool:
+    """Whether its budget is one of parameters, and counts."""
     typed = isinstance(config.budget, str) and config.budget != AUTO
-    return bool(config.layers) or (typed and get_policy(config.policy).takes_budget)
+    return typed and get_policy(config.policy).takes_budget
 
 
 def with_budget(config: FinetuneConfig, depth: int, reporter: Reporter) -> FinetuneConfig:
@@ -327,4 +344,5 @@ def select_layers(config: FinetuneConfig) -> Selection:
         layers=config.layers,
         neck=config.train_neck,
         backbone_stages=config.backbone_stages,
+        freeze_first=config.freeze_first,
     )

@@ -173,7 +173,10 @@ class Result(TypedDict):
     budget: Annotated[
         int | None, ReadAs(int | str | None), Doc("Head layers that trained; null: the policy takes none.")
     ]
-    trained_layers: Annotated[list[str], Doc("Names in the chain.")]
+    freeze_first: Annotated[
+        Count | None, Doc("Convolutions, in input order, that stayed frozen; null: as the policy has it."), MAY_LACK
+    ]
+    trained_layers: Annotated[list[str], Doc("Names in the chain, of those in which anything trained.")]
     parameters: Annotated[Parameters, Doc("How many.")]
     keep_base_classes: Annotated[KeptClasses | None, Doc("Null: the base classes are not kept."), MAY_LACK]
     images: Annotated[Counts, Doc("Images.")]
@@ -206,6 +209,9 @@ class Result(TypedDict):
     average: Annotated[Averaged, ReadAs(Averaged | None), Doc("Shares of the weights."), MAY_LACK]
     frozen: Annotated[Frozen, Doc("The check of frozen tensors.")]
     drift: Annotated[dict[str, float], Doc("Layer → 1 − |cos(w′, w)|; 0 for frozen layers.")]
+    convolution_drift: Annotated[
+        list[float], Doc("The same for the weight of each convolution, in input order; 0 for frozen ones."), MAY_LACK
+    ]
     peak_memory_mb: Annotated[Count, Doc("Most memory in use, MB of 10⁶ bytes.")]
     seconds: Annotated[dict[str, float], Doc("Step → seconds, and `total`.")]
     environment: Annotated[Environment, ReadAs(dict[str, Any]), Doc("With what it was computed."), MAY_LACK]

@@ -92,7 +92,8 @@ class _Running:
     """
 
     def __init__(self, layer: Layer) -> None:
-        self.mean = {parameter: torch.zeros_like(parameter.detach()) for parameter in layer.parameters().values()}
+        trained = (parameter for parameter in layer.parameters().values() if parameter.requires_grad)
+        self.mean = {parameter: torch.zeros_like(parameter.detach()) for parameter in trained}
         self._name = layer.name
         self._squares = 0.0
         self._count = 0

@@ -15,7 +15,7 @@ from fewshot_cli.detectors.registry import build_detector, select_in
 from fewshot_cli.errors import PolicyError
 from fewshot_cli.policies import get_policy, most_layers, parse_budget
 from fewshot_cli.progress import Reporter
-from fewshot_cli.runs.config import FinetuneConfig, needs_chain, select_layers
+from fewshot_cli.runs.config import FinetuneConfig, in_parameters, needs_chain, select_layers
 from fewshot_cli.training.plan import parameters_per_layer, plan_chain, planned_layers
 
 
@@ -36,7 +36,7 @@ def outline(name: str, classes: int) -> Detector:
 
 
 def resolve(config: FinetuneConfig, classes: int, reporter: Reporter) -> FinetuneConfig:
-    """The configuration with its budget in layers, and with named layers in the order of the chain.
+    """The configuration with its budget in layers, and with named layers in the order of the chain, checked against it.
 
     Args:
         config: its budget is filled in (`with_budget`).
@@ -44,20 +44,25 @@ def resolve(config: FinetuneConfig, classes: int, reporter: Reporter) -> Finetun
         reporter: receives how many layers a budget in parameters is.
 
     Raises:
-        PolicyError: no layer fits in the budget, or a layer is not in the chain.
+        PolicyError: no layer fits in the budget, or the chain cannot train what is asked for (`plan_chain`).
         ModelError: an unknown detector.
     """
     if not needs_chain(config):
         return config
-    if config.layers:
-        plan = plan_chain(detector := outline(config.detector, classes), select_layers(config))
-        return replace(config, layers=planned_layers(detector, plan))
+    if in_parameters(config):
+        config = replace(config, budget=_in_layers(config, classes, reporter))
+    plan = plan_chain(detector := outline(config.detector, classes), select_layers(config))
+    return replace(config, layers=planned_layers(detector, plan)) if config.layers else config
+
+
+def _in_layers(config: FinetuneConfig, classes: int, reporter: Reporter) -> int:
+    """A budget in parameters as one in layers, which is said."""
     budget = str(config.budget)
     spent = spend(config.detector, config.policy, budget, classes)
     amount = f"{budget} of the" if budget.endswith("%") else budget
     what = "1 layer" if spent.layers == 1 else f"{spent.layers} layers"
     reporter.say(f"Budget: {amount} parameters are {what} here ({spent.parameters:,} parameters).")
-    return replace(config, budget=spent.layers)
+    return spent.layers
 
 
 class Spent(NamedTuple):

@@ -3,40 +3,78 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 from torch import nn
 
 from fewshot_cli.detectors.chain import PARTS, Detector, Layer
 from fewshot_cli.detectors.weights import tensor_fingerprints
 from fewshot_cli.errors import FsodError, PolicyError, closest
-from fewshot_cli.policies import Selection
+from fewshot_cli.policies import Selection, get_policy
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Where a detector's chain is cut and what trains behind the cut.
 
-    trained: one flag a layer, in chain order; cut: index of the first trained layer, or the number of
-    layers when nothing trains. Everything before the cut is a pure function of the canvas.
+    trained: one flag a layer, in chain order: whether anything in it trains; cut: index of the first such layer, or
+    the number of layers when nothing trains; frozen: qualified names of parameters that do not train, wherever they
+    are. Everything before the cut is a pure function of the canvas.
     """
 
     trained: tuple[bool, ...]
     cut: int
+    frozen: frozenset[str] = frozenset()
 
 
 def plan_chain(detector: Detector, selection: Selection) -> Plan:
     """Which layers of this chain the selection trains, and the cut that follows.
 
     Raises:
-        PolicyError: the selection names a layer that the chain does not have.
+        PolicyError: the selection names a layer that the chain does not have, freezes as many convolutions as there
+            are or more, or freezes what its policy trains.
     """
     names = [layer.name for layer in detector.layers]
     for unknown in sorted((selection.layers or frozenset()).difference(names)):
         raise PolicyError(f"{detector.name} has no layer {unknown!r}", hint=closest(unknown, names))
-    flags = [_is_chosen(i, detector.layers, selection) for i in range(len(detector.layers))]
+    chosen = [_is_chosen(i, detector.layers, selection) for i in range(len(detector.layers))]
+    frozen = _first_parameters(detector, selection.freeze_first or 0)
+    if frozen and not get_policy(selection.policy).whole_detector:
+        _check_conflicts(list(compress(detector.layers, chosen)), selection, frozen)
+    flags = [
+        flag and not (frozen and frozen.issuperset(layer.parameters()))
+        for flag, layer in zip(chosen, detector.layers, strict=True)
+    ]
     cut = flags.index(True) if any(flags) else len(flags)
-    return Plan(tuple(flags), cut)
+    return Plan(tuple(flags), cut, frozen)
+
+
+def _first_parameters(detector: Detector, count: int) -> frozenset[str]:
+    """What belongs to the first convolutions; raises PolicyError if no other convolution is left."""
+    if not count:
+        return frozenset()
+    total = len(detector.convolutions())
+    if count >= total:
+        frozen = "all of them" if count == total else f"not {count}"
+        raise PolicyError(
+            f"--freeze-first {count} is not possible: {detector.name} has {total} convolutions, {frozen}",
+            hint=f"Give 0 to {total - 1}, so that the predictor trains.",
+        )
+    return detector.parameters_before(count)
+
+
+def _check_conflicts(chosen: Sequence[Layer], selection: Selection, frozen: frozenset[str]) -> None:
+    """Raise PolicyError for the first layer that is to train and that has a frozen parameter."""
+    for layer in chosen:
+        if not frozen.isdisjoint(layer.parameters()):
+            raise PolicyError(
+                f"--freeze-first {selection.freeze_first} freezes convolutions of {layer.name}, "
+                f"which policy {selection.policy} trains here",
+                hint="Freeze fewer of them (`fsod inspect-layers DETECTOR` shows those of each layer), or name fewer "
+                "layers; without a policy, everything behind them trains.",
+            )
 
 
 def _is_chosen(index: int, layers: tuple[Layer, ...], selection: Selection) -> bool:
@@ -58,7 +96,7 @@ def _is_chosen(index: int, layers: tuple[Layer, ...], selection: Selection) -> b
 def freeze(detector: Detector, selection: Selection) -> Plan:
     """Mark every parameter as trained or frozen; norm statistics stay as pretrained everywhere.
 
-    Afterwards `requires_grad` is true exactly for the parameters of the chosen layers.
+    Afterwards `requires_grad` is true exactly for the parameters of the chosen layers that the plan does not freeze.
 
     Raises:
         PolicyError: nothing is left to train, though the policy is not `none`.
@@ -66,8 +104,8 @@ def freeze(detector: Detector, selection: Selection) -> Plan:
     _check_coverage(detector)
     plan = plan_chain(detector, selection)
     for layer, trained in zip(detector.layers, plan.trained, strict=True):
-        for parameter in layer.parameters().values():
-            parameter.requires_grad_(trained)
+        for name, parameter in layer.parameters().items():
+            parameter.requires_grad_(trained and name not in plan.frozen)
     if selection.policy != "none" and not trained_parameters(detector):
         raise PolicyError(
             f"policy {selection.policy} leaves nothing to train in {detector.name}",
@@ -78,14 +116,25 @@ def freeze(detector: Detector, selection: Selection) -> Plan:
 
 
 def planned_layers(detector: Detector, plan: Plan) -> tuple[str, ...]:
-    """Names of the layers that a plan trains, in chain order."""
-    return tuple(layer.name for layer, trained in zip(detector.layers, plan.trained, strict=True) if trained)
+    """Names of the layers that a plan trains, in full or in part, in chain order."""
+    return tuple(layer.name for layer in compress(detector.layers, plan.trained))
 
 
 def planned_parameters(detector: Detector, plan: Plan) -> list[str]:
     """Qualified names of what a plan trains, in chain order."""
-    chosen = planned_layers(detector, plan)
-    return [name for layer in detector.layers if layer.name in chosen for name in layer.parameters()]
+    return list(_planned(detector, plan))
+
+
+def planned_size(detector: Detector, plan: Plan) -> int:
+    """How many parameters a plan trains."""
+    return sum(parameter.numel() for parameter in _planned(detector, plan).values())
+
+
+def _planned(detector: Detector, plan: Plan) -> dict[str, nn.Parameter]:
+    """What a plan trains by its qualified name, in chain order."""
+    chosen = compress(detector.layers, plan.trained)
+    named = (each for layer in chosen for each in layer.parameters().items())
+    return {name: parameter for name, parameter in named if name not in plan.frozen}
 
 
 def parameters_per_layer(detector: Detector) -> dict[str, int]:

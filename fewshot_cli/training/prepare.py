@@ -13,7 +13,7 @@ from fewshot_cli.detectors.two_heads import SecondHead, second_head
 from fewshot_cli.detectors.weights import joint_fingerprint, tensor_fingerprints
 from fewshot_cli.errors import ConfigError
 from fewshot_cli.inference.placed import PlacedDetector
-from fewshot_cli.policies import CUSTOM, Selection
+from fewshot_cli.policies import Selection
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
@@ -145,6 +145,7 @@ def _describe(
         iteration=0,
         seed=config.seed,
         keep_base_classes=config.keep_base_classes,
+        freeze_first=selection.freeze_first,
     )
 
 
@@ -161,15 +162,26 @@ def announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporter
     reporter.say(
         f"Training {layers}: {trained:,} of {total:,} parameters, in {prepared.precision} on {prepared.placed.device}."
     )
+    if config.freeze_first is not None:
+        reporter.say(
+            f"The first {config.freeze_first} of {len(prepared.detector.convolutions())} convolutions stay frozen."
+        )
     if trained and prepared.plan.cut == 0 and prepared.placed.device.type == "cpu":
         reporter.say(
             "Only images are cached, because the first layer trains: --policy symmetric is several times faster."
         )
-    predictor = prepared.detector.layers[-1].name
-    if prepared.info.policy == CUSTOM and predictor not in prepared.info.trained_layers:
-        reporter.warn(f"{predictor}, the predictor, does not train: new classes keep their initial weights.")
+    if trained:
+        _warn_of_frozen_predictor(prepared.detector, reporter)
     if beside := prepared.second_head:
         reporter.say(
             f"{len(beside.classes)} base classes are kept: from {beside.start} on, the pretrained layers run beside "
             f"the adapted ones ({beside.parameters:,} parameters and {beside.operations:.0%} of the computation more)."
         )
+
+
+def _warn_of_frozen_predictor(detector: Detector, reporter: Reporter) -> None:
+    modules = [detector.network.get_submodule(predictor.name) for predictor in detector.predictors]
+    train = [module.get_parameter("weight").requires_grad for module in modules]
+    if not all(train):
+        how = "trains in part only" if any(train) else "does not train"
+        reporter.warn(f"{detector.layers[-1].name}, the predictor, {how}: new classes keep their initial weights.")

@@ -13,7 +13,7 @@ from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.device import peak_memory
 from fewshot_cli.environment import Environment, describe_environment
 from fewshot_cli.errors import FsodError
-from fewshot_cli.evaluation.drift import LayerDrift
+from fewshot_cli.evaluation.drift import DriftSince
 from fewshot_cli.evaluation.measure import score
 from fewshot_cli.runs.checkpoint import save_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
@@ -31,7 +31,7 @@ class Before:
 
     def __init__(self, detector: Detector) -> None:
         self.frozen = FrozenCheck(detector)
-        self.drift = LayerDrift(detector)
+        self.drift = DriftSince(detector)
 
 
 def record(
@@ -75,7 +75,8 @@ def record(
         "thresholds": {},
         **facts,
         "frozen": {"tensors": len(before.frozen), "changed": 0},
-        "drift": before.drift.of(prepared.detector),
+        "drift": before.drift.by_layer(prepared.detector),
+        "convolution_drift": before.drift.by_convolution(prepared.detector),
         "peak_memory_mb": round(peak_memory(prepared.placed.device) / 1e6),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "environment": _environment(config, data, prepared),
@@ -97,6 +98,7 @@ def _about(run: Run, config: FinetuneConfig, data: Dataset, prepared: Prepared) 
         "detector": config.detector,
         "policy": prepared.info.policy,
         "budget": prepared.info.budget,
+        "freeze_first": prepared.info.freeze_first,
         "trained_layers": list(prepared.info.trained_layers),
         "parameters": {"trained": trained, "total": total},
         "keep_base_classes": asdict(prepared.second_head) if prepared.second_head else None,

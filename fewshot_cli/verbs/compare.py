@@ -31,6 +31,7 @@ class ComparedRun(TypedDict):
     detector: Annotated[str, Doc("Name in the registry.")]
     policy: Annotated[str, Doc("Policy.")]
     budget: Annotated[int | str | None, Doc("Head layers or parameters; null: the policy takes no budget.")]
+    freeze_first: Annotated[int | None, Doc("Convolutions that stayed frozen; null: as the policy has it.")]
     alpha: Annotated[float, Doc("Share of the trained weights.")]
     seed: Annotated[int, Doc("Random seed.")]
     ap: Annotated[float | None, Doc("mAP@[.50:.95] on the test set; null: there is none.")]
@@ -179,6 +180,7 @@ def _row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "detector": result["detector"],
         "policy": result["policy"],
         "budget": result["budget"],
+        "freeze_first": result.get("freeze_first"),
         "alpha": (result.get("average") or {}).get("alpha", NOT_AVERAGED),
         "seed": result["seed"],
         "ap": result["ap"],

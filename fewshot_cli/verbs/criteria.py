@@ -48,7 +48,7 @@ def inspect_data(
     if config.threads:
         use_threads(config.threads)
     shots = replace(open_shots(config), test=None)
-    whole = replace(config, policy="full", budget=None, layers=(), keep_base_classes=False)
+    whole = replace(config, policy="full", budget=None, layers=(), freeze_first=None, keep_base_classes=False)
     prepared = prepare(whole, shots, reporter)
     with tempfile.TemporaryDirectory() as folder:
         features = cache_features(prepared, whole, shots, folder=Path(folder), store=FeatureStore(), reporter=reporter)

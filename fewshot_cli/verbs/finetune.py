@@ -165,8 +165,8 @@ def _detector_in(weights: str) -> str | None:
 
 
 def run_stem(config: FinetuneConfig) -> str:
-    """The default name of a run: data set, detector, policy with budget or layers, and seed."""
-    spent = short_name(config.policy, config.budget, config.layers)
+    """The default name of a run: data set, detector, policy with what it trains, and seed."""
+    spent = short_name(config.policy, config.budget, config.layers, config.freeze_first)
     return f"{Path(config.data).resolve().name}-{config.detector}-{spent}-seed{config.seed}"
 
 

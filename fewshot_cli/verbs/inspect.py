@@ -18,7 +18,14 @@ from fewshot_cli.runs.checkpoint import read_checkpoint
 from fewshot_cli.runs.folder import load_run
 from fewshot_cli.runs.result import KeptClasses
 from fewshot_cli.schemas import schema_of
-from fewshot_cli.training.plan import Plan, parameters_per_layer, plan_chain, planned_layers, planned_parameters
+from fewshot_cli.training.plan import (
+    Plan,
+    parameters_per_layer,
+    plan_chain,
+    planned_layers,
+    planned_parameters,
+    planned_size,
+)
 
 
 class TrainedCounts(TypedDict):
@@ -37,10 +44,20 @@ class Layer(TypedDict):
     modules: Annotated[list[str], Doc("Names in the network.")]
     parameters: Annotated[int, Doc("Parameters.")]
     share: Annotated[float, Doc("Of all parameters.")]
-    trained: Annotated[bool, Doc("Whether it trains.")]
+    trained: Annotated[bool, Doc("Whether it trains, in full or in part.")]
     cut_before: Annotated[bool, Doc("Whether features are cached before it.")]
     runs_twice: Annotated[bool, Doc("With kept base classes: whether it runs in both heads.")]
     criteria: NotRequired[Annotated[dict[str, float | None], Doc("With --data: criterion → value.")]]
+
+
+class Convolution(TypedDict):
+    """One convolution."""
+
+    number: Annotated[int, Doc("1, 2, …, in the order in which the input meets them.")]
+    name: Annotated[str, Doc("In the network.")]
+    layer: Annotated[str, Doc("Layer of the chain that it is in.")]
+    parameters: Annotated[int, Doc("Of its weight and bias.")]
+    trained: Annotated[bool, Doc("Whether it trains.")]
 
 
 class Chain(TypedDict):
@@ -53,12 +70,14 @@ class Chain(TypedDict):
     head_depth: Annotated[int, Doc("Layers M of the head.")]
     policy: Annotated[str, Doc("Policy.")]
     budget: Annotated[int | None, Doc("Head layers that train; null: the policy takes none.")]
+    freeze_first: Annotated[int | None, Doc("Convolutions that stay frozen; null: as the policy has it.")]
     parameters: Annotated[int, Doc("Of the whole detector.")]
     trained: Annotated[TrainedCounts, Doc("What trains.")]
     cut: Annotated[str | None, Doc("Layer before which features are cached; null: nothing trains.")]
     cached_mb: Annotated[float, Doc("One image's activations there in fp32, MB of 10⁶ bytes.")]
     keep_base_classes: Annotated[KeptClasses | None, Doc("Null: the base classes are not kept.")]
     layers: Annotated[list[Layer], Doc("From the input to the output.")]
+    convolutions: Annotated[list[Convolution], Doc("From the input to the output.")]
     data: NotRequired[Annotated[str, Doc("With --data: the data set.")]]
     gradients: NotRequired[Annotated[int, Doc("With --data: how many were measured.")]]
 
@@ -68,7 +87,12 @@ def inspect_run(folder: Path, *, keep_base_classes: bool = False) -> dict[str, A
     _, info = read_checkpoint(load_run(folder).checkpoint)
     return inspect_selection(
         info.detector,
-        Selection(layers=frozenset(info.trained_layers), policy=info.policy, budget=info.budget),
+        Selection(
+            layers=frozenset(info.trained_layers),
+            freeze_first=info.freeze_first,
+            policy=info.policy,
+            budget=info.budget,
+        ),
         classes=info.classes,
         image_size=info.image_size,
         keep_base_classes=keep_base_classes or info.keep_base_classes,
@@ -98,12 +122,14 @@ def inspect_selection(
         "head_depth": detector.head_depth,
         "policy": selection.policy,
         "budget": selection.budget,
+        "freeze_first": selection.freeze_first,
         "parameters": sum(parameters_per_layer(detector).values()),
         "trained": _totals(detector, plan),
         "cut": detector.layers[plan.cut].name if plan.cut < len(detector.layers) else None,
         "cached_mb": round(cached, 4),
         "keep_base_classes": asdict(beside) if beside else None,
         "layers": _rows(detector, plan, beside),
+        "convolutions": _convolutions(detector, plan),
     }
 
 
@@ -127,12 +153,26 @@ def _rows(detector: Detector, plan: Plan, beside: SecondHead | None) -> list[dic
     ]
 
 
+def _convolutions(detector: Detector, plan: Plan) -> list[dict[str, Any]]:
+    trained = set(planned_parameters(detector, plan))
+    return [
+        {
+            "number": number,
+            "name": name,
+            "layer": layer,
+            "parameters": sum(each.numel() for each in detector.network.get_submodule(name).parameters()),
+            "trained": f"{name}.weight" in trained,
+        }
+        for number, (name, layer) in enumerate(detector.layer_of_convolutions().items(), start=1)
+    ]
+
+
 def _totals(detector: Detector, plan: Plan) -> dict[str, int]:
-    counts, chosen = parameters_per_layer(detector), planned_layers(detector, plan)
+    chosen = planned_layers(detector, plan)
     return {
         "layers": len(chosen),
         "head_layers": sum(layer.part == "head" and layer.name in chosen for layer in detector.layers),
-        "parameters": sum(counts[name] for name in chosen),
+        "parameters": planned_size(detector, plan),
     }
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from fewshot_cli.detectors.chain import Target, batch_of, from_bits, pad_ragged, to_bits, unpad
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
-from fewshot_cli.detectors.yolox_network import CSPStage, Size
 
 SIZE = 64
 TARGETS = [
@@ -175,8 +174,44 @@ def test_registration_order_is_the_default() -> None:
     assert ("backbone.0", "backbone.1", "neck") == queries.convolutions()
 
 
-def test_an_order_names_all_children_that_hold_convolutions() -> None:
-    """A name that is missing in an adapter's order would drop convolutions."""
-    stage = CSPStage(Size(depth=0.33, width=0.25), 8, 8, 1, True)
-    order = build_detector("yolox_nano", weights="none", image_size=SIZE).input_order[CSPStage]
-    assert {name for name, _ in stage.named_children()} == set(order)
+@pytest.mark.parametrize("name", DETECTORS)
+def test_an_order_names_all_children_that_hold_parameters(name: str) -> None:
+    """A name that is missing in an adapter's order would drop convolutions and norms."""
+    with torch.device("meta"):
+        detector = build_detector(name, weights="none")
+    for module in detector.network.modules():
+        if order := detector.input_order.get(type(module)):
+            holding = {child for child, each in module.named_children() if [*each.parameters()]}
+            assert holding <= set(order), type(module)
+    every = {name for name, _ in detector.network.named_parameters()}
+    assert every == detector.parameters_before(len(detector.convolutions()))
+
+
+@pytest.mark.parametrize("name", ["retinanet_mini", "yolox_nano", "ssdlite320_mobilenet_v3_large"])
+def test_a_norm_belongs_to_the_convolution_whose_output_it_takes(name: str) -> None:
+    """The input meets both before the next convolution: what a norm takes is looked up in a forward pass."""
+    detector = build_detector(name, weights="none", image_size=SIZE)
+    modules = dict(detector.network.named_modules())
+    made_by: dict[int, str] = {}
+    norm_of: dict[str, str] = {}
+    kept = []  # so that no two outputs have the same id
+
+    def remember(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str) -> None:
+        kept.append(output)
+        if isinstance(module, nn.Conv2d):
+            made_by[id(output)] = name
+        else:
+            norm_of[made_by[id(inputs[0])]] = name
+
+    for each, module in modules.items():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.register_forward_hook(lambda *call, each=each: remember(*call, name=each))
+    detector.train()  # YOLOX's blocks call their modules only while norms compute statistics
+    with torch.no_grad():
+        detector.run(pixels(), 0)
+    assert len(norm_of) > 10
+    for number, convolution in enumerate(detector.convolutions()):
+        if norm := norm_of.get(convolution):
+            own = {f"{convolution}.weight", f"{norm}.weight", f"{norm}.bias"}
+            assert own.isdisjoint(detector.parameters_before(number)), convolution
+            assert own <= detector.parameters_before(number + 1), convolution

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from helpers_runs import SIDE, argv_of, fsod
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.detectors.chain import Detector, Target
@@ -26,6 +28,8 @@ from fewshot_cli.training.plan import (
     parameters_per_layer,
     plan_chain,
     planned_layers,
+    planned_parameters,
+    planned_size,
     trained_parameters,
 )
 from fewshot_cli.training.rates import learning_rates, small_object_share
@@ -111,6 +115,83 @@ def test_named_layers_train_and_nothing_else() -> None:
         assert ((names[2], "neck", names[-1]), 2) == (planned_layers(detector, plan), plan.cut), name
         sizes = parameters_per_layer(detector)
         assert sum(sizes[layer] for layer in wanted) == sum(p.numel() for p in trained_parameters(detector).values())
+
+
+@settings(max_examples=40)
+@given(name=st.sampled_from(list(DETECTORS)), share=st.floats(0, 1, exclude_max=True))
+def test_the_first_convolutions_stay_frozen_and_all_the_rest_trains(name: str, share: float) -> None:
+    """Exactly the first N, for any N; nothing that the input meets after them, and the cut is before what trains."""
+    detector = weightless(name)
+    convolutions = detector.convolutions()
+    count = int(share * len(convolutions))
+    plan = freeze(detector, selection_in(name, "full", freeze_first=count))
+    flags = {each: value.requires_grad for each, value in detector.network.named_parameters()}
+    assert convolutions[:count] == tuple(each for each in convolutions if not flags[f"{each}.weight"])
+    still, planned = {each for each, trains in flags.items() if not trains}, set(planned_parameters(detector, plan))
+    assert (detector.parameters_before(count) if count else set()) == still
+    assert planned == set(trained_parameters(detector))
+    assert [any(flags[each] for each in layer.parameters()) for layer in detector.layers] == list(plan.trained)
+    assert (*plan.trained, True).index(True) == plan.cut
+    size = planned_size(detector, plan)
+    assert size == sum(value.numel() for value in trained_parameters(detector).values())
+    if count:
+        fewer = plan_chain(detector, selection_in(name, "full", freeze_first=count - 1))
+        assert size < planned_size(detector, fewer)
+
+
+def test_freezing_no_convolution_is_the_whole_detector() -> None:
+    """--freeze-first 0 is policy full."""
+    for name in DETECTORS:
+        plans = [plan_chain(weightless(name), selection_in(name, "full", freeze_first=n)) for n in (0, None)]  # type: ignore[arg-type]
+        assert plans[0] == plans[1] and all(plans[0].trained), name
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_other_policies_must_train_nothing_of_the_first_convolutions(name: str) -> None:
+    """With as many as there are before the first layer that trains they are as without; with one more it is named."""
+    detector = weightless(name)
+    placed = [*detector.layer_of_convolutions().values()]
+    for stages in (0, 2):
+        selection = selection_in(name, "last", 1, backbone_stages=stages)
+        plan = plan_chain(detector, selection)
+        first = planned_layers(detector, plan)[0]
+        if first not in placed:  # the predictor of Faster R-CNN is no convolution
+            continue
+        before = placed.index(first)
+        narrowed = plan_chain(detector, replace(selection, freeze_first=before))
+        assert planned_parameters(detector, plan) == planned_parameters(detector, narrowed)
+        with pytest.raises(PolicyError, match=rf"freezes convolutions of {first}, which policy last trains"):
+            plan_chain(detector, replace(selection, freeze_first=before + 1))
+
+
+@pytest.mark.parametrize("more", [0, 1, 7])
+def test_a_convolution_must_be_left(more: int) -> None:
+    """All of them or more: an error with the number there is."""
+    detector = weightless("yolox_nano")
+    total = len(detector.convolutions())
+    with pytest.raises(PolicyError, match=rf"freeze-first {total + more} .* has {total} convolutions") as caught:
+        plan_chain(detector, selection_in("yolox_nano", "full", freeze_first=total + more))
+    assert f"Give 0 to {total - 1}" in str(caught.value.hint)
+
+
+def test_the_proof_holds_inside_a_partly_trained_layer() -> None:
+    """After two steps with the first 10 convolutions frozen, they are as they were in a stage that trains on."""
+    detector = tiny()
+    plan = freeze(detector, selection_in("yolox_nano", "full", freeze_first=10))
+    proof, before = FrozenCheck(detector), trained_parameters(detector)
+    layer = detector.layers[plan.cut].parameters()
+    assert 0 < sum(name in before for name in layer) < len(layer)
+    old = {name: value.detach().clone() for name, value in layer.items()}
+    train_two_steps(detector)
+    assert [] == proof.changed(detector)
+    assert [name for name in layer if name not in before] == [
+        name for name, value in layer.items() if torch.equal(value, old[name])
+    ]
+    state = detector.network.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name in layer:
+            state[name].view(-1)[0].add_(1e-3)
+    assert {name for name in layer if name not in before} == set(proof.changed(detector))
 
 
 def test_an_unknown_layer_lists_the_chain() -> None:
