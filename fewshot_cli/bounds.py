@@ -58,6 +58,9 @@ BATCH_SIZE = Range(1, 1024)
 FOLDS = Range(0, 1000)
 IMAGE_SIZE = Range(64, 2048, 32)
 """Pixels: side of the square canvas. Detectors halve it five times."""
+HEAD_DEPTH = Range(2, 9)
+"""Layers of a head that is built, predictor included."""
+HEAD_CHANNELS = Range(32, 512, 32)
 CLASSES = Range(1, 10_000)
 """Of a predictor whose layers are shown; the largest public data sets have some thousand."""
 DETECTIONS = Range(1, 10_000)

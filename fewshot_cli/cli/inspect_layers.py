@@ -12,11 +12,11 @@ from fewshot_cli.bounds import CLASSES
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.cli.parameters import takes
-from fewshot_cli.detectors.registry import get_spec
+from fewshot_cli.detectors.architecture import Architecture
+from fewshot_cli.detectors.registry import depth_in
 from fewshot_cli.errors import UsageError
 from fewshot_cli.panels import CRITERIA as CRITERIA_PANEL
 from fewshot_cli.paths import is_file
-from fewshot_cli.policies import Selection
 from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers, with_budget
 from fewshot_cli.schemas import schema_of
 from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
@@ -24,6 +24,7 @@ from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
 _EVERY = "all"
 _MEASURED = ("weights", "init_class", "copies", "seed", "device")
 """Options of what is measured with --data; None where they are not given."""
+_SIZES = ("head_depth", "head_channels", "neck")
 
 
 class DetectorSummary(TypedDict):
@@ -42,7 +43,10 @@ class Detectors(TypedDict):
 
 @takes(
     FinetuneConfig,
-    only=("policy", "budget", "layers", "train_neck", "backbone_stages", "image_size", "keep_base_classes", *_MEASURED),
+    only=(
+        *("policy", "budget", "layers", "train_neck", "backbone_stages"),
+        *("image_size", "keep_base_classes", *_SIZES, *_MEASURED),
+    ),
     optional=("policy", *_MEASURED),
 )
 def inspect_layers(
@@ -101,13 +105,17 @@ def _inspect(target: str, classes: int, options: dict[str, Any], console: Consol
     if _is_run(target):
         if options["policy"] is not None or options["budget"] is not None or options["layers"]:
             raise UsageError(f"{target} is a run: its policy and budget are fixed", hint="Name a detector instead.")
+        if any(options[name] is not None for name in _SIZES):
+            raise UsageError(f"{target} is a run: its size is fixed", hint="Name a detector instead.")
         return inspect_run(Path(target), keep_base_classes=options["keep_base_classes"])
+    config = _configure(target, classes, options, console)
     return inspect_selection(
         target,
-        _selection(target, classes, options, console),
+        select_layers(config),
         classes=numbered(classes),
         image_size=options["image_size"],
         keep_base_classes=options["keep_base_classes"],
+        architecture=config.architecture,
     )
 
 
@@ -140,14 +148,14 @@ def _show_measured(
     console.result(report, lambda: _table(report), "\n".join([*meanings, measured]), _totals(report))
 
 
-def _selection(detector: str, classes: int, options: dict[str, Any], console: Console) -> Selection:
-    """What `fsod finetune` would train with these options; without any, nothing."""
+def _configure(detector: str, classes: int, options: dict[str, Any], console: Console) -> FinetuneConfig:
+    """What `fsod finetune` would do with these options; without any, nothing trains."""
     chosen = _policy(options)
     from fewshot_cli.training.outline import resolve
 
     config = FinetuneConfig(**{**options, "policy": chosen, "data": "", "detector": detector})
-    config = with_budget(config, get_spec(detector).head_depth, console)
-    return select_layers(resolve(config, classes, console))
+    config = with_budget(config, depth_in(detector, config.architecture), console)
+    return resolve(config, classes, console)
 
 
 def _policy(options: dict[str, Any]) -> str:
@@ -184,7 +192,8 @@ def _totals(report: dict[str, Any]) -> str:
         report["trained"]["head_layers"],
         report["trained"]["parameters"],
     )
-    lines = [
+    lines = [f"Built: {Architecture(**size)}."] if (size := report["architecture"]) else []
+    lines += [
         f"Policy {report['policy']}" + (f", budget {report['budget']}" if report["budget"] else ""),
         f"Trained: {head} of {report['head_depth']} head layers, {layers} of {len(report['layers'])} layers in all; "
         f"{parameters:,} of {report['parameters']:,} parameters ({parameters / report['parameters']:.2%}).",

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fewshot_cli import settings
 from fewshot_cli.augmentation.config import Variants
-from fewshot_cli.bounds import BATCH_SIZE, EVERY, FOLDS, IMAGE_SIZE, ITERATIONS, SEED, THREADS
-from fewshot_cli.detectors.registry import select_in
-from fewshot_cli.errors import closest
+from fewshot_cli.bounds import (
+    BATCH_SIZE,
+    EVERY,
+    FOLDS,
+    HEAD_CHANNELS,
+    HEAD_DEPTH,
+    IMAGE_SIZE,
+    ITERATIONS,
+    SEED,
+    THREADS,
+)
+from fewshot_cli.detectors.architecture import Architecture
+from fewshot_cli.detectors.exported import read_info
+from fewshot_cli.detectors.registry import WEIGHT_NAMES, select_in
+from fewshot_cli.errors import ConfigError, closest
 from fewshot_cli.panels import ADVANCED, DATA, LAYERS, MACHINE, TRAINING
 from fewshot_cli.policies import (
     AUTO,
@@ -144,6 +156,26 @@ class FinetuneConfig(Variants):
     backbone_stages: Annotated[
         int, Option("Backbone stages that train, counted from the output side.", panel=LAYERS)
     ] = 0
+    head_depth: Annotated[
+        int | None,
+        Option(
+            "Layers M of a new head, predictor included; default: the detector's own.",
+            panel=ADVANCED,
+            within=HEAD_DEPTH,
+        ),
+    ] = None
+    head_channels: Annotated[
+        int | None,
+        Option(
+            "Channels of a new neck and head; default: the detector's own.",
+            panel=ADVANCED,
+            within=HEAD_CHANNELS,
+        ),
+    ] = None
+    neck: Annotated[
+        Literal["fpn", "bifpn"] | None,
+        Option("New neck: fpn, or bifpn with more capacity; default: the detector's own.", panel=ADVANCED),
+    ] = None
     keep_base_classes: Annotated[
         bool,
         Option(
@@ -190,6 +222,10 @@ class FinetuneConfig(Variants):
         Option("Share of the iterations during which the learning rate rises, 0 to 1.", panel=ADVANCED, ge=0, lt=1),
     ] = 0.05
     clip: Annotated[float, Option("Largest norm of a step's gradient; 0: no limit.", panel=ADVANCED, ge=0)] = 10.0
+    norm_statistics: Annotated[
+        Literal["hold", "train"],
+        Option("Batch norms in layers that train: hold their statistics, or train them too.", panel=ADVANCED),
+    ] = "hold"
     eval_every: Annotated[
         int,
         Option("Iterations between two evaluations on the test set; 0: only at the end.", panel=TRAINING, within=EVERY),
@@ -263,6 +299,11 @@ class FinetuneConfig(Variants):
 
     def __post_init__(self) -> None:
         settings.validate(self, hint=HINT)
+        if self.norm_statistics == "train" and self.batch_size == 1:
+            raise ConfigError(
+                "--norm-statistics train with --batch-size 1: one image is no sample to take statistics of",
+                hint="Give --batch-size 2 or more, or --norm-statistics hold.",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The options by name, as they are typed, so that `--config` takes them back."""
@@ -276,6 +317,11 @@ class FinetuneConfig(Variants):
     @property
     def data_folder(self) -> Path:
         return Path(self.data)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The size of neck and head."""
+        return Architecture(self.head_depth, self.head_channels, self.neck)
 
 
 def implied_policy(options: Mapping[str, Any], default: str = FinetuneConfig.policy) -> str:
@@ -298,6 +344,18 @@ def needs_chain(config: FinetuneConfig) -> bool:
     """Whether it takes the detector's chain to tell what trains: for named layers, and budgets in parameters."""
     typed = isinstance(config.budget, str) and config.budget != AUTO
     return bool(config.layers) or (typed and get_policy(config.policy).takes_budget)
+
+
+def with_architecture(config: FinetuneConfig) -> FinetuneConfig:
+    """The configuration with the size of neck and head that a file of `fsod export` has, unless one is given.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another version of fsod.
+    """
+    info = None if config.weights in WEIGHT_NAMES else read_info(config.weights)
+    if info is None or config.architecture.chosen:
+        return config
+    return replace(config, **asdict(info.architecture))
 
 
 def with_budget(config: FinetuneConfig, depth: int, reporter: Reporter) -> FinetuneConfig:
@@ -327,4 +385,5 @@ def select_layers(config: FinetuneConfig) -> Selection:
         layers=config.layers,
         neck=config.train_neck,
         backbone_stages=config.backbone_stages,
+        architecture=config.architecture,
     )

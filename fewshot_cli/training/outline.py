@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from fewshot_cli.detectors.architecture import OWN, Architecture
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.predictors import numbered
 from fewshot_cli.detectors.registry import build_detector, select_in
@@ -20,17 +21,17 @@ from fewshot_cli.training.plan import parameters_per_layer, plan_chain, planned_
 
 
 @lru_cache
-def outline(name: str, classes: int) -> Detector:
+def outline(name: str, classes: int, architecture: Architecture = OWN) -> Detector:
     """The chain of a detector with a predictor for that many classes, without memory for weights.
 
     The detector is shared by all callers: do not change it.
 
     Raises:
-        ModelError: an unknown detector.
+        ModelError: an unknown detector, or one whose size cannot be chosen.
     """
     # On the meta device nothing is drawn, stored or computed.
     with torch.device("meta"):
-        detector = build_detector(name, weights="none")
+        detector = build_detector(name, weights="none", architecture=architecture)
         detector.replace_classes(numbered(classes), [()] * classes)
     return detector
 
@@ -50,10 +51,11 @@ def resolve(config: FinetuneConfig, classes: int, reporter: Reporter) -> Finetun
     if not needs_chain(config):
         return config
     if config.layers:
-        plan = plan_chain(detector := outline(config.detector, classes), select_layers(config))
+        detector = outline(config.detector, classes, config.architecture)
+        plan = plan_chain(detector, select_layers(config))
         return replace(config, layers=planned_layers(detector, plan))
     budget = str(config.budget)
-    spent = spend(config.detector, config.policy, budget, classes)
+    spent = spend(config.detector, config.policy, budget, classes, config.architecture)
     amount = f"{budget} of the" if budget.endswith("%") else budget
     what = "1 layer" if spent.layers == 1 else f"{spent.layers} layers"
     reporter.say(f"Budget: {amount} parameters are {what} here ({spent.parameters:,} parameters).")
@@ -67,7 +69,7 @@ class Spent(NamedTuple):
     parameters: int
 
 
-def spend(name: str, policy: str, budget: str, classes: int) -> Spent:
+def spend(name: str, policy: str, budget: str, classes: int, architecture: Architecture = OWN) -> Spent:
     """The most head layers, in the order of a policy, that are within a budget.
 
     Neck and backbone are not counted, as they are not in a budget of layers.
@@ -77,17 +79,18 @@ def spend(name: str, policy: str, budget: str, classes: int) -> Spent:
         policy: one that takes a budget.
         budget: in parameters, as `parse_budget` takes it.
         classes: number of classes of the predictor.
+        architecture: size of neck and head.
 
     Raises:
         PolicyError: not even the smallest budget of the policy fits; the message names it.
         ModelError: an unknown detector.
     """
-    detector, bound = outline(name, classes), parse_budget(budget)
+    detector, bound = outline(name, classes, architecture), parse_budget(budget)
     sizes = parameters_per_layer(detector)
     total = sum(sizes.values())
 
     def parameters(layers: int) -> int:
-        plan = plan_chain(detector, select_in(name, policy, layers))
+        plan = plan_chain(detector, select_in(name, policy, layers, architecture=architecture))
         return sum(sizes[layer] for layer in planned_layers(detector, plan))
 
     def fits(numbers: Sequence[int]) -> bool:
