@@ -60,6 +60,9 @@ CONVOLUTIONS = Range(0, 10_000)
 """Of a detector; the deepest here has some hundred."""
 IMAGE_SIZE = Range(64, 2048, 32)
 """Pixels: side of the square canvas. Detectors halve it five times."""
+HEAD_DEPTH = Range(2, 9)
+"""Layers of a head that is built, predictor included."""
+HEAD_CHANNELS = Range(32, 512, 32)
 CLASSES = Range(1, 10_000)
 """Of a predictor whose layers are shown; the largest public data sets have some thousand."""
 DETECTIONS = Range(1, 10_000)

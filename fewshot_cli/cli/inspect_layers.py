@@ -13,12 +13,12 @@ from fewshot_cli.bounds import CLASSES
 from fewshot_cli.cli.console import Console
 from fewshot_cli.cli.options import Config, Json, Quiet, Threads
 from fewshot_cli.cli.parameters import takes
-from fewshot_cli.detectors.registry import get_spec
+from fewshot_cli.detectors.architecture import Architecture
+from fewshot_cli.detectors.registry import depth_in
 from fewshot_cli.errors import UsageError
 from fewshot_cli.panels import CRITERIA as CRITERIA_PANEL
 from fewshot_cli.panels import DRIFT
 from fewshot_cli.paths import is_file
-from fewshot_cli.policies import Selection
 from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers, with_budget
 from fewshot_cli.schemas import schema_of
 from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
@@ -31,6 +31,7 @@ _PLANNED = (
     "keep_base_classes",
 )
 """Options of what would train."""
+_SIZES = ("head_depth", "head_channels", "neck")
 
 
 class DetectorSummary(TypedDict):
@@ -49,7 +50,7 @@ class Detectors(TypedDict):
 
 @takes(
     FinetuneConfig,
-    only=(*_PLANNED, *_MEASURED),
+    only=(*_PLANNED, *_SIZES, *_MEASURED),
     optional=("policy", *_MEASURED),
 )
 def inspect_layers(
@@ -142,13 +143,17 @@ def _inspect(target: str, classes: int, options: dict[str, Any], console: Consol
     if _is_run(target):
         if options["layers"] or any(options[name] is not None for name in ("policy", "budget", "freeze_first")):
             raise UsageError(f"{target} is a run: its policy and budget are fixed", hint="Name a detector instead.")
+        if any(options[name] is not None for name in _SIZES):
+            raise UsageError(f"{target} is a run: its size is fixed", hint="Name a detector instead.")
         return inspect_run(Path(target), keep_base_classes=options["keep_base_classes"])
+    config = _configure(target, classes, options, console)
     return inspect_selection(
         target,
-        _selection(target, classes, options, console),
+        select_layers(config),
         classes=numbered(classes),
         image_size=options["image_size"],
         keep_base_classes=options["keep_base_classes"],
+        architecture=config.architecture,
     )
 
 
@@ -209,14 +214,14 @@ def _show_measured(
     console.result(report, lambda: _table(report), text, *_listed(report, convolutions), _totals(report))
 
 
-def _selection(detector: str, classes: int, options: dict[str, Any], console: Console) -> Selection:
-    """What `fsod finetune` would train with these options; without any, nothing."""
+def _configure(detector: str, classes: int, options: dict[str, Any], console: Console) -> FinetuneConfig:
+    """What `fsod finetune` would do with these options; without any, nothing trains."""
     chosen = _policy(options)
     from fewshot_cli.training.outline import resolve
 
     config = FinetuneConfig(**{**options, "policy": chosen, "data": "", "detector": detector})
-    config = with_budget(config, get_spec(detector).head_depth, console)
-    return select_layers(resolve(config, classes, console))
+    config = with_budget(config, depth_in(detector, config.architecture), console)
+    return resolve(config, classes, console)
 
 
 def _policy(options: dict[str, Any]) -> str:
@@ -267,7 +272,8 @@ def _totals(report: dict[str, Any]) -> str:
         report["trained"]["parameters"],
     )
     first = report["freeze_first"]
-    lines = [
+    lines = [f"Built: {Architecture(**size)}."] if (size := report["architecture"]) else []
+    lines += [
         f"Policy {report['policy']}"
         + (f", budget {report['budget']}" if report["budget"] else "")
         + (f", first {first} of {len(report['convolutions'])} convolutions frozen" if first is not None else ""),

@@ -5,8 +5,8 @@
                             can be stored and continued from
 
 The chain can be cut before any layer. What lies before the cut is a pure function of the canvas, so its result can be
-cached; that is where the speed of this project comes from. Norm layers always use their stored statistics, also in
-layers that train: ten images are too few to estimate them.
+cached; that is where the speed of this project comes from. Norm layers use their stored statistics, also in layers that
+train, unless they are told otherwise (`--norm-statistics train`): ten images are too few to estimate them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
+from fewshot_cli.detectors.architecture import OWN, Architecture
 from fewshot_cli.detectors.predictors import NO_CLASS, ClassInit, ClassPredictor, with_classes
 from fewshot_cli.detectors.suppression import Candidates, Detections, suppress
 from fewshot_cli.errors import ModelError
@@ -45,6 +46,8 @@ are a tensor of their own in the tuple: see `pad_ragged`. Floating-point tensors
 must not be rounded (boxes) is passed as its bits: see `to_bits`.
 """
 Forward = Callable[[Activations], Activations]
+BatchNorm = nn.modules.batchnorm._BatchNorm
+"""The base class of torch's batch norms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,15 @@ class Layer:
             f"{prefix}.{name}" if name else prefix: parameter
             for prefix, module in self.modules
             for name, parameter in module.named_parameters()
+        }
+
+    def batch_norms(self) -> dict[str, BatchNorm]:
+        """Every batch norm of the layer that keeps statistics, by its qualified name."""
+        return {
+            f"{prefix}.{name}" if name else prefix: norm
+            for prefix, module in self.modules
+            for name, norm in module.named_modules()
+            if isinstance(norm, BatchNorm) and norm.track_running_stats
         }
 
 
@@ -161,6 +173,10 @@ class Detector(nn.Module, ABC):
     """Whether the class predictor is pretrained; whoever loads weights into it says so."""
     stretches: bool = False
     """Whether images are stretched to the square instead of keeping their proportions."""
+    architecture: Architecture = OWN
+    """The size of neck and head, where it was chosen; whoever builds the detector says so."""
+    estimated: frozenset[str] = frozenset()
+    """Qualified names of the batch norms whose statistics follow the batches of the training."""
     pad_value: int | list[int] = 114
     fast_in_bf16: bool = False
     """Whether bf16 measures faster than fp32 on a CPU that has bf16 arithmetic."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot_cli import __version__
+from fewshot_cli.detectors.architecture import OWN, Architecture
 from fewshot_cli.detectors.tensor_file import EXPORTED, read_metadata
 from fewshot_cli.documents import check_document, parse_document
 from fewshot_cli.errors import CheckpointError
@@ -34,6 +35,7 @@ class DetectorInfo:
         image_size: side of the canvas, pixels.
         thresholds: class → score from which a detection counts; empty if not measured.
         norm_eps: of every batch norm, because it is no tensor and differs between weights; None without batch norms.
+        architecture: size of neck and head, where it was chosen.
         fsod: version that wrote the file.
         schema: of this description.
     """
@@ -43,6 +45,7 @@ class DetectorInfo:
     image_size: int
     thresholds: dict[str, float]
     norm_eps: float | None
+    architecture: Architecture = OWN
     fsod: str = __version__
     schema: int = SCHEMA
 
@@ -56,6 +59,7 @@ def describe(detector: Detector, thresholds: Mapping[str, float]) -> DetectorInf
         image_size=detector.image_size,
         thresholds=dict(thresholds),
         norm_eps=max(eps, default=None),
+        architecture=detector.architecture,
     )
 
 

@@ -9,7 +9,8 @@ To add one:
    classes (`weights` is `default`, `imagenet`, `none` or a file), `pretrained` if its class predictor is;
    `recognise(state)` returns the name of the detector
    that a state dict is of, or None. Messages about weights that do not fit use it.
-3. Add a line to DETECTORS: name, summary, module, M, backbone stages, side of the canvas, ImageNet weights or not.
+3. Add a line to DETECTORS: name, summary, module, M, backbone stages, side of the canvas, ImageNet weights or not. If
+   the size of neck or head can be chosen (`sizes`), `build` also takes `architecture`.
 
 tests/detectors/test_registry.py then checks that the line agrees with what is built.
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from fewshot_cli.bounds import IMAGE_SIZE
+from fewshot_cli.detectors.architecture import OWN, Architecture, loaded_whole, options_of
 from fewshot_cli.detectors.exported import DetectorInfo, check_detector, fill, read_info
 from fewshot_cli.errors import ModelError, closest
 from fewshot_cli.policies import Selection, select
@@ -58,6 +60,7 @@ class DetectorSpec:
         has_imagenet: whether ImageNet weights exist for its backbone. A file with a classifier's weights will do, too.
         has_coco: whether weights of the whole detector are published; if not, `default` is ImageNet's.
         smallest: the smallest side of the canvas, pixels.
+        sizes: fields of `Architecture` that can be chosen where neck and head are built and not loaded.
     """
 
     name: str
@@ -69,14 +72,24 @@ class DetectorSpec:
     has_imagenet: bool = False
     has_coco: bool = True
     smallest: int = IMAGE_SIZE.least
+    sizes: tuple[str, ...] = ()
 
 
+_SIZES = ("head_depth", "head_channels", "neck")
 DETECTORS: dict[str, DetectorSpec] = {
     spec.name: spec
     for spec in (
-        DetectorSpec("retinanet_resnet50_fpn", "RetinaNet, ResNet-50, 34 M parameters", _RETINANET, 5, 5, 640, True),
         DetectorSpec(
-            "retinanet_resnet50_fpn_v2", "RetinaNet, stronger recipe, 38 M parameters", _RETINANET, 5, 5, 640, True
+            "retinanet_resnet50_fpn",
+            "RetinaNet, ResNet-50, 34 M parameters",
+            *(_RETINANET, 5, 5, 640, True),
+            sizes=_SIZES,
+        ),
+        DetectorSpec(
+            "retinanet_resnet50_fpn_v2",
+            "RetinaNet, stronger recipe, 38 M parameters",
+            *(_RETINANET, 5, 5, 640, True),
+            sizes=_SIZES,
         ),
         DetectorSpec(
             "retinanet_mobilenet_v2_fpn",
@@ -84,9 +97,15 @@ DETECTORS: dict[str, DetectorSpec] = {
             *(_RETINANET, 5, 5, 640),
             has_imagenet=True,
             has_coco=False,
+            sizes=_SIZES,
         ),
         DetectorSpec("retinanet_mini", "RetinaNet, slim, embedded, for the miniature world, 2 M", _MINI, 5, 5, 256),
-        DetectorSpec("ssd_mobilenet_v2_fpnlite", "SSD, MobileNetV2, 3 M parameters", _SSD_LITE, 5, 5, 256, True),
+        DetectorSpec(
+            "ssd_mobilenet_v2_fpnlite",
+            "SSD, MobileNetV2, 3 M parameters",
+            *(_SSD_LITE, 5, 5, 256, True),
+            sizes=("head_depth", "head_channels"),
+        ),
         DetectorSpec("fcos_resnet50_fpn", "FCOS, ResNet-50, 32 M parameters", _FCOS, 5, 5, 640, True),
         DetectorSpec("fasterrcnn_resnet50_fpn", "Faster R-CNN, ResNet-50, 42 M parameters", _FASTER, 3, 5, 640, True),
         DetectorSpec(
@@ -119,6 +138,33 @@ def head_depths() -> dict[str, int]:
     return {name: spec.head_depth for name, spec in DETECTORS.items()}
 
 
+def depth_in(name: str, architecture: Architecture = OWN) -> int:
+    """M of the detector of that name, built like that; raises ModelError."""
+    return architecture.head_depth or get_spec(name).head_depth
+
+
+def check_architecture(name: str, weights: str | Path, architecture: Architecture) -> None:
+    """Whether the detector can be built like that with these weights, as far as it shows without reading all of them.
+
+    Raises:
+        ModelError: an unknown detector, or one whose size cannot be chosen.
+        ConfigError: an impossible size, or weights of the whole detector, which bring their own.
+    """
+    spec, chosen = get_spec(name), architecture.chosen
+    architecture.check()
+    if not set(chosen) <= set(spec.sizes):
+        able = [other.name for other in DETECTORS.values() if set(chosen) <= set(other.sizes)]
+        raise ModelError(
+            f"{options_of(field for field in chosen if field not in spec.sizes)} cannot be chosen for {name}",
+            hint=f"It can for {', '.join(able)}.",
+        )
+    if chosen and weights == "default" and spec.has_coco:
+        raise loaded_whole(architecture, "--weights default")
+    info = None if weights in WEIGHT_NAMES else read_info(weights)
+    if chosen and info is not None and info.architecture != architecture:
+        raise loaded_whole(architecture, weights)
+
+
 def select_in(
     name: str,
     policy: str,
@@ -128,13 +174,14 @@ def select_in(
     neck: bool = False,
     backbone_stages: int = 0,
     freeze_first: int | None = None,
+    architecture: Architecture = OWN,
 ) -> Selection:
     """What a policy trains in the detector of that name; see `policies.select`. Raises ModelError, PolicyError."""
     spec = get_spec(name)
     return select(
         policy,
         budget,
-        spec.head_depth,
+        depth_in(name, architecture),
         layers=layers,
         stages=spec.backbone_stages,
         neck=neck,
@@ -150,6 +197,7 @@ def build_detector(
     weights: str | Path = "default",
     image_size: int | None = None,
     seed: int = 0,
+    architecture: Architecture = OWN,
     reporter: Reporter | None = None,
 ) -> Detector:
     """Build a detector with its base classes, on the CPU, in eval.
@@ -161,11 +209,13 @@ def build_detector(
         image_size: side of the square canvas, a multiple of 32 from 64 to 2048 pixels; default: the file's, else the
             detector's own.
         seed: of the weights that are drawn at random; the caller's random state is left as it was.
+        architecture: size of neck and head, where the weights are of the backbone alone or none; default: the file's,
+            else the detector's own.
         reporter: shows the progress of downloads.
 
     Raises:
-        ModelError: unknown detector, or one without ImageNet weights.
-        ConfigError: an impossible image size.
+        ModelError: unknown detector, one without ImageNet weights, or one whose size cannot be chosen.
+        ConfigError: an impossible image size or architecture, or one that the weights do not have.
         CheckpointError: a file that is not weights of this detector.
         NetworkError: the weights could not be downloaded.
     """
@@ -173,6 +223,7 @@ def build_detector(
     info = None if weights in WEIGHT_NAMES else read_info(weights)
     if info is not None:
         check_detector(weights, info, name)
+    check_architecture(name, weights, architecture)
     own_size = spec.image_size if info is None else info.image_size
     bounds = IMAGE_SIZE._replace(least=spec.smallest)
     size = bounds.check(f"{name}: image_size", own_size if image_size is None else image_size)
@@ -184,24 +235,30 @@ def build_detector(
         )
     if info is not None:
         return _exported(spec, size, Path(weights), info)
-    return _build(spec, size, str(weights), seed, reporter or SilentReporter())
+    return _build(spec, size, str(weights), seed, architecture, reporter or SilentReporter())
 
 
 def _exported(spec: DetectorSpec, image_size: int, path: Path, info: DetectorInfo) -> Detector:
     from fewshot_cli.detectors.weights import read_weights
 
-    detector = _build(spec, image_size, "none", 0, SilentReporter())
+    detector = _build(spec, image_size, "none", 0, info.architecture, SilentReporter())
     fill(detector, read_weights(path), info, what=f"{spec.name} from {path}")
     return detector
 
 
-def _build(spec: DetectorSpec, image_size: int, weights: str, seed: int, reporter: Reporter) -> Detector:
+def _build(
+    spec: DetectorSpec, image_size: int, weights: str, seed: int, architecture: Architecture, reporter: Reporter
+) -> Detector:
     import torch
 
     module = import_module(spec.module)
+    options = {"image_size": image_size, "weights": weights, "reporter": reporter}
+    if architecture.chosen:
+        options["architecture"] = architecture
     with torch.random.fork_rng(devices=[]):
         # Only the CPU's generator: torch.manual_seed would reseed the GPUs too, and nothing would put them back.
         torch.random.default_generator.manual_seed(seed)
-        detector = cast("Detector", module.build(spec.name, image_size=image_size, weights=weights, reporter=reporter))
+        detector = cast("Detector", module.build(spec.name, **options))
+    detector.architecture = architecture
     detector.hold_statistics()
     return detector

@@ -10,7 +10,7 @@ from functools import partial
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, ResNet50_Weights, mobilenet_v2
 from torchvision.models.detection import (
     RetinaNet,
@@ -20,11 +20,15 @@ from torchvision.models.detection import (
     retinanet_resnet50_fpn_v2,
 )
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import clip_boxes_to_image
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
+from torchvision.ops.misc import Conv2dNormActivation
 
+from fewshot_cli.detectors.architecture import OWN, Architecture
+from fewshot_cli.detectors.bifpn import BiFpn, group_norm
 from fewshot_cli.detectors.chain import Activations, Target
-from fewshot_cli.detectors.predictors import class_names
+from fewshot_cli.detectors.predictors import WEIGHT_STD, class_names
 from fewshot_cli.detectors.suppression import Candidates, Suppression
 from fewshot_cli.detectors.torchvision_base import by_anchor
 from fewshot_cli.detectors.torchvision_fpn import (
@@ -48,7 +52,9 @@ from fewshot_cli.progress import Reporter
 SUPPRESSION = Suppression(min_score=0.001, candidates=1000, iou=0.5, detections=100)
 
 
-def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> RetinaNetDetector:
+def build(
+    name: str, *, image_size: int, weights: str, reporter: Reporter, architecture: Architecture = OWN
+) -> RetinaNetDetector:
     """Build a RetinaNet with its base classes.
 
     Args:
@@ -56,10 +62,12 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
         image_size: side of the canvas, a multiple of 32, pixels.
         weights: `default` (COCO; ImageNet with MobileNetV2), `imagenet` (backbone), `none` (random), or a file.
         reporter: shows the progress of downloads.
+        architecture: size of neck and head, for weights of the backbone alone or none.
 
     Raises:
         ModelError: no such variant.
         CheckpointError: a file that does not fit.
+        ConfigError: a size was chosen, and the weights are of the whole detector.
         NetworkError: the download failed.
     """
     if name not in _VARIANTS:
@@ -68,9 +76,12 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Re
 
     def make(count: int | None) -> RetinaNetDetector:
         classes = class_names(CATEGORIES, count or len(CATEGORIES))
-        return RetinaNetDetector(name, construct(num_classes=len(classes)), classes, image_size)
+        network = construct(num_classes=len(classes))
+        if architecture.chosen:
+            _resize(network, architecture)
+        return RetinaNetDetector(name, network, classes, image_size)
 
-    return build_published(make, published, weights, reporter)
+    return build_published(make, published, weights, reporter, architecture)
 
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
@@ -117,8 +128,40 @@ def mobilenet_v2_fpn(num_classes: int) -> RetinaNet:
     return RetinaNet(backbone, num_classes)
 
 
+def _resize(network: RetinaNet, architecture: Architecture) -> None:
+    """Give the network a neck and a head of another size, with random weights as torchvision draws them."""
+    fpn, old = network.backbone.fpn, network.head
+    stages = [block[0].in_channels for block in fpn.inner_blocks]
+    channels = architecture.head_channels or CHANNELS
+    if architecture.neck == "bifpn":
+        network.backbone.fpn = BiFpn(stages, channels)
+    else:
+        last = LastLevelP6P7(channels if fpn.extra_blocks.use_P5 else stages[-1], channels)
+        network.backbone.fpn = FeaturePyramidNetwork(stages, channels, extra_blocks=last)
+    network.backbone.out_channels = channels
+    depth = architecture.head_depth or 1 + len(old.classification_head.conv)
+    network.head = _make_head(old, channels, depth)
+
+
+def _make_head(old: RetinaNetHead, channels: int, depth: int) -> RetinaNetHead:
+    """A head with towers of `depth` − 1 convolutions; in all else it is like the old one."""
+    norm = group_norm if any(isinstance(module, nn.GroupNorm) for module in old.modules()) else None
+    classes = old.classification_head
+    head = RetinaNetHead(channels, classes.num_anchors, classes.num_classes, norm_layer=norm)
+    head.regression_head._loss_type = old.regression_head._loss_type
+    for tower in (head.classification_head, head.regression_head):
+        tower.conv = nn.Sequential(
+            *(Conv2dNormActivation(channels, channels, norm_layer=norm) for _ in range(depth - 1))
+        )
+        for block in tower.conv:
+            nn.init.normal_(block[0].weight, std=WEIGHT_STD)
+            if block[0].bias is not None:
+                nn.init.zeros_(block[0].bias)
+    return head
+
+
 class RetinaNetDetector(TowerDetector):
-    """RetinaNet: five backbone stages, FPN, four tower layers and the predictor (M = 5).
+    """RetinaNet: five backbone stages, FPN, four tower layers and the predictor (M = 5), or another `Architecture`.
 
     A stage is the stem or one of four residual stages in a ResNet-50, and all blocks of one stride in a MobileNetV2.
     """

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from torchvision.models import MobileNet_V2_Weights
 from torchvision.ops import box_iou
 
+from fewshot_cli.detectors.architecture import OWN, Architecture, loaded_whole
 from fewshot_cli.detectors.chain import Activations, Detector, Layer, Target
 from fewshot_cli.detectors.coco_classes import COCO_NAMES
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names, start_rare
-from fewshot_cli.detectors.ssd_network import ANCHORS, DEPTH, LEVELS, STAGES, STRIDES, SsdNetwork
+from fewshot_cli.detectors.ssd_network import ANCHORS, CHANNELS, DEPTH, LEVELS, STAGES, STRIDES, SsdNetwork
 from fewshot_cli.detectors.ssd_onnx import read_onnx
 from fewshot_cli.detectors.suppression import Candidates, Suppression
 from fewshot_cli.detectors.torchvision_weights import fetched
@@ -59,7 +60,9 @@ PUBLISHED = PublishedFile(
 """The authors' int8 weights, trained on COCO."""
 
 
-def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> SsdMobilenet:
+def build(
+    name: str, *, image_size: int, weights: str, reporter: Reporter, architecture: Architecture = OWN
+) -> SsdMobilenet:
     """Build the SSD with its base classes.
 
     Args:
@@ -68,18 +71,22 @@ def build(name: str, *, image_size: int, weights: str, reporter: Reporter) -> Ss
         weights: `default` (the authors' COCO weights, downloaded once), `imagenet` (backbone), `none` (random), or a
             file: the published ONNX file, or a state dict of this network or of its backbone alone.
         reporter: shows the progress of downloads.
+        architecture: depth and channels of the head, for weights of the backbone alone or none.
 
     Raises:
         CheckpointError: a file that does not fit.
-        ConfigError: the package onnx, which reads the published file, is missing.
+        ConfigError: the package onnx, which reads the published file, is missing; or a size was chosen, and the weights
+            are of the whole detector.
         NetworkError: the download failed.
     """
     if weights == "none":
-        return SsdMobilenet(name, base_classes(len(COCO_NAMES)), image_size)
+        return SsdMobilenet(name, base_classes(len(COCO_NAMES)), image_size, architecture)
     path = _path_of(weights, reporter)
     state = read_onnx(path) if path.suffix.lower() == ".onnx" else read_weights(path)
     if _is_backbone(state):
-        return _from_backbone(name, image_size, state, path)
+        return _from_backbone(name, image_size, state, path, architecture)
+    if architecture.chosen:
+        raise loaded_whole(architecture, path)
     detector = SsdMobilenet(name, base_classes(_count_classes(state)), image_size)
     load_exactly(detector.network, state, what=f"{name} from {path}")
     detector.pretrained = True
@@ -130,9 +137,11 @@ def _published(reporter: Reporter) -> Path:
     )
 
 
-def _from_backbone(name: str, image_size: int, state: Mapping[str, Tensor], path: Path) -> SsdMobilenet:
+def _from_backbone(
+    name: str, image_size: int, state: Mapping[str, Tensor], path: Path, architecture: Architecture
+) -> SsdMobilenet:
     """A classifier's features under a random head."""
-    detector = SsdMobilenet(name, base_classes(len(COCO_NAMES)), image_size)
+    detector = SsdMobilenet(name, base_classes(len(COCO_NAMES)), image_size, architecture)
     features = {key.removeprefix("features."): each for key, each in state.items() if key.startswith("features.")}
     load_exactly(detector.network.features, features, what=f"the backbone of {name} from {path}")
     _take_unit_range(detector.network.features[0])
@@ -154,9 +163,10 @@ def _take_unit_range(first: nn.Module) -> None:
 class SsdMobilenet(Detector):
     """SSD with MobileNetV2, FPN, a tower common to classes and boxes, and softmax over the classes and a background.
 
-    The head has M = 5 layers, each on all levels: `head.1` … `head.4` are the separable convolutions of the tower (3×3
-    depthwise and 1×1 together, as between two activations), `head.5` is the predictor, a separable convolution for the
-    classes and one for the boxes. Levels share no weights. The backbone's stages are its blocks of one stride.
+    The head has M = 5 layers, unless an `Architecture` says otherwise, each on all levels: `head.1` … `head.4` are the
+    separable convolutions of the tower (3×3 depthwise and 1×1 together, as between two activations), `head.5` is the
+    predictor, a separable convolution for the classes and one for the boxes. Levels share no weights. The backbone's
+    stages are its blocks of one stride.
 
     Boxes are (x1, y1, x2, y2) offsets of an anchor's corners, in shares of its width and height.
     """
@@ -164,9 +174,11 @@ class SsdMobilenet(Detector):
     network: SsdNetwork
     stretches = True
 
-    def __init__(self, name: str, classes: Sequence[str], image_size: int) -> None:
+    def __init__(self, name: str, classes: Sequence[str], image_size: int, architecture: Architecture = OWN) -> None:
         super().__init__(name, classes, image_size)
-        self.network = SsdNetwork(len(self.classes))
+        depth = architecture.head_depth - 1 if architecture.head_depth else DEPTH
+        channels = architecture.head_channels or CHANNELS
+        self.network = SsdNetwork(len(self.classes), channels=channels, depth=depth)
         self.layers = self.make_layers()
         for predictor in self.predictors:
             start_rare(self.network.get_submodule(predictor.name), predictor)
@@ -180,16 +192,17 @@ class SsdMobilenet(Detector):
         ]
 
     def make_layers(self) -> tuple[Layer, ...]:
+        depth = self.network.head.depth
         return (
             *(self._stage(number) for number in range(len(STAGES))),
             self.make_layer("neck", "neck", ["neck"], self._run_neck),
             *(
                 self.make_layer(
-                    f"head.{depth + 1}", "head", _per_level(f"towers.{{}}.{depth}"), partial(self._run_tower, depth)
+                    f"head.{place + 1}", "head", _per_level(f"towers.{{}}.{place}"), partial(self._run_tower, place)
                 )
-                for depth in range(DEPTH)
+                for place in range(depth)
             ),
-            self.make_layer(f"head.{DEPTH + 1}", "head", _per_level("classes.{}", "boxes.{}"), self._run_predictor),
+            self.make_layer(f"head.{depth + 1}", "head", _per_level("classes.{}", "boxes.{}"), self._run_predictor),
         )
 
     def _stage(self, number: int) -> Layer:
@@ -202,7 +215,7 @@ class SsdMobilenet(Detector):
         return (*kept, self.network.features[slice(*STAGES[number])](x[-1]))
 
     def _run_neck(self, x: Activations) -> Activations:
-        """(C3, C4, C5) → (P3, …, P7), 128 channels each."""
+        """(C3, C4, C5) → (P3, …, P7), with the channels of the head."""
         return self.network.neck(*x)
 
     def _run_tower(self, depth: int, x: Activations) -> Activations:

@@ -15,9 +15,9 @@ from torchvision.models import mobilenet_v2
 STRIDES = (8, 16, 32, 64, 128)
 LEVELS = len(STRIDES)
 CHANNELS = 128
-"""Of the neck's maps and of the towers."""
+"""Of the neck's maps and of the towers, as pretrained."""
 DEPTH = 4
-"""Convolutions of a tower before the predictor."""
+"""Convolutions of a tower before the predictor, as pretrained."""
 ANCHORS = 5
 STAGES = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19))
 """First and last + 1 of MobileNetV2's blocks at the strides 2, 4, …, 32; the last block is a convolution."""
@@ -43,12 +43,12 @@ class SeparableConv2d(nn.Sequential):
     Batch norms of the pretraining are folded into the convolutions.
     """
 
-    def __init__(self, outputs: int, *, stride: int = 1, relu: bool = True) -> None:
+    def __init__(self, channels: int, outputs: int, *, stride: int = 1, relu: bool = True) -> None:
         kind = SameConv2d if stride > 1 else nn.Conv2d
         padding = 0 if stride > 1 else 1
         super().__init__()
-        self.depthwise = kind(CHANNELS, CHANNELS, 3, stride, padding, groups=CHANNELS)
-        self.pointwise = nn.Conv2d(CHANNELS, outputs, 1)
+        self.depthwise = kind(channels, channels, 3, stride, padding, groups=channels)
+        self.pointwise = nn.Conv2d(channels, outputs, 1)
         if relu:
             self.relu = nn.ReLU6(inplace=True)
 
@@ -56,11 +56,11 @@ class SeparableConv2d(nn.Sequential):
 class Neck(nn.Module):
     """C3, C4, C5 → P3 … P7: top-down by bilinear resizing; P6 and P7 by convolutions of stride 2 on P5."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(channels, CHANNELS, 1) for channels in STAGE_CHANNELS)
-        self.smooth = nn.ModuleList(SeparableConv2d(CHANNELS) for _ in range(2))
-        self.extra = nn.ModuleList(SeparableConv2d(CHANNELS, stride=2) for _ in range(2))
+        self.lateral = nn.ModuleList(nn.Conv2d(stage, channels, 1) for stage in STAGE_CHANNELS)
+        self.smooth = nn.ModuleList(SeparableConv2d(channels, channels) for _ in range(2))
+        self.extra = nn.ModuleList(SeparableConv2d(channels, channels, stride=2) for _ in range(2))
 
     def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> tuple[Tensor, ...]:
         p5 = self.lateral[2](c5)
@@ -73,28 +73,34 @@ class Neck(nn.Module):
 class Head(nn.Module):
     """Per level, a tower common to classes and boxes, and two predictors; levels share no weights.
 
-    towers: level, then depth; classes: A · (1 + K) outputs, the background first; boxes: A · 4 outputs.
+    towers: level, then `depth` convolutions; classes: A · (1 + K) outputs, the background first; boxes: A · 4 outputs.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, channels: int, depth: int) -> None:
         super().__init__()
+        self.depth = depth
+        outputs = ANCHORS * (1 + num_classes)
         self.towers = nn.ModuleList(
-            nn.ModuleList(SeparableConv2d(CHANNELS) for _ in range(DEPTH)) for _ in range(LEVELS)
+            nn.ModuleList(SeparableConv2d(channels, channels) for _ in range(depth)) for _ in range(LEVELS)
         )
-        self.classes = nn.ModuleList(SeparableConv2d(ANCHORS * (1 + num_classes), relu=False) for _ in range(LEVELS))
-        self.boxes = nn.ModuleList(SeparableConv2d(ANCHORS * 4, relu=False) for _ in range(LEVELS))
+        self.classes = nn.ModuleList(SeparableConv2d(channels, outputs, relu=False) for _ in range(LEVELS))
+        self.boxes = nn.ModuleList(SeparableConv2d(channels, ANCHORS * 4, relu=False) for _ in range(LEVELS))
 
 
 class SsdNetwork(nn.Module):
-    """MobileNetV2's features with torchvision's names, the neck and the head."""
+    """MobileNetV2's features with torchvision's names, the neck and the head.
+
+    Args:
+        channels: of the neck's maps and of the towers; depth: convolutions of a tower before the predictor.
+    """
 
     features: nn.Sequential
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, channels: int = CHANNELS, depth: int = DEPTH) -> None:
         super().__init__()
         self.features = _same_padding(mobilenet_v2().features)
-        self.neck = Neck()
-        self.head = Head(num_classes)
+        self.neck = Neck(channels)
+        self.head = Head(num_classes, channels, depth)
         for module in (*self.neck.modules(), *self.head.modules()):
             if isinstance(module, nn.Conv2d):
                 _start_convolution(module)

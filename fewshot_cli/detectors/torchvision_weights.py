@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
+from fewshot_cli.detectors.architecture import OWN, Architecture, loaded_whole
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.weights import check_hash, load_exactly, read_weights
 from fewshot_cli.download import download
@@ -59,7 +60,13 @@ class Published:
     classifier_eps: float = 1e-5
 
 
-def build_published(make: Callable[[int | None], D], published: Published, weights: str, reporter: Reporter) -> D:
+def build_published(
+    make: Callable[[int | None], D],
+    published: Published,
+    weights: str,
+    reporter: Reporter,
+    architecture: Architecture = OWN,
+) -> D:
     """A detector with the weights that `--weights` names.
 
     Args:
@@ -67,9 +74,11 @@ def build_published(make: Callable[[int | None], D], published: Published, weigh
         published: see there.
         weights: `default`, `imagenet`, `none` (random), or a file with weights of the detector or of the classifier.
         reporter: shows the progress of downloads.
+        architecture: what `make` builds.
 
     Raises:
         CheckpointError: a file that does not fit.
+        ConfigError: a size of neck and head was chosen, and the file has weights of them.
         NetworkError: the download failed.
     """
     if weights == "none":
@@ -83,6 +92,8 @@ def build_published(make: Callable[[int | None], D], published: Published, weigh
     if backbone.keys() & state.keys():
         _load_backbone(detector, backbone, state, published, path)
         return detector
+    if architecture.chosen:
+        raise loaded_whole(architecture, path)
     load_exactly(detector.network, state, what=f"{detector.name} from {path}")
     if published.zero_eps and published.coco and sha256_of(path).startswith(hash_in(published.coco)):
         _set_eps(detector.network, 0.0)

@@ -48,6 +48,7 @@ class TwoHeads(Detector):
         self.network = nn.ModuleDict({"base": base, "adapted": adapted})
         self.pad_value, self.stretches = base.pad_value, base.stretches
         self.fast_in_bf16, self.pretrained = base.fast_in_bf16, base.pretrained
+        self.architecture = base.architecture
         label_of = torch.full((len(base.classes),), -1)
         label_of[list(kept)] = torch.arange(len(kept))
         self.register_buffer("label_of", label_of, persistent=False)

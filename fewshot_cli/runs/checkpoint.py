@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
 from fewshot_cli.bounds import SEED
+from fewshot_cli.detectors.architecture import OWN, Architecture
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, build_detector
 from fewshot_cli.detectors.tensor_file import CHECKPOINT, read_tensor_file, to_bytes
@@ -55,6 +56,10 @@ class CheckpointInfo:
     """Whether the base's head runs beside the adapted one."""
     freeze_first: int | None = None
     """Convolutions, in input order, that stayed frozen; None: the policy alone says what trained."""
+    architecture: Architecture = OWN
+    """Size of neck and head, where it was chosen."""
+    norm_statistics: Literal["hold", "train"] = "hold"
+    """Whether statistics of batch norms in trained layers are the base's."""
     format: int = FORMAT
 
 
@@ -117,7 +122,12 @@ def restore(
     tensors, info = read_checkpoint(path)
     _check_base(path, info, weights)
     base = build_detector(
-        info.detector, weights=weights or info.weights, image_size=info.image_size, seed=info.seed, reporter=reporter
+        info.detector,
+        weights=weights or info.weights,
+        image_size=info.image_size,
+        seed=info.seed,
+        architecture=info.architecture,
+        reporter=reporter,
     )
     if state_fingerprint(base.network) != info.base_fingerprint:
         raise CheckpointError(
@@ -142,7 +152,7 @@ def _check_base(path: Path, info: CheckpointInfo, weights: str | None) -> None:
 
 
 def _required(detector: Detector, info: CheckpointInfo, path: Path) -> list[str]:
-    """What a checkpoint cannot lack: the parameters of the trained layers, and the class predictors."""
+    """What a checkpoint cannot lack: what trained in the trained layers, and the class predictors."""
     layers = {layer.name: layer for layer in detector.layers}
     unknown = [name for name in info.trained_layers if name not in layers]
     if unknown:
@@ -150,7 +160,15 @@ def _required(detector: Detector, info: CheckpointInfo, path: Path) -> list[str]
             f"{path} says that {unknown[0]!r} was trained, which {detector.name} does not have",
             hint=closest(unknown[0], layers),
         )
-    return [*(name for each in info.trained_layers for name in layers[each].parameters()), *_predictors(detector)]
+    trained = [layers[each] for each in info.trained_layers]
+    statistics = [
+        f"{name}.{kind}"
+        for layer in trained
+        for name, norm in layer.batch_norms().items()
+        for kind, _ in norm.named_buffers()
+        if info.norm_statistics == "train"
+    ]
+    return [*(name for layer in trained for name in layer.parameters()), *statistics, *_predictors(detector)]
 
 
 @torch.no_grad()
@@ -187,17 +205,20 @@ def _predictors(detector: Detector) -> list[str]:
     return [f"{predictor.name}.{kind}" for predictor in detector.predictors for kind in ("weight", "bias")]
 
 
-def tensors_to_keep(detector: Detector, base: Mapping[str, str], now: Mapping[str, str]) -> dict[str, Tensor]:
+def tensors_to_keep(
+    detector: Detector, trained: Collection[str], base: Mapping[str, str], now: Mapping[str, str]
+) -> dict[str, Tensor]:
     """What a checkpoint must hold: layers that trained, the class predictors, and what else is not as in the base.
 
     A layer is there as a whole, also if a part of it was frozen, so that it can be compared with that of another run.
 
     Args:
+        trained: names of what training changes.
         base, now: fingerprints by name, of the base and of the detector with its new classes.
     """
-    layers = [layer.parameters() for layer in detector.layers]
-    trained = {name for layer in layers if any(p.requires_grad for p in layer.values()) for name in layer}
     # Predictors also if they are as in the base, because `restore` begins with random ones.
-    predictors = set(_predictors(detector))
+    layers = [layer.parameters() for layer in detector.layers]
+    whole = {name for layer in layers if not layer.keys().isdisjoint(trained) for name in layer}
+    always = {*trained, *whole, *_predictors(detector)}
     state = detector.network.state_dict()
-    return {name: state[name] for name in state if name in trained | predictors or base.get(name) != now.get(name)}
+    return {name: state[name] for name in state if name in always or base.get(name) != now.get(name)}

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fewshot_cli import settings
 from fewshot_cli.augmentation.config import Variants
-from fewshot_cli.bounds import BATCH_SIZE, CONVOLUTIONS, EVERY, FOLDS, IMAGE_SIZE, ITERATIONS, SEED, THREADS
-from fewshot_cli.detectors.registry import select_in
-from fewshot_cli.errors import closest
+from fewshot_cli.bounds import (
+    BATCH_SIZE,
+    CONVOLUTIONS,
+    EVERY,
+    FOLDS,
+    HEAD_CHANNELS,
+    HEAD_DEPTH,
+    IMAGE_SIZE,
+    ITERATIONS,
+    SEED,
+    THREADS,
+)
+from fewshot_cli.detectors.architecture import Architecture
+from fewshot_cli.detectors.exported import read_info
+from fewshot_cli.detectors.registry import WEIGHT_NAMES, select_in
+from fewshot_cli.errors import ConfigError, closest
 from fewshot_cli.panels import ADVANCED, DATA, LAYERS, MACHINE, TRAINING
 from fewshot_cli.policies import (
     AUTO,
@@ -153,6 +166,26 @@ class FinetuneConfig(Variants):
             within=CONVOLUTIONS,
         ),
     ] = None
+    head_depth: Annotated[
+        int | None,
+        Option(
+            "Layers M of a new head, predictor included; default: the detector's own.",
+            panel=ADVANCED,
+            within=HEAD_DEPTH,
+        ),
+    ] = None
+    head_channels: Annotated[
+        int | None,
+        Option(
+            "Channels of a new neck and head; default: the detector's own.",
+            panel=ADVANCED,
+            within=HEAD_CHANNELS,
+        ),
+    ] = None
+    neck: Annotated[
+        Literal["fpn", "bifpn"] | None,
+        Option("New neck: fpn, or bifpn with more capacity; default: the detector's own.", panel=ADVANCED),
+    ] = None
     keep_base_classes: Annotated[
         bool,
         Option(
@@ -199,6 +232,10 @@ class FinetuneConfig(Variants):
         Option("Share of the iterations during which the learning rate rises, 0 to 1.", panel=ADVANCED, ge=0, lt=1),
     ] = 0.05
     clip: Annotated[float, Option("Largest norm of a step's gradient; 0: no limit.", panel=ADVANCED, ge=0)] = 10.0
+    norm_statistics: Annotated[
+        Literal["hold", "train"],
+        Option("Batch norms in layers that train: hold their statistics, or train them too.", panel=ADVANCED),
+    ] = "hold"
     eval_every: Annotated[
         int,
         Option("Iterations between two evaluations on the test set; 0: only at the end.", panel=TRAINING, within=EVERY),
@@ -272,6 +309,11 @@ class FinetuneConfig(Variants):
 
     def __post_init__(self) -> None:
         settings.validate(self, hint=HINT)
+        if self.norm_statistics == "train" and self.batch_size == 1:
+            raise ConfigError(
+                "--norm-statistics train with --batch-size 1: one image is no sample to take statistics of",
+                hint="Give --batch-size 2 or more, or --norm-statistics hold.",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The options by name, as they are typed, so that `--config` takes them back."""
@@ -285,6 +327,11 @@ class FinetuneConfig(Variants):
     @property
     def data_folder(self) -> Path:
         return Path(self.data)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The size of neck and head."""
+        return Architecture(self.head_depth, self.head_channels, self.neck)
 
 
 def implied_policy(options: Mapping[str, Any], default: str = FinetuneConfig.policy) -> str:
@@ -317,6 +364,18 @@ def in_parameters(config: FinetuneConfig) -> bool:
     return typed and get_policy(config.policy).takes_budget
 
 
+def with_architecture(config: FinetuneConfig) -> FinetuneConfig:
+    """The configuration with the size of neck and head that a file of `fsod export` has, unless one is given.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another version of fsod.
+    """
+    info = None if config.weights in WEIGHT_NAMES else read_info(config.weights)
+    if info is None or config.architecture.chosen:
+        return config
+    return replace(config, **asdict(info.architecture))
+
+
 def with_budget(config: FinetuneConfig, depth: int, reporter: Reporter) -> FinetuneConfig:
     """The configuration with its budget filled in, for a head of `depth` layers; says so if the head limits it.
 
@@ -345,4 +404,5 @@ def select_layers(config: FinetuneConfig) -> Selection:
         neck=config.train_neck,
         backbone_stages=config.backbone_stages,
         freeze_first=config.freeze_first,
+        architecture=config.architecture,
     )

@@ -39,6 +39,14 @@ class KeptClasses(TypedDict):
     operations: Annotated[float, Doc("Of the layers that run twice, as a share of the whole chain's.")]
 
 
+class BuiltSize(TypedDict):
+    """The size of a neck and a head that were built; null for what is the detector's own."""
+
+    head_depth: Annotated[int | None, Doc("Layers M of the head, predictor included.")]
+    head_channels: Annotated[int | None, Doc("Channels of neck and head.")]
+    neck: Annotated[str | None, Doc("`fpn` or `bifpn`.")]
+
+
 class Frozen(TypedDict):
     """The proof that nothing else trained."""
 
@@ -169,6 +177,7 @@ class Result(TypedDict):
     classes: Annotated[list[str], Len(1), Doc("In label order.")]
     known_classes: Annotated[list[str], Doc("Of these, the ones that the pretrained detector knows by name."), MAY_LACK]
     detector: Annotated[str, Doc("Name in the registry.")]
+    architecture: Annotated[BuiltSize | None, Doc("Size of neck and head; null: the detector's own."), MAY_LACK]
     policy: Annotated[str, Doc("Where the budget went; with `auto`, the one that was chosen.")]
     budget: Annotated[
         int | None, ReadAs(int | str | None), Doc("Head layers that trained; null: the policy takes none.")
@@ -184,6 +193,12 @@ class Result(TypedDict):
     seed: Annotated[int, Doc("Of everything that is drawn.")]
     backbone_lr: Annotated[float, Doc("Learning rate of neck and backbone, as a share of --lr."), MAY_LACK]
     small_object_lr: Annotated[float, Doc("Learning rate of the stride-8 level, as a share of --lr."), MAY_LACK]
+    norm_statistics: Annotated[
+        Literal["hold", "train"],
+        ReadAs(str),
+        Doc("Of batch norms in trained layers: `hold`, those before training, or `train`, those of the variants."),
+        MAY_LACK,
+    ]
     precision: Annotated[str, Doc("As in `environment`.")]
     device: Annotated[str, Doc("As in `environment`.")]
     threads: Annotated[Count, Doc("As in `environment`.")]

@@ -62,7 +62,7 @@ def _outcome(found: Found) -> str:
 
 def _fall_back(config: FinetuneConfig, classes: int, reporter: Reporter) -> FinetuneConfig:
     """The default policy, if it is a candidate, else the candidate with the most layers."""
-    allowed = list_candidates(config, outline(config.detector, classes))
+    allowed = list_candidates(config, outline(config.detector, classes, config.architecture))
     chosen = default_of(allowed, config.backbone_lr or 0.0)
     fixed = replace(chosen.configure(config), backbone_lr=config.backbone_lr)
     name = f"{fixed.policy} {fixed.budget}" if fixed.budget else fixed.policy

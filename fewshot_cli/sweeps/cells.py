@@ -8,7 +8,8 @@ from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fewshot_cli.detectors.registry import get_spec, select_in
+from fewshot_cli.detectors.architecture import Architecture
+from fewshot_cli.detectors.registry import depth_in, select_in
 from fewshot_cli.errors import PolicyError
 from fewshot_cli.policies import AUTO, CUSTOM, get_policy, short_name
 from fewshot_cli.sweeps.axes import Choices, choices_slug, choices_text, drawing_fields
@@ -83,7 +84,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """What a sweep varies; the fields are those of SweepConfig."""
+    """What a sweep varies, and how detectors are built in all of it; the fields are those of SweepConfig."""
 
     classes: tuple[str, ...]
     shots: tuple[int, ...]
@@ -94,6 +95,7 @@ class Grid:
     layers: tuple[str, ...]
     baselines: bool
     vary: Mapping[str, tuple[Any, ...]]
+    architecture: Architecture
 
     def setups(self, detector: str) -> tuple[Setup, ...]:
         """What is run on a detector, each setup once, in the order of the table.
@@ -108,12 +110,12 @@ class Grid:
             ModelError: an unknown detector.
             PolicyError: a layer that the detector does not have.
         """
-        depth = get_spec(detector).head_depth
+        depth = depth_in(detector, self.architecture)
         spenders = [policy for policy in self.policies if get_policy(policy).takes_budget]
-        spent = {_spent(policy, budget, detector) for budget in self.budgets for policy in spenders}
+        spent = {_spent(policy, budget, detector, self.architecture) for budget in self.budgets for policy in spenders}
         budgeted = [setup for setup in spent if setup and setup.budget != depth]
         budgeted.sort(key=lambda setup: (setup.budget, spenders.index(setup.policy)))
-        named = [_named(layers, detector) for layers in self.layers]
+        named = [_named(layers, detector, self.architecture) for layers in self.layers]
         others = [*BASELINES] if self.baselines else []
         others += [Setup(policy, None) for policy in self.policies if policy not in spenders]
         others.sort(key=lambda setup: setup.policy == AUTO)
@@ -147,34 +149,35 @@ class Grid:
 
 # Cached, because a detector's setups are listed for each group, and whenever the folder is read.
 @lru_cache
-def _spent(policy: str, budget: int | str, detector: str) -> Setup | None:
+def _spent(policy: str, budget: int | str, detector: str, architecture: Architecture) -> Setup | None:
     """A policy with its budget in layers; None if the policy cannot spend it on the detector's head."""
     try:
         if isinstance(budget, str):
             from fewshot_cli.training.outline import spend
 
-            budget = spend(detector, policy, budget, CLASSES).layers
-        return Setup(policy, select_in(detector, policy, budget).budget)
+            budget = spend(detector, policy, budget, CLASSES, architecture).layers
+        return Setup(policy, select_in(detector, policy, budget, architecture=architecture).budget)
     except PolicyError:
         return None
 
 
 @lru_cache
-def _named(layers: str, detector: str) -> Setup:
+def _named(layers: str, detector: str, architecture: Architecture) -> Setup:
     """A setup of layers that are named, in the order of the chain."""
     from fewshot_cli.training.plan import planned_layers
 
     setup = Setup(CUSTOM, None, tuple(name.strip() for name in layers.split(",") if name.strip()))
-    return setup._replace(layers=planned_layers(*_planned(setup, detector)))
+    return setup._replace(layers=planned_layers(*_planned(setup, detector, architecture)))
 
 
-def _planned(setup: Setup, detector: str) -> tuple[Detector, Plan]:
+def _planned(setup: Setup, detector: str, architecture: Architecture) -> tuple[Detector, Plan]:
     """The chain of a detector, and what a setup trains in it."""
     from fewshot_cli.training.outline import outline
     from fewshot_cli.training.plan import plan_chain
 
-    chain = outline(detector, CLASSES)
-    return chain, plan_chain(chain, select_in(detector, setup.policy, setup.budget, layers=setup.layers))
+    chain = outline(detector, CLASSES, architecture)
+    selection = select_in(detector, setup.policy, setup.budget, layers=setup.layers, architecture=architecture)
+    return chain, plan_chain(chain, selection)
 
 
 def _slug(text: str) -> str:

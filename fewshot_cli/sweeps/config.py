@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fewshot_cli.bounds import EVERY, SEEDS, SHOTS, TEST_IMAGES
+from fewshot_cli.detectors.architecture import Architecture
 from fewshot_cli.detectors.exported import check_detector, read_info
-from fewshot_cli.detectors.registry import WEIGHT_NAMES
+from fewshot_cli.detectors.registry import WEIGHT_NAMES, check_architecture
 from fewshot_cli.errors import CheckpointError, ConfigError, PolicyError, UsageError, closest
 from fewshot_cli.panels import AXES as AXES_PANEL
 from fewshot_cli.panels import DATA, LAYERS, TRAINING
 from fewshot_cli.paths import whole
 from fewshot_cli.policies import AUTO, CUSTOM, Selection
-from fewshot_cli.runs.config import FinetuneConfig, layers_or_text, select_layers
+from fewshot_cli.runs.config import FinetuneConfig, layers_or_text, select_layers, with_architecture
 from fewshot_cli.settings import Option, from_mapping, to_json, validate
 from fewshot_cli.sweeps.axes import DRAWING, FEATURES, PLANNING, check_axes
 from fewshot_cli.sweeps.cells import CLASSES, Cell, Grid, Group
@@ -189,6 +190,12 @@ class SweepConfig:
         """The cells, in order."""
         return Grid(**{each.name: getattr(self, each.name) for each in fields(Grid)})
 
+    @property
+    def architecture(self) -> Architecture:
+        """The size of neck and head in every cell."""
+        named = {each.name: self.options[each.name] for each in fields(Architecture) if each.name in self.options}
+        return with_architecture(FinetuneConfig(data="", weights=self.weights, **named)).architecture
+
     def to_json(self) -> dict[str, Any]:
         """Every field by name."""
         return to_json(self)
@@ -260,7 +267,7 @@ def finetune_config(config: SweepConfig, cell: Cell, *, data: str, device: str =
     Raises:
         ConfigError: an unknown option, or a value that cannot work.
     """
-    return FinetuneConfig.from_json(
+    options = FinetuneConfig.from_json(
         {
             # A sweep compares what trains, so nothing else moves the detectors.
             "average": 1.0,
@@ -277,6 +284,7 @@ def finetune_config(config: SweepConfig, cell: Cell, *, data: str, device: str =
             **dict(cell.options),
         }
     )
+    return with_architecture(options)
 
 
 def features_key(config: SweepConfig, cell: Cell) -> tuple[tuple[str, ...], int]:
@@ -288,15 +296,15 @@ def features_key(config: SweepConfig, cell: Cell) -> tuple[tuple[str, ...], int]
     if cell.setup.policy == AUTO:
         return computed, sys.maxsize
     options = finetune_config(config, cell, data="")
-    return computed, _cut(cell.group.detector, select_layers(options))
+    return computed, _cut(cell.group.detector, options.architecture, select_layers(options))
 
 
 @lru_cache
-def _cut(detector: str, selection: Selection) -> int:
+def _cut(detector: str, architecture: Architecture, selection: Selection) -> int:
     from fewshot_cli.training.outline import outline
     from fewshot_cli.training.plan import plan_chain
 
-    return plan_chain(outline(detector, CLASSES), selection).cut
+    return plan_chain(outline(detector, CLASSES, architecture), selection).cut
 
 
 def fetch_request(config: SweepConfig, group: Group, root: Path) -> FetchRequest:
@@ -343,6 +351,7 @@ def check_cells(config: SweepConfig, device: str = "auto") -> None:
         for cell in config.grid.cells_of(group):
             options = finetune_config(config, cell, data="", device=device)
             check_installed(options.tracker)
+            check_architecture(detector, options.weights, options.architecture)
             if cell.setup.policy != AUTO:
                 select_layers(options)
 

@@ -3,7 +3,7 @@
 θ = (1 − α)·θ_base + α·θ_tuned for every parameter that trained: WiSE-FT of Wortsman et al., Robust fine-tuning of
 zero-shot models, CVPR 2022 (arXiv 2109.01903), section 3. α = 1 is the fine-tuned detector itself, α = 0 the detector
 as it was before training, with the initial weights of its new classes. It costs one interpolation, for any detector
-and policy.
+and policy. Statistics of batch norms that trained are averaged in the same way, which is exact at both ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.training.class_init import Start
-from fewshot_cli.training.plan import trained_parameters
+from fewshot_cli.training.plan import trained_tensors
 from fewshot_cli.training.prepare import Prepared
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -82,8 +82,10 @@ class Averaging:
     """
 
     def __init__(self, detector: Detector) -> None:
-        self._trained = trained_parameters(detector)
-        self._base = {name: parameter.detach().clone() for name, parameter in self._trained.items()}
+        # Counts of batches are no weights.
+        trained = {name: tensor for name, tensor in trained_tensors(detector).items() if tensor.is_floating_point()}
+        self._trained = trained
+        self._base = {name: tensor.detach().clone() for name, tensor in trained.items()}
 
     @torch.no_grad()
     def apply(self, alpha: float) -> None:

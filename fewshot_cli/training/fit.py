@@ -20,8 +20,8 @@ from fewshot_cli.runs.folder import STATE_HINT, Run
 from fewshot_cli.tracking import Trackers
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.loop import StepOptions, load_state, make_optimizer, train
-from fewshot_cli.training.objectives import Objective
-from fewshot_cli.training.plan import trained_parameters
+from fewshot_cli.training.objectives import Estimating, Objective
+from fewshot_cli.training.plan import trained_parameters, trained_tensors
 from fewshot_cli.training.prepare import Prepared
 from fewshot_cli.training.rates import learning_rates
 from fewshot_cli.training.schedule import batch_order, learning_rate
@@ -157,7 +157,7 @@ def _train(
         seed=config.seed,
     )
     train(
-        objective,
+        Estimating(objective, prepared.detector),
         lambda chosen: features.batch([items[i] for i in chosen], prepared.placed.device),
         batch_order(len(items), config.batch_size, config.iterations, config.seed),
         optimizer,
@@ -169,8 +169,8 @@ def _train(
 
 def _check_parameters(prepared: Prepared, done: int) -> None:
     """A step with a finite loss and gradient can still be too large for the numbers themselves."""
-    for name, parameter in trained_parameters(prepared.detector).items():
-        if not bool(torch.isfinite(parameter).all()):
+    for name, tensor in trained_tensors(prepared.detector).items():
+        if not bool(torch.isfinite(tensor).all()):
             raise DivergedError(
                 f"{name} is not finite after iteration {done}",
                 hint="Lower --lr. What was saved before is intact.",
@@ -199,7 +199,7 @@ class _Watch:
         state = self.run.read_state()
         if state is None:
             return
-        trained = trained_parameters(self.prepared.detector)
+        trained = trained_tensors(self.prepared.detector)
         try:
             if state["parameters"].keys() != trained.keys():
                 raise ValueError("other layers were trained")
@@ -264,7 +264,7 @@ class _Watch:
         save_checkpoint(self.run.best_checkpoint, tensors, self.prepared.info_after(done))
 
     def _save_state(self, optimizer: torch.optim.Optimizer) -> None:
-        trained = trained_parameters(self.prepared.detector)
+        trained = trained_tensors(self.prepared.detector)
         self.run.write_state(
             {
                 "iteration": self.progress.iteration,

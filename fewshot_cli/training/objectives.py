@@ -12,6 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from fewshot_cli.detectors.chain import Activations, Detector, Target
+from fewshot_cli.training.plan import estimating
 
 
 class Objective(Protocol):
@@ -35,3 +36,15 @@ class DetectorLosses:
 
     def losses(self, activations: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         return self._detector.losses(activations, self._cut, targets)
+
+
+class Estimating:
+    """Another objective, with batch norms that follow the batches where their statistics train (`plan.freeze`)."""
+
+    def __init__(self, objective: Objective, detector: Detector) -> None:
+        self._objective = objective
+        self._detector = detector
+
+    def losses(self, activations: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
+        with estimating(self._detector):
+            return self._objective.losses(activations, targets)

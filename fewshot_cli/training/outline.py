@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from fewshot_cli.detectors.architecture import OWN, Architecture
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.predictors import numbered
 from fewshot_cli.detectors.registry import build_detector, select_in
@@ -20,17 +21,17 @@ from fewshot_cli.training.plan import parameters_per_layer, plan_chain, planned_
 
 
 @lru_cache
-def outline(name: str, classes: int) -> Detector:
+def outline(name: str, classes: int, architecture: Architecture = OWN) -> Detector:
     """The chain of a detector with a predictor for that many classes, without memory for weights.
 
     The detector is shared by all callers: do not change it.
 
     Raises:
-        ModelError: an unknown detector.
+        ModelError: an unknown detector, or one whose size cannot be chosen.
     """
     # On the meta device nothing is drawn, stored or computed.
     with torch.device("meta"):
-        detector = build_detector(name, weights="none")
+        detector = build_detector(name, weights="none", architecture=architecture)
         detector.replace_classes(numbered(classes), [()] * classes)
     return detector
 
@@ -51,14 +52,14 @@ def resolve(config: FinetuneConfig, classes: int, reporter: Reporter) -> Finetun
         return config
     if in_parameters(config):
         config = replace(config, budget=_in_layers(config, classes, reporter))
-    plan = plan_chain(detector := outline(config.detector, classes), select_layers(config))
+    plan = plan_chain(detector := outline(config.detector, classes, config.architecture), select_layers(config))
     return replace(config, layers=planned_layers(detector, plan)) if config.layers else config
 
 
 def _in_layers(config: FinetuneConfig, classes: int, reporter: Reporter) -> int:
     """A budget in parameters as one in layers, which is said."""
     budget = str(config.budget)
-    spent = spend(config.detector, config.policy, budget, classes)
+    spent = spend(config.detector, config.policy, budget, classes, config.architecture)
     amount = f"{budget} of the" if budget.endswith("%") else budget
     what = "1 layer" if spent.layers == 1 else f"{spent.layers} layers"
     reporter.say(f"Budget: {amount} parameters are {what} here ({spent.parameters:,} parameters).")
@@ -72,7 +73,7 @@ class Spent(NamedTuple):
     parameters: int
 
 
-def spend(name: str, policy: str, budget: str, classes: int) -> Spent:
+def spend(name: str, policy: str, budget: str, classes: int, architecture: Architecture = OWN) -> Spent:
     """The most head layers, in the order of a policy, that are within a budget.
 
     Neck and backbone are not counted, as they are not in a budget of layers.
@@ -82,17 +83,18 @@ def spend(name: str, policy: str, budget: str, classes: int) -> Spent:
         policy: one that takes a budget.
         budget: in parameters, as `parse_budget` takes it.
         classes: number of classes of the predictor.
+        architecture: size of neck and head.
 
     Raises:
         PolicyError: not even the smallest budget of the policy fits; the message names it.
         ModelError: an unknown detector.
     """
-    detector, bound = outline(name, classes), parse_budget(budget)
+    detector, bound = outline(name, classes, architecture), parse_budget(budget)
     sizes = parameters_per_layer(detector)
     total = sum(sizes.values())
 
     def parameters(layers: int) -> int:
-        plan = plan_chain(detector, select_in(name, policy, layers))
+        plan = plan_chain(detector, select_in(name, policy, layers, architecture=architecture))
         return sum(sizes[layer] for layer in planned_layers(detector, plan))
 
     def fits(numbers: Sequence[int]) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import compress
+from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from fewshot_cli.detectors.chain import PARTS, Detector, Layer
+from fewshot_cli.detectors.chain import PARTS, BatchNorm, Detector, Layer
 from fewshot_cli.detectors.weights import tensor_fingerprints
 from fewshot_cli.errors import FsodError, PolicyError, closest
 from fewshot_cli.policies import Selection, get_policy
@@ -93,19 +95,27 @@ def _is_chosen(index: int, layers: tuple[Layer, ...], selection: Selection) -> b
     raise FsodError(f"layer {layers[index].name} is of an unknown part {part!r}", hint=closest(part, PARTS))
 
 
-def freeze(detector: Detector, selection: Selection) -> Plan:
-    """Mark every parameter as trained or frozen; norm statistics stay as pretrained everywhere.
+def freeze(detector: Detector, selection: Selection, norm_statistics: Literal["hold", "train"] = "hold") -> Plan:
+    """Mark every parameter as trained or frozen, and the statistics of batch norms likewise.
 
     Afterwards `requires_grad` is true exactly for the parameters of the chosen layers that the plan does not freeze.
+
+    Args:
+        norm_statistics: `hold` keeps those of every layer as pretrained; with `train` those of the chosen layers follow
+            the batches (`estimating`).
 
     Raises:
         PolicyError: nothing is left to train, though the policy is not `none`.
     """
     _check_coverage(detector)
     plan = plan_chain(detector, selection)
+    estimated: list[str] = []
     for layer, trained in zip(detector.layers, plan.trained, strict=True):
         for name, parameter in layer.parameters().items():
             parameter.requires_grad_(trained and name not in plan.frozen)
+        if trained and norm_statistics == "train":
+            estimated += [name for name in layer.batch_norms() if f"{name}.weight" not in plan.frozen]
+    detector.estimated = frozenset(estimated)
     if selection.policy != "none" and not trained_parameters(detector):
         raise PolicyError(
             f"policy {selection.policy} leaves nothing to train in {detector.name}",
@@ -149,6 +159,39 @@ def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
 
 
+def trained_norms(detector: Detector) -> dict[str, BatchNorm]:
+    """The batch norms whose statistics train, by qualified name."""
+    layers = detector.layers if detector.estimated else ()
+    norms = {name: norm for layer in layers for name, norm in layer.batch_norms().items()}
+    return {name: norm for name, norm in norms.items() if name in detector.estimated}
+
+
+def trained_tensors(detector: Detector) -> dict[str, Tensor]:
+    """All that training changes, by qualified name: the parameters that train, and statistics of batch norms."""
+    statistics = {
+        f"{name}.{kind}": value
+        for name, norm in trained_norms(detector).items()
+        for kind, value in norm.named_buffers()
+    }
+    return {**trained_parameters(detector), **statistics}
+
+
+@contextmanager
+def estimating(detector: Detector) -> Iterator[None]:
+    """For as long as the context lasts, batch norms whose statistics train use and collect those of the batch.
+
+    Everything else stays in eval, and outside of the context they are, too: what detects is never the batch's.
+    """
+    norms = trained_norms(detector).values()
+    for norm in norms:
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.eval()
+
+
 def _check_coverage(detector: Detector) -> None:
     kinds = {
         "layer of the chain": [layer.parameters() for layer in detector.layers],
@@ -165,7 +208,7 @@ class FrozenCheck:
     """Remembers what must not change, and proves that it did not: parameters and buffers, bit for bit."""
 
     def __init__(self, detector: Detector) -> None:
-        trained = trained_parameters(detector)
+        trained = trained_tensors(detector)
         prints = tensor_fingerprints(detector.network)
         self._before = {name: value for name, value in prints.items() if name not in trained}
 

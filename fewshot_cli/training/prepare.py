@@ -18,8 +18,11 @@ from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
 from fewshot_cli.training.class_init import Start, choose_inits, describe_init, similar_classes, start_of
-from fewshot_cli.training.plan import Plan, freeze, plan_chain, planned_layers, planned_parameters
+from fewshot_cli.training.plan import Plan, freeze, plan_chain, planned_layers, planned_parameters, trained_tensors
 from fewshot_cli.training.rates import backbone_share, small_object_share, small_objects_group
+
+FEW_IMAGES = 100
+"""Training images below which statistics of batch norms are those of single images rather than of their kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +78,18 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
     """
     selection = select_layers(config)
     detector = build_detector(
-        config.detector, weights=config.weights, image_size=config.image_size, seed=config.seed, reporter=reporter
+        config.detector,
+        weights=config.weights,
+        image_size=config.image_size,
+        seed=config.seed,
+        architecture=config.architecture,
+        reporter=reporter,
     )
     base = tensor_fingerprints(detector.network)
     beside = _kept_head(detector, config, data, selection) if config.keep_base_classes else None
     starts = _give_classes(detector, config, data, reporter)
-    plan = freeze(detector, selection)
-    kept = tensors_to_keep(detector, base, tensor_fingerprints(detector.network))
+    plan = freeze(detector, selection, config.norm_statistics)
+    kept = tensors_to_keep(detector, trained_tensors(detector), base, tensor_fingerprints(detector.network))
     return Prepared(
         placed=PlacedDetector.place(detector, config.device, config.precision),
         plan=plan,
@@ -146,6 +154,8 @@ def _describe(
         seed=config.seed,
         keep_base_classes=config.keep_base_classes,
         freeze_first=selection.freeze_first,
+        architecture=detector.architecture,
+        norm_statistics="train" if detector.estimated else "hold",
     )
 
 
@@ -154,6 +164,8 @@ def announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporter
     shots, boxes = data.train.images, sum(len(image.boxes) for image in data.train.images)
     tests = f"test: {len(data.test.images)} images" if data.test else "no test set, so no test mAP will be measured"
     reporter.say(f"Shots: {len(shots)} images with {boxes} boxes; {tests}.")
+    if prepared.info.architecture.chosen:
+        reporter.say(f"Built: {prepared.info.architecture}.")
     group, share = small_objects_group(prepared.detector), prepared.small_object_lr
     if group and share != 1 and config.small_object_lr is None and config.policy != "none":
         reporter.say(f"Most objects are small: {group.name} trains at {share:g} times the learning rate.")
@@ -172,6 +184,7 @@ def announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporter
         )
     if trained:
         _warn_of_frozen_predictor(prepared.detector, reporter)
+    _announce_statistics(prepared, config, len(shots), reporter)
     if beside := prepared.second_head:
         reporter.say(
             f"{len(beside.classes)} base classes are kept: from {beside.start} on, the pretrained layers run beside "
@@ -185,3 +198,15 @@ def _warn_of_frozen_predictor(detector: Detector, reporter: Reporter) -> None:
     if not all(train):
         how = "trains in part only" if any(train) else "does not train"
         reporter.warn(f"{detector.layers[-1].name}, the predictor, {how}: new classes keep their initial weights.")
+
+
+def _announce_statistics(prepared: Prepared, config: FinetuneConfig, images: int, reporter: Reporter) -> None:
+    """Warn where statistics of batch norms that train have nothing to train on, or nothing to train."""
+    if config.norm_statistics == "hold" or config.policy == "none":
+        return
+    if not prepared.detector.estimated:
+        reporter.warn("--norm-statistics train changes nothing: no layer that trains has a batch norm.")
+    elif images < FEW_IMAGES:
+        reporter.warn(
+            f"--norm-statistics train with {images} training images: fewer than {FEW_IMAGES} give poor statistics."
+        )

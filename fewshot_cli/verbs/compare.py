@@ -219,7 +219,7 @@ def _drift(first: tuple[Run, Mapping[str, Any]], second: tuple[Run, Mapping[str,
         return None
     recorded = [result["drift"] for _, result in (first, second)]
     apart = {}
-    for layer in outline(info.detector, len(info.classes)).layers:
+    for layer in outline(info.detector, len(info.classes), info.architecture).layers:
         here, there = _of_layer(layer.parameters(), one), _of_layer(layer.parameters(), other)
         if here and here.keys() == there.keys():
             apart[layer.name] = drift(here, there)

@@ -59,6 +59,7 @@ def inspect_data(
         classes=prepared.info.classes,
         image_size=prepared.info.image_size,
         keep_base_classes=config.keep_base_classes,
+        architecture=config.architecture,
     )
     values = found.values
     for row in report["layers"]:

@@ -257,7 +257,9 @@ def _as_weights(opened: _Opened, canvases: Sequence[Canvas]) -> tuple[bytes, dic
 
     detector, info = opened.detector, describe(opened.detector, opened.thresholds)
     try:
-        again = build_detector(detector.name, weights="none", image_size=detector.image_size)
+        again = build_detector(
+            detector.name, weights="none", image_size=detector.image_size, architecture=detector.architecture
+        )
         fill(again, detector.network.state_dict(), info, what=detector.name)
     except CheckpointError as error:
         raise ModelError(

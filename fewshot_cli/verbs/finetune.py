@@ -12,13 +12,20 @@ from typing import TYPE_CHECKING, Any
 from fewshot_cli.datasets.formats import train_and_test
 from fewshot_cli.datasets.store import latest_dataset, open_dataset, recorded_detector
 from fewshot_cli.detectors.exported import read_info
-from fewshot_cli.detectors.registry import WEIGHT_NAMES, get_spec
+from fewshot_cli.detectors.registry import WEIGHT_NAMES, check_architecture, depth_in, get_spec
 from fewshot_cli.determinism import computing_deterministically
 from fewshot_cli.errors import CheckpointError, ConfigError, FsodError, PolicyError
 from fewshot_cli.paths import whole
 from fewshot_cli.policies import AUTO, get_policy, short_name
 from fewshot_cli.progress import Reporter, SilentReporter
-from fewshot_cli.runs.config import FinetuneConfig, implied_policy, needs_chain, select_layers, with_budget
+from fewshot_cli.runs.config import (
+    FinetuneConfig,
+    implied_policy,
+    needs_chain,
+    select_layers,
+    with_architecture,
+    with_budget,
+)
 from fewshot_cli.runs.folder import DEFAULT_ROOT, Run, load_run, new_run
 from fewshot_cli.threads import choose_threads, use_threads
 from fewshot_cli.tracking import check_installed
@@ -144,11 +151,13 @@ def _threads(config: FinetuneConfig, reporter: Reporter) -> int:
 
 
 def _resolved(config: FinetuneConfig, reporter: Reporter) -> FinetuneConfig:
-    """The configuration with its budget filled in and in layers, checked against the detector.
+    """The configuration with the size of the detector and the budget filled in, checked against the detector.
 
     What policy `auto` trains is checked when it is found.
     """
-    config = with_budget(config, get_spec(config.detector).head_depth, reporter)
+    config = with_architecture(config)
+    check_architecture(config.detector, config.weights, config.architecture)
+    config = with_budget(config, depth_in(config.detector, config.architecture), reporter)
     if needs_chain(config):
         from fewshot_cli.training.outline import resolve
 

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal
 import torch
 from typing_extensions import Doc, NotRequired, TypedDict
 
+from fewshot_cli.detectors.architecture import OWN, Architecture
 from fewshot_cli.detectors.chain import Detector, blank_batch
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.two_heads import SecondHead, second_head
 from fewshot_cli.policies import Selection
 from fewshot_cli.runs.checkpoint import read_checkpoint
 from fewshot_cli.runs.folder import load_run
-from fewshot_cli.runs.result import KeptClasses
+from fewshot_cli.runs.result import BuiltSize, KeptClasses
 from fewshot_cli.schemas import schema_of
 from fewshot_cli.training.plan import (
     Plan,
@@ -68,6 +69,7 @@ class Chain(TypedDict):
     image_size: Annotated[int, Doc("Side of the canvas, pixels.")]
     classes: Annotated[int, Doc("How many its predictor has.")]
     head_depth: Annotated[int, Doc("Layers M of the head.")]
+    architecture: Annotated[BuiltSize | None, Doc("Size of neck and head; null: the detector's own.")]
     policy: Annotated[str, Doc("Policy.")]
     budget: Annotated[int | None, Doc("Head layers that train; null: the policy takes none.")]
     freeze_first: Annotated[int | None, Doc("Convolutions that stay frozen; null: as the policy has it.")]
@@ -96,11 +98,18 @@ def inspect_run(folder: Path, *, keep_base_classes: bool = False) -> dict[str, A
         classes=info.classes,
         image_size=info.image_size,
         keep_base_classes=keep_base_classes or info.keep_base_classes,
+        architecture=info.architecture,
     )
 
 
 def inspect_selection(
-    name: str, selection: Selection, *, classes: Sequence[str], image_size: int | None, keep_base_classes: bool = False
+    name: str,
+    selection: Selection,
+    *,
+    classes: Sequence[str],
+    image_size: int | None,
+    keep_base_classes: bool = False,
+    architecture: Architecture = OWN,
 ) -> dict[str, Any]:
     """The chain, what the selection trains, and the cut, as plain values.
 
@@ -109,7 +118,7 @@ def inspect_selection(
     """
     # Shapes are all that is needed: on the meta device nothing is drawn, stored or computed.
     with torch.device("meta"):
-        detector = build_detector(name, weights="none", image_size=image_size)
+        detector = build_detector(name, weights="none", image_size=image_size, architecture=architecture)
         plan = plan_chain(detector, selection)
         beside = second_head(detector, classes, planned_parameters(detector, plan)) if keep_base_classes else None
         detector.replace_classes(classes, [()] * len(classes))
@@ -120,6 +129,7 @@ def inspect_selection(
         "image_size": detector.image_size,
         "classes": len(classes),
         "head_depth": detector.head_depth,
+        "architecture": asdict(architecture) if architecture.chosen else None,
         "policy": selection.policy,
         "budget": selection.budget,
         "freeze_first": selection.freeze_first,
