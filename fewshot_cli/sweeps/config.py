@@ -240,7 +240,7 @@ def _with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     if name is None:
         return dict(given)
     preset: dict[str, Any] = PRESETS[name] if name in PRESETS else {**get_study(name).preset, "study": name}
-    both = {key: {**preset[key], **given.get(key, {})} for key in ("options", "vary") if key in preset}
+    both: dict[str, Any] = {key: {**preset[key], **given.get(key, {})} for key in ("options", "vary") if key in preset}
     return {**preset, **given, **both}
 
 
