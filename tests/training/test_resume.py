@@ -84,10 +84,17 @@ def test_a_stopped_run_says_how_to_go_on(shapes: Path, tmp_path: Path, monkeypat
     assert TINY["iterations"] == metrics_of(Run(tmp_path / "runs" / "stopped"))[-1]["iteration"]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("sgd", marks=pytest.mark.slow)])
-def test_every_saved_state_leads_to_the_same_end(optimizer: str, shapes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adamw"},
+        pytest.param({"optimizer": "sgd"}, marks=pytest.mark.slow),
+        {"norm_statistics": "train", "train_neck": True},
+    ],
+)
+def test_every_saved_state_leads_to_the_same_end(options: dict[str, Any], shapes: Path, tmp_path: Path) -> None:
     """Resuming from any state, with momentum or moments, gives the unbroken run's checkpoint bit for bit."""
-    config = config_of(shapes, iterations=8, eval_every=0, optimizer=optimizer)
+    config = config_of(shapes, iterations=8, eval_every=0, **options)
     unbroken = fine_tune(tmp_path / "unbroken", config)
     for done in (1, 5):
         stopped = stop_after(tmp_path / f"stopped{done}", config, done)
