@@ -12,7 +12,7 @@ from fewshot_cli import settings
 from fewshot_cli.augmentation.config import Variants
 from fewshot_cli.bounds import BATCH_SIZE, EVERY, FOLDS, IMAGE_SIZE, ITERATIONS, SEED, THREADS
 from fewshot_cli.detectors.registry import select_in
-from fewshot_cli.errors import closest
+from fewshot_cli.errors import ConfigError, closest
 from fewshot_cli.panels import ADVANCED, DATA, LAYERS, MACHINE, TRAINING
 from fewshot_cli.policies import (
     AUTO,
@@ -25,6 +25,7 @@ from fewshot_cli.policies import (
     parse_budget,
 )
 from fewshot_cli.progress import Reporter
+from fewshot_cli.runs.schedules import COSINE, PLATEAU, known_schedule, parse_schedule
 from fewshot_cli.settings import Option
 from fewshot_cli.tracking import TRACKERS, known_trackers
 
@@ -189,11 +190,23 @@ class FinetuneConfig(Variants):
         float,
         Option("Share of the iterations during which the learning rate rises, 0 to 1.", panel=ADVANCED, ge=0, lt=1),
     ] = 0.05
+    schedule: Annotated[
+        str,
+        Option(
+            "How the rate falls: cosine; steps, each to a tenth; plateau, to a tenth when the training loss stays.",
+            panel=ADVANCED,
+            metavar="cosine|plateau|steps:A,B",
+            check=known_schedule,
+        ),
+    ] = COSINE
     clip: Annotated[float, Option("Largest norm of a step's gradient; 0: no limit.", panel=ADVANCED, ge=0)] = 10.0
     eval_every: Annotated[
         int,
         Option("Iterations between two evaluations on the test set; 0: only at the end.", panel=TRAINING, within=EVERY),
     ] = 50
+    measure_train: Annotated[
+        bool, Option("At each evaluation, measure on the training images too.", panel=TRAINING)
+    ] = False
     cross_validate: Annotated[
         int | None,
         Option(
@@ -263,6 +276,11 @@ class FinetuneConfig(Variants):
 
     def __post_init__(self) -> None:
         settings.validate(self, hint=HINT)
+        if parse_schedule(self.schedule).kind == PLATEAU and not self.eval_every:
+            raise ConfigError(
+                f"schedule {PLATEAU} with eval_every 0: it follows the training loss between evaluations",
+                hint="Give --eval-every 1 or more.",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The options by name, as they are typed, so that `--config` takes them back."""
