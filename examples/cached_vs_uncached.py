@@ -61,7 +61,8 @@ def main() -> None:
     for setup in SETUPS:
         name = setup.replace(" ", "")
         cached, uncached = (run_once(options, setup, on, scratch / f"{name}-{on}") for on in (True, False))
-        seconds = [result["seconds"]["features"] + result["seconds"]["training"] for result in (cached, uncached)]
+        counted = ("features", "training", "evaluation")
+        seconds = [sum(result["seconds"][step] for step in counted) for result in (cached, uncached)]
         print(
             f"| {setup} | {seconds[0]:.1f} | {seconds[1]:.1f} | **{seconds[1] / seconds[0]:.1f}** "
             f"| {cached['loss']:.4f} | {uncached['loss']:.4f} | {cached['ap']:.4f} | {uncached['ap']:.4f} |",

@@ -33,7 +33,7 @@ from fewshot_cli.sources.miniature.world import HELD_OUT, PRETRAIN, draw_base_sp
 from fewshot_cli.training.loop import Batches, StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.rates import learning_rates
-from fewshot_cli.training.schedule import batch_order
+from fewshot_cli.training.schedule import Rates, batch_order
 
 DETECTOR = "retinanet_mini"
 SAVE_EVERY, LOG_EVERY = 250, 50
@@ -90,13 +90,8 @@ def train_all(detector: Detector, split: Split, options: argparse.Namespace) -> 
         batches_of(detector, split, order, options.seed, device),
         [numbers[i : i + options.batch_size] for i in range(0, len(order), options.batch_size)],
         optimizer,
-        StepOptions(
-            iterations=options.steps,
-            lr=options.lr,
-            warmup=0.03,
-            clip=10.0,
-            bf16=computes_in_bf16("auto", device, detector),
-        ),
+        Rates(iterations=options.steps, peak=options.lr, warmup=0.03),
+        StepOptions(clip=10.0, bf16=computes_in_bf16("auto", device, detector)),
         start=start,
         after_step=after_step,
     )

@@ -120,11 +120,26 @@ def _summary(document: dict[str, Any]) -> str:
     lines = [
         f"{place}: {', '.join(document['classes'])}; "
         f"{train['images']} training images with {train['boxes']} boxes, {tests}.",
+        *_stratified(document),
         _background(document["background"]),
         _warnings(document["warnings"]),
         "Next: fsod finetune" if document["path"] else "",
     ]
     return "\n".join(filter(None, lines))
+
+
+def _stratified(document: dict[str, Any]) -> list[str]:
+    """What a share of all images holds, and how it compares with them; nothing for K shots."""
+    found = document["stratified"]
+    if not found:
+        return []
+    boxes = ", ".join(f"{name} {count:,}" for name, count in document["train"]["boxes_per_class"].items())
+    return [
+        f"Subset {found['subset']} of {found['subsets']}, each {found['fraction']:.4g} of {found['images']:,} images. "
+        f"Training boxes: {boxes}.",
+        "The share of a class in the boxes differs from that in all images by at most "
+        f"{found['largest_difference']:.3f} percentage points ({found['largest_in']}).",
+    ]
 
 
 def _background(count: int | None) -> str:

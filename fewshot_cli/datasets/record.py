@@ -53,6 +53,21 @@ class AugmentationRecord(TypedDict):
     canvas: NotRequired[Annotated[int | None, Doc("Side of the canvas of the variants, pixels; null: full size.")]]
 
 
+class Stratified(TypedDict):
+    """How a subset of a share of all training images compares with all of them."""
+
+    fraction: Annotated[float, Doc("Option of `fsod fetch`.")]
+    subset: Annotated[int, Ge(1), Doc("Option of `fsod fetch`.")]
+    subsets: Annotated[int, Ge(1), Doc("Disjoint subsets of that share that there are.")]
+    images: Annotated[int, Ge(1), Doc("All training images.")]
+    largest_difference: Annotated[
+        float,
+        Ge(0),
+        Doc("Of a class's share of the objects in the subset from that in all images, percentage points."),
+    ]
+    largest_in: Annotated[str, Doc("The class with that difference.")]
+
+
 class DatasetRecord(TypedDict):
     """dataset.json in a data set's folder."""
 
@@ -65,7 +80,10 @@ class DatasetRecord(TypedDict):
     licences: Annotated[list[str], Doc("What the sources say about rights."), MAY_LACK]
     source: Annotated[str | list[str], Doc("What was fetched from; of an augmented data set, the data set."), MAY_LACK]
     test_source: NotRequired[Annotated[str | None, Doc("Option of `fsod fetch`.")]]
-    shots: NotRequired[Annotated[int, Doc("Option of `fsod fetch`.")]]
+    shots: NotRequired[Annotated[int, Doc("Option of `fsod fetch`; not with `fraction`.")]]
+    fraction: NotRequired[Annotated[float, Doc("Option of `fsod fetch`; not with `shots`.")]]
+    subset: NotRequired[Annotated[int, Doc("Option of `fsod fetch`; with `fraction`.")]]
+    stratified: NotRequired[Annotated[Stratified, Doc("With `fraction`.")]]
     test_images: NotRequired[Annotated[int, Doc("Option of `fsod fetch`.")]]
     seed: NotRequired[Annotated[int, Doc("Option of `fsod fetch`.")]]
     skip_invalid: NotRequired[Annotated[bool, Doc("Option of `fsod fetch`.")]]

@@ -8,12 +8,16 @@ ids of the images that show the class.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 
 from fewshot_cli.errors import DataError, UsageError
 
 ATTEMPTS = 32
 """Draws compared when classes share images; the first draw is final if every class gets exactly K."""
+
+ROUNDING = 1e-9
+"""A third is 0.333…, and three of them are a whole."""
 
 Members = Mapping[str, Set[int]]
 """Class name → ids of the images that show it, in label order."""
@@ -58,6 +62,11 @@ def order_test(members: Members, seed: int, *, without: Collection[int] = ()) ->
     """
     key = key_of_test(seed)
     return take_turns([ranked(ids - set(without), key) for ids in members.values()])
+
+
+def subsets_of(fraction: float) -> int:
+    """How many disjoint subsets of that share of the images there are: ⌊1 / fraction⌋."""
+    return math.floor(1 / fraction + ROUNDING)
 
 
 def check_enough(counts: Mapping[str, int], shots: int) -> None:

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fewshot_cli.files import write_text
 from fewshot_cli.report.choices import trained_text
-from fewshot_cli.report.tables import kept_base_classes, mean_ap, number, three_digits
+from fewshot_cli.report.tables import gap_text, kept_base_classes, mean_ap, memory_text, number, three_digits
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
@@ -24,7 +24,9 @@ def write_page(path: Path, template: str, **content: Any) -> None:
         loader=PackageLoader("fewshot_cli.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     filters = {
+        "gap_text": gap_text,
         "mean_ap": mean_ap,
+        "memory_text": memory_text,
         "number": number,
         "three_digits": three_digits,
         "kept_base_classes": kept_base_classes,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -21,6 +22,9 @@ CURVE_IOU = 0.5
 MOST_NUMBERS = 20
 """Classes of a confusion matrix whose numbers are written."""
 
+TESTED, TRAINED, LOSS = "test mAP", "train mAP", "training loss"
+_CURVE_COLORS = {name: class_color(place) for place, name in enumerate((TESTED, LOSS, TRAINED))}
+
 
 class Plot(NamedTuple):
     """A figure: its title, the image as a data URL, and what it shows, in words."""
@@ -31,13 +35,15 @@ class Plot(NamedTuple):
 
 
 def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot | None:
-    """mAP on the test set and training loss against the iteration; None where neither has two points.
+    """mAP on test and training images and training loss against the iteration; None where none has two points.
 
-    Each has an axis of its own, in the colour of its line.
+    The loss has an axis of its own, each line its colour.
     """
-    scores = [(line["iteration"], line["ap"]) for line in lines if line["ap"] is not None]
-    losses = [(line["iteration"], line["losses"]["loss"]) for line in lines if "loss" in line["losses"]]
-    curves = {"test mAP": scores, "training loss": losses}
+    curves = {
+        TESTED: [(line["iteration"], line["ap"]) for line in lines if line["ap"] is not None],
+        TRAINED: [(line["iteration"], line["train_ap"]) for line in lines if line.get("train_ap") is not None],
+        LOSS: [(line["iteration"], line["losses"]["loss"]) for line in lines if "loss" in line["losses"]],
+    }
     drawn = {name: points for name, points in curves.items() if len(points) > 1}
     if not drawn:
         return None
@@ -45,16 +51,34 @@ def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot | None:
     panel = figure.subplots()
     panel.set(xlabel="iteration")
     panel.locator_params(axis="x", nbins=6, integer=True)
-    for axes, (name, points) in zip([panel, panel.twinx()] if len(drawn) > 1 else [panel], drawn.items(), strict=True):
-        color = class_color([*curves].index(name))
-        axes.plot(*zip(*points, strict=True), "o-" if points is scores else "s--", color=color)
-        axes.set(ylim=(0, 1 if points is scores else 1.08 * max(value for _, value in points)))
-        axes.set_ylabel(name, color=color)
-        axes.tick_params(axis="y", colors=color)
-    last = f"The last test mAP is {scores[-1][1]:.3f}" if scores else "There is no test set"
-    once = ", and was measured once" if len(scores) == 1 else ""
-    names = " and ".join(drawn)
+    scores = {name: points for name, points in drawn.items() if name != LOSS}
+    for name, points in scores.items():
+        panel.plot(*zip(*points, strict=True), "o-", color=_CURVE_COLORS[name], label=name)
+    if scores:
+        panel.set(ylim=(0, 1))
+        _color_axis(panel, *scores)
+    if LOSS in drawn:
+        axes = panel.twinx() if scores else panel
+        axes.plot(*zip(*drawn[LOSS], strict=True), "s--", color=_CURVE_COLORS[LOSS])
+        axes.set(ylim=(0, 1.08 * max(value for _, value in drawn[LOSS])))
+        _color_axis(axes, LOSS)
+    tested = curves[TESTED]
+    last = f"The last test mAP is {tested[-1][1]:.3f}" if tested else "There is no test set"
+    once = ", and was measured once" if len(tested) == 1 else ""
+    *others, final = drawn
+    names = f"{', '.join(others)} and {final}" if others else final
     return Plot("Learning", figure_url(figure), f"{names} against the iteration. {last}{once}.".capitalize())
+
+
+def _color_axis(axes: Axes, *names: str) -> None:
+    """Name the vertical axis: in the colour of its line, or with a legend where there are several."""
+    if len(names) > 1:
+        axes.set_ylabel("mAP")
+        axes.legend(loc="lower right", frameon=False)
+        return
+    color = _CURVE_COLORS[names[0]]
+    axes.set_ylabel(names[0], color=color)
+    axes.tick_params(axis="y", colors=color)
 
 
 def compared_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | None:

@@ -86,12 +86,26 @@ def result_table(result: Mapping[str, Any]) -> Table:
         **_test_rows(result),
         **_validation_rows(result.get("cross_validation")),
         **({"caution": "\n".join(result["caveats"])} if result.get("caveats") else {}),
-        "train mAP": f"{number(result['train_ap'])} on the {result['images']['train']} shots",
+        "train mAP": f"{number(result['train_ap'])} on the {result['images']['train']} shots{gap_text(result)}",
         "time": ", ".join(f"{name.replace('_', '-')} {value:.1f} s" for name, value in result["seconds"].items()),
+        "memory": memory_text(result),
     }
     for name, text in rows.items():
         table.add_row(name, text, style="bold" if name == "test mAP" else None)
     return table
+
+
+def gap_text(result: Mapping[str, Any]) -> str:
+    """By how much the mAP on the training images is higher than on the test images; empty where it was not measured."""
+    gap = result.get("generalisation_gap")
+    return "" if gap is None else f" (generalisation gap {gap:+.3f})"
+
+
+def memory_text(result: Mapping[str, Any]) -> str:
+    """The peak, and the cached features where they were counted."""
+    cached = result.get("cached_mb")
+    features = "" if cached is None else f", cached features {cached:,.0f} MB"
+    return f"{result['peak_memory_mb']:,} MB at the peak{features}"
 
 
 def kept_base_classes(kept: Mapping[str, Any]) -> str:

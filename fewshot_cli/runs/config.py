@@ -38,6 +38,7 @@ from fewshot_cli.policies import (
     parse_budget,
 )
 from fewshot_cli.progress import Reporter
+from fewshot_cli.runs.schedules import COSINE, PLATEAU, known_schedule, parse_schedule
 from fewshot_cli.settings import Option
 from fewshot_cli.tracking import TRACKERS, known_trackers
 
@@ -231,6 +232,15 @@ class FinetuneConfig(Variants):
         float,
         Option("Share of the iterations during which the learning rate rises, 0 to 1.", panel=ADVANCED, ge=0, lt=1),
     ] = 0.05
+    schedule: Annotated[
+        str,
+        Option(
+            "How the rate falls: cosine; steps, each to a tenth; plateau, to a tenth when the training loss stays.",
+            panel=ADVANCED,
+            metavar="cosine|plateau|steps:A,B",
+            check=known_schedule,
+        ),
+    ] = COSINE
     clip: Annotated[float, Option("Largest norm of a step's gradient; 0: no limit.", panel=ADVANCED, ge=0)] = 10.0
     norm_statistics: Annotated[
         Literal["hold", "train"],
@@ -240,6 +250,9 @@ class FinetuneConfig(Variants):
         int,
         Option("Iterations between two evaluations on the test set; 0: only at the end.", panel=TRAINING, within=EVERY),
     ] = 50
+    measure_train: Annotated[
+        bool, Option("At each evaluation, measure on the training images too.", panel=TRAINING)
+    ] = False
     cross_validate: Annotated[
         int | None,
         Option(
@@ -313,6 +326,11 @@ class FinetuneConfig(Variants):
             raise ConfigError(
                 "--norm-statistics train with --batch-size 1: one image is no sample to take statistics of",
                 hint="Give --batch-size 2 or more, or --norm-statistics hold.",
+            )
+        if parse_schedule(self.schedule).kind == PLATEAU and not self.eval_every:
+            raise ConfigError(
+                f"schedule {PLATEAU} with eval_every 0: it follows the training loss between evaluations",
+                hint="Give --eval-every 1 or more.",
             )
 
     def to_json(self) -> dict[str, Any]:

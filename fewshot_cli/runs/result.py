@@ -213,6 +213,9 @@ class Result(TypedDict):
     best: Annotated[Best | None, Doc("Null without a test set.")]
     metrics: Annotated[Metrics | None, Doc("Null without a test set.")]
     train_ap: Annotated[float, ReadAs(Measured), Doc("mAP on the training images themselves.")]
+    generalisation_gap: Annotated[
+        Measured, Doc("`train_ap` − `ap`: the more, the more is known by heart; null without a test set."), MAY_LACK
+    ]
     search: Annotated[Annotated[Search, Check(_with_choice)] | None, Doc("With policy `auto`."), MAY_LACK]
     cross_validation: Annotated[CrossValidation | None, Doc("Null: there was none."), MAY_LACK]
     thresholds: Annotated[
@@ -227,8 +230,16 @@ class Result(TypedDict):
     convolution_drift: Annotated[
         list[float], Doc("The same for the weight of each convolution, in input order; 0 for frozen ones."), MAY_LACK
     ]
-    peak_memory_mb: Annotated[Count, Doc("Most memory in use, MB of 10⁶ bytes.")]
-    seconds: Annotated[dict[str, float], Doc("Step → seconds, and `total`.")]
+    peak_memory_mb: Annotated[
+        Count, Doc("Most memory in use, MB of 10⁶ bytes: of tensors on a GPU, on a CPU of the whole process.")
+    ]
+    cached_mb: Annotated[
+        float, Ge(0), Doc("Features cached in memory and on disk at the end, MB of 10⁶ bytes."), MAY_LACK
+    ]
+    seconds: Annotated[
+        dict[str, float],
+        Doc("Step → seconds, and `total`: `training` without the measurements, which are in `evaluation`."),
+    ]
     environment: Annotated[Environment, ReadAs(dict[str, Any]), Doc("With what it was computed."), MAY_LACK]
 
 
@@ -266,6 +277,8 @@ class Record(TypedDict):
     iteration: Count
     ap: Measured
     losses: dict[str, float]
+    mean_loss: Annotated[float, MAY_LACK]
+    train_ap: Annotated[Measured, MAY_LACK]
 
 
 def _writable(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,7 +1,11 @@
-"""Drawing shots and a test set from what a source offers, with replacements for images that turn out unusable."""
+"""Drawing shots, or a share of all images, and a test set from what a source offers.
+
+Other shots and test images replace those that turn out unusable.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_cli.datasets.checks import Thumbnails, check_images
+from fewshot_cli.datasets.fractions import Counts, divide, largest_difference, object_counts
+from fewshot_cli.datasets.record import Stratified
 from fewshot_cli.datasets.sampling import (
     check_enough,
     key_of_shots,
@@ -16,6 +22,7 @@ from fewshot_cli.datasets.sampling import (
     order_test,
     ranked,
     sample_shots,
+    subsets_of,
     take_turns,
 )
 from fewshot_cli.datasets.splits import members, with_images
@@ -106,6 +113,56 @@ def draw_shots(stock: Stock, shots: int, seed: int, *, replace_faulty: bool) -> 
         chosen = [image for image in pool if image.id in drawn]
         if not stock.check(chosen) or not replace_faulty:
             return chosen
+
+
+def draw_subset(
+    stock: Stock, fraction: float, subset: int, seed: int, *, leave_out_faulty: bool
+) -> tuple[list[ImageRecord], Stratified]:
+    """One of the disjoint subsets of all images, and how it compares with them.
+
+    With `leave_out_faulty` every one of them decodes; otherwise `stock.faulty` has the problems. Faulty images are not
+    replaced, because a replacement would be in another subset too.
+
+    Args:
+        stock: of images at hand.
+        fraction: share of the images in each subset.
+        subset: from 1 on.
+        seed: of the division.
+
+    Raises:
+        DataError: a class that no image of the subset shows.
+    """
+    images = {image.id: image for image in _all(stock)}
+    order = ranked(images, key_of_shots(seed), stock.candidates.tag)
+    counts = object_counts([images[image_id] for image_id in order], len(stock.classes))
+    inside = divide(counts, fraction, seed) == subset - 1
+    chosen = [images[image_id] for image_id, is_in in zip(order, inside, strict=True) if is_in]
+    faulty = stock.check(chosen)
+    if leave_out_faulty:
+        chosen = [image for image in chosen if image.id not in faulty]
+    part = object_counts(chosen, len(stock.classes))
+    _require_every_class(stock, part, counts, f"subset {subset} of --fraction {fraction:g}")
+    points, label = largest_difference(part, counts)
+    return chosen, {
+        "fraction": fraction,
+        "subset": subset,
+        "subsets": subsets_of(fraction),
+        "images": len(images),
+        "largest_difference": round(points, 4),
+        "largest_in": stock.classes[label],
+    }
+
+
+def _require_every_class(stock: Stock, part: Counts, whole: Counts, what: str) -> None:
+    """Raise DataError for a class without an image in the part; with what is known of the whole."""
+    for label, name in enumerate(stock.classes):
+        if not part[:, label].any():
+            shown = int((whole[:, label] > 0).sum())
+            least = math.ceil(100 / max(1, shown)) / 100
+            raise DataError(
+                f"{stock.candidates.place}: no image of {name!r} in {what}; of all {len(whole)} images {shown} show it",
+                hint=f"With --fraction {least:g} every subset can have one." if shown else "Leave the class out.",
+            )
 
 
 def draw_test(

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fewshot_cli.datasets.record import Stratified
 from fewshot_cli.datasets.types import ImageRecord, Split
 from fewshot_cli.errors import DataError, DatasetError, Problem
 from fewshot_cli.files import sha256_of
 from fewshot_cli.progress import Reporter
-from fewshot_cli.sources.draw import Stock, draw_shots, draw_test, require_shots
+from fewshot_cli.sources.draw import Stock, draw_shots, draw_subset, draw_test, require_shots
 from fewshot_cli.sources.joined import join
 from fewshot_cli.sources.registry import Source
 from fewshot_cli.sources.request import FetchRequest
@@ -27,6 +28,7 @@ class Drawn:
         origin: facts about the sources.
         train, test: the images; `test` is None where there is no test set.
         duplicates: files left out of the test set.
+        stratified: of a share of all images: how it compares with them.
     """
 
     stocks: tuple[Stock, ...]
@@ -34,6 +36,7 @@ class Drawn:
     train: Split
     test: Split | None
     duplicates: list[Path]
+    stratified: Stratified | None
 
     @property
     def faulty(self) -> list[Problem]:
@@ -57,7 +60,7 @@ def draw_splits(request: FetchRequest, reporter: Reporter) -> Drawn:
     """
     pools, tests_at = _surveys(request, reporter)
     pool = Stock(join([(source, survey.pool) for source, survey in pools.items() if survey.pool], request.classes))
-    shots = draw_shots(pool, request.shots, request.seed, replace_faulty=request.skip_invalid)
+    shots, stratified = _draw_train(request, pool)
     own_tests = [(source, survey.test) for source, survey in tests_at.items() if survey.test]
     rest = Stock(join(own_tests, request.classes)) if own_tests else pool
     tests, duplicates = _draw_test(request, rest, pool, shots) if request.test_images else ([], [])
@@ -67,6 +70,7 @@ def draw_splits(request: FetchRequest, reporter: Reporter) -> Drawn:
         train=pool.split(shots),
         test=rest.split(tests) if tests else None,
         duplicates=duplicates,
+        stratified=stratified,
     )
     if draw.faulty and not request.skip_invalid:
         hint = "Replace these images, or leave them out with --skip-invalid."
@@ -85,7 +89,7 @@ def survey_sources(request: FetchRequest, reporter: Reporter) -> None:
     """
     pools, _ = _surveys(request, reporter)
     pool = Stock(join([(source, survey.pool) for source, survey in pools.items() if survey.pool], request.classes))
-    require_shots(pool, pool.candidates.ids, request.shots)
+    require_shots(pool, pool.candidates.ids, request.shots or 1)
 
 
 Surveys = dict[str, Survey]
@@ -139,6 +143,14 @@ def _query(request: FetchRequest, source: Source, reporter: Reporter, *, pool: b
     )
 
 
+def _draw_train(request: FetchRequest, pool: Stock) -> tuple[list[ImageRecord], Stratified | None]:
+    """K shots of each class, or a share of all images."""
+    if request.fraction is not None:
+        return draw_subset(pool, request.fraction, request.subset, request.seed, leave_out_faulty=request.skip_invalid)
+    assert request.shots is not None  # it has a default
+    return draw_shots(pool, request.shots, request.seed, replace_faulty=request.skip_invalid), None
+
+
 def _draw_test(
     request: FetchRequest, stock: Stock, pool: Stock, shots: list[ImageRecord]
 ) -> tuple[list[ImageRecord], list[Path]]:
@@ -185,10 +197,11 @@ def _say_what_is_missing(request: FetchRequest, stock: Stock, draw: Drawn, repor
     if draw.test is None:
         count, classes = len(draw.train.images), "class" if len(draw.train.classes) == 1 else "classes"
         usable = "usable images" if draw.duplicates or draw.faulty or stock.problems else "images"
+        fewer = "fewer --shots" if request.fraction is None else "a smaller --fraction"
         estimate = "`fsod finetune` will estimate the mAP by cross-validation on the shots. " if count > 1 else ""
         reporter.warn(
             f"No test set: all {count} {usable} of the {classes} are shots. {estimate}"
-            "Give --test-source, or fewer --shots, to measure on images that were not trained on."
+            f"Give --test-source, or {fewer}, to measure on images that were not trained on."
         )
     elif len(draw.test.images) < request.test_images and not stock.candidates.at_hand:
         reporter.warn(

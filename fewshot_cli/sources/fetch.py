@@ -23,7 +23,7 @@ __all__ = ["CheckResult", "FetchRequest", "FetchResult", "check", "fetch"]
 
 
 def fetch(request: FetchRequest, reporter: Reporter | None = None) -> FetchResult:
-    """Draw a K-shot training set and a test set and write them to `root/NAME`.
+    """Draw K shots of each class, or a share of all images, and a test set, and write them to `root/NAME`.
 
     A data set of that name made by the same request is used again and becomes the most recent one. Train and test share
     no image id of the same source and no content. Where the shots take all images there is no test set.
@@ -69,6 +69,7 @@ def check(request: FetchRequest, reporter: Reporter | None = None) -> CheckResul
         skipped=draw.skipped,
         warnings=warnings,
         background=draw.background,
+        stratified=draw.stratified,
     )
 
 
@@ -143,6 +144,7 @@ def _record(request: FetchRequest, draw: Drawn) -> dict[str, Any]:
     detector = _detector_of(request)
     return {
         **request.record(),
+        **({"stratified": draw.stratified} if draw.stratified else {}),
         "filters": [
             f"{stock.candidates.place.name}: {reason}: {count} images left out"
             for stock in draw.stocks

@@ -63,6 +63,11 @@ class Source:
         return bool(options_class(self.name).TRANSPORT)
 
     @property
+    def at_hand(self) -> bool:
+        """Whether it is a folder of images, all of which are there; others make images available as they are drawn."""
+        return self.name in FORMATS
+
+    @property
     def option_names(self) -> list[str]:
         return [field.name for field in fields(options_class(self.name))]
 

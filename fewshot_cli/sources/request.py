@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fewshot_cli.bounds import SEED, SHOTS, TEST_IMAGES
 from fewshot_cli.datasets.formats import FORMATS
+from fewshot_cli.datasets.sampling import subsets_of
 from fewshot_cli.errors import UsageError
 from fewshot_cli.panels import ADVANCED, DATA, OUTPUT
 from fewshot_cli.paths import LONGEST_NAME, is_plain_name, shown
@@ -17,6 +18,8 @@ from fewshot_cli.sources.registry import Source, check_options, parse_source
 
 ALL = "all"
 """`--class all`: every class of the sources."""
+SHOTS_DRAWN = 10
+"""Where neither --shots nor --fraction is given."""
 
 
 def texts_of(source: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -35,7 +38,16 @@ class FetchRequest:
             panel=DATA,
         ),
     ]
-    shots: Annotated[int, Option("Training images per class.", panel=DATA, within=SHOTS)] = 10
+    shots: Annotated[
+        int | None, Option(f"Training images per class; default: {SHOTS_DRAWN}.", panel=DATA, within=SHOTS)
+    ] = None
+    fraction: Annotated[
+        float | None,
+        Option("Instead of --shots: share of all training images, 0.01 to 1.", panel=DATA, ge=0.01, le=1),
+    ] = None
+    subset: Annotated[
+        int, Option("Which of the disjoint subsets of that --fraction and --seed: 1, 2, ….", panel=DATA, ge=1)
+    ] = 1
     source: Annotated[
         str | tuple[str, ...],
         Option(
@@ -81,6 +93,28 @@ class FetchRequest:
         if self.test_source is not None:
             object.__setattr__(self, "test_source", str(parse_source(self.test_source)))
         check_options(self.options, [*self.sources, *filter(None, [self.source_of_test])])
+        self._check_amount()
+
+    def _check_amount(self) -> None:
+        """Shots or a fraction, and a subset that there is; 10 shots if nothing is said."""
+        if self.fraction is None:
+            if self.subset != 1:
+                raise UsageError(f"--subset {self.subset} without --fraction", hint="Give --fraction too: 0.25.")
+            object.__setattr__(self, "shots", self.shots or SHOTS_DRAWN)
+            return
+        if self.shots is not None:
+            raise UsageError("--shots does not go with --fraction", hint="Give one of them.")
+        if self.subset > (subsets := subsets_of(self.fraction)):
+            there_are = f"there are {subsets} disjoint subsets" if subsets > 1 else "there is one subset"
+            raise UsageError(
+                f"--subset {self.subset} of --fraction {self.fraction:g}: {there_are}",
+                hint=f"Give --subset {subsets} or less, or a --fraction of at most {1 / self.subset:.3g}.",
+            )
+        if others := [source.name for source in self.sources if not source.at_hand]:
+            raise UsageError(
+                f"--fraction does not go with --source {others[0]}, whose images are made available as they are drawn",
+                hint="Give --shots; or fetch a large number of shots, and give the data set as a --source.",
+            )
 
     @property
     def sources(self) -> list[Source]:
@@ -103,6 +137,13 @@ class FetchRequest:
     def folder(self) -> Path:
         return self.root / self.folder_name
 
+    @property
+    def amount(self) -> dict[str, Any]:
+        """How many training images are drawn: `shots`, or `fraction` and `subset`."""
+        if self.fraction is None:
+            return {"shots": self.shots}
+        return {"fraction": self.fraction, "subset": self.subset}
+
     def record(self) -> dict[str, Any]:
         """What makes two requests the same, besides the classes."""
         options: dict[str, Any] = {}
@@ -112,7 +153,7 @@ class FetchRequest:
         return {
             "source": texts[0] if len(texts) == 1 else texts,
             "test_source": self.test_source,
-            "shots": self.shots,
+            **self.amount,
             "test_images": self.test_images,
             "seed": self.seed,
             "skip_invalid": self.skip_invalid,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc, TypedDict
 
+from fewshot_cli.datasets.record import Stratified
 from fewshot_cli.datasets.splits import boxes_per_class, images_per_class
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.datasets.suspects import Suspect
@@ -33,6 +34,7 @@ class Fetched(TypedDict):
     classes: Annotated[list[str], Doc("In label order.")]
     reused: Annotated[bool, Doc("Whether the data set was there already.")]
     train: Annotated[SplitCounts, Doc("The shots.")]
+    stratified: Annotated[Stratified | None, Doc("How they compare with all images; null without --fraction.")]
     test: Annotated[SplitCounts | None, Doc("Null: no test set.")]
     duplicates: Annotated[list[str], Doc("Left out of the test set, their content being that of a shot.")]
     skipped: Annotated[list[str], Doc("Faulty images and boxes, with --skip-invalid.")]
@@ -75,7 +77,7 @@ class FetchResult:
             "path": str(self.path),
             "classes": list(self.dataset.classes),
             "reused": self.reused,
-            **_found(self, self.dataset.train, self.dataset.test),
+            **_found(self, self.dataset.train, self.dataset.test, self.dataset.record.get("stratified")),
         }
 
 
@@ -86,6 +88,7 @@ class CheckResult:
     Attributes:
         train, test: the images that would be drawn; `test` is None where there would be no test set.
         duplicates, skipped, warnings, background: as in FetchResult.
+        stratified: of a share of all images: how it compares with them.
     """
 
     train: Split
@@ -94,6 +97,7 @@ class CheckResult:
     skipped: tuple[Problem, ...]
     warnings: tuple[Suspect, ...]
     background: int
+    stratified: Stratified | None
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`, with the keys of a FetchResult; `path` is null."""
@@ -102,14 +106,17 @@ class CheckResult:
             "path": None,
             "classes": list(self.train.classes),
             "reused": False,
-            **_found(self, self.train, self.test),
+            **_found(self, self.train, self.test, self.stratified),
         }
 
 
-def _found(result: FetchResult | CheckResult, train: Split, test: Split | None) -> dict[str, Any]:
+def _found(
+    result: FetchResult | CheckResult, train: Split, test: Split | None, stratified: Stratified | None
+) -> dict[str, Any]:
     """What both results say in JSON."""
     return {
         "train": _counts(train),
+        "stratified": stratified,
         "test": _counts(test) if test else None,
         "duplicates": [str(path) for path in result.duplicates],
         "skipped": [str(problem) for problem in result.skipped],

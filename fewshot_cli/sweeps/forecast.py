@@ -106,7 +106,7 @@ def _try(config: FinetuneConfig, folder: Path) -> Costs:
     )
     seconds = run_at(folder, short).read_result()["seconds"]
     images = SHOTS * COPIES + TESTS if "training" in seconds else SHOTS + TESTS
-    training = seconds.get("training", 0.0)
+    training = seconds["training"] + seconds["evaluation"] if "training" in seconds else 0.0
     return Costs(
         larger * seconds["features"] / images,
         larger * config.batch_size / batch * training / (STEPS + TESTS / MEASURED_AT_ONCE),

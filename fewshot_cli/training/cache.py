@@ -78,6 +78,11 @@ class FeatureCache(Generic[Note]):
     def bytes_in_memory(self) -> int:
         return self.in_memory * self.bytes_per_item
 
+    @property
+    def bytes_stored(self) -> int:
+        """In memory and on disk."""
+        return (self.in_memory + self.on_disk) * self.bytes_per_item
+
     def fill(
         self,
         reporter: Reporter | None = None,

@@ -80,6 +80,11 @@ class Features:
         return activations, [example.target.to(device) for example in examples]
 
     @property
+    def bytes_stored(self) -> int:
+        """Of all cached activations, in memory and on disk."""
+        return sum(cache.bytes_stored for cache in (self.train, self.test) if cache is not None)
+
+    @property
     def shots(self) -> range:
         """The items of `train` that are the training images themselves."""
         return range(0, len(self.train), self.copies)

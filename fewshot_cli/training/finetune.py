@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,32 +14,13 @@ from fewshot_cli.runs.config import FinetuneConfig, select_layers
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.tracking import tracking
 from fewshot_cli.training.averaging import Average, Averaging, given_average
+from fewshot_cli.training.clock import Clock
 from fewshot_cli.training.features import Features, FeatureStore, cache_features
 from fewshot_cli.training.fit import fit
 from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.prepare import Prepared, announce, prepare
 from fewshot_cli.training.record import Before, record
 from fewshot_cli.training.samples import sample_images
-
-
-class Clock:
-    """Seconds that the steps of a run take."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._steps: dict[str, float] = {}
-
-    @contextmanager
-    def measures(self, step: str | None) -> Iterator[None]:
-        """Count what happens meanwhile as a step of that name; None: only in the total."""
-        started = time.perf_counter()
-        yield
-        if step:
-            self._steps[step] = time.perf_counter() - started
-
-    def seconds(self) -> dict[str, float]:
-        """Of each step, and `total`: since the clock was made."""
-        return {**self._steps, "total": time.perf_counter() - self._started}
 
 
 class Validated(NamedTuple):
@@ -115,14 +94,16 @@ def finetune(
                 objective,
                 config,
                 averaged=partial(averaging.applied, average.alpha),
+                train=data.train if config.measure_train else None,
                 test=data.test,
                 run=run,
                 trackers=trackers,
+                clock=clock,
                 reporter=reporter,
             )
         averaging.apply(average.alpha)
         facts = {"average": average.to_json(), **(facts or {}), **validated}
-        result = record(run, config, data, prepared, cached, progress, before, facts, clock.seconds())
+        result = record(run, config, data, prepared, cached, progress, before, facts, clock)
         trackers.show(partial(sample_images, prepared, cached, data), progress.iteration)
     return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,14 +17,16 @@ from fewshot_cli.progress import Reporter, Task
 from fewshot_cli.runs.checkpoint import load_tensors, save_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import STATE_HINT, Run
+from fewshot_cli.runs.schedules import parse_schedule
 from fewshot_cli.tracking import Trackers
+from fewshot_cli.training.clock import Clock
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.loop import StepOptions, load_state, make_optimizer, train
 from fewshot_cli.training.objectives import Estimating, Objective
 from fewshot_cli.training.plan import trained_parameters, trained_tensors
 from fewshot_cli.training.prepare import Prepared
 from fewshot_cli.training.rates import learning_rates
-from fewshot_cli.training.schedule import batch_order, learning_rate
+from fewshot_cli.training.schedule import Rates, batch_order
 
 SAVE_EVERY = 50
 """Iterations between two saved states when nothing is measured in between."""
@@ -39,14 +41,18 @@ class Progress:
 
     Attributes:
         iteration: iterations done.
-        records: one a measurement: `iteration`, `ap` on the test set (None without one), `losses`, metrics.
+        records: one a measurement: `iteration`, `ap` on the test set (None without one), metrics, `losses`, `mean_loss`
+            of the iterations since the one before (of SAVE_EVERY at most, where only the end is measured), and
+            `train_ap` if the training images are measured too.
         metrics, results: of the last measurement on the test set, and its detections in COCO's results format.
+        train_metrics: of the last measurement on the training images.
     """
 
     iteration: int = 0
     records: list[dict[str, Any]] = field(default_factory=list)
     metrics: Metrics | None = None
     results: list[dict[str, Any]] = field(default_factory=list)
+    train_metrics: Metrics | None = None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -62,27 +68,31 @@ def fit(
     config: FinetuneConfig,
     *,
     averaged: Averaged,
+    train: Split | None,
     test: Split | None,
     run: Run,
     trackers: Trackers,
+    clock: Clock,
     reporter: Reporter,
 ) -> Progress:
-    """Train what is left of the iterations; measure on the test set and save the state on the way.
+    """Train what is left of the iterations; measure and save the state on the way.
 
     What is measured and kept as the best is the averaged detector; what trains on, and at the end is in `prepared`, is
     not averaged.
 
     Args:
         averaged: a context in which the parameters are those to measure and keep.
-        test: the test set; None: nothing is measured.
+        train: the training images; None: they are not measured.
+        test: the test set; None: it is not measured.
         run: where metrics, the best checkpoint and the state are written; its saved state is continued.
         trackers: get the losses and the rate of every step, and what is measured.
+        clock: counts the measurements as `evaluation`.
 
     Raises:
         DivergedError: a loss, a gradient or a parameter is not finite.
         CheckpointError, StorageError: the saved state is damaged, or the disk cannot be written.
     """
-    watch = _Watch(prepared, features, config, averaged, test, run, trackers)
+    watch = _Watch(prepared, features, config, averaged, (train, test), run, trackers, clock)
     if not trained_parameters(prepared.detector):
         watch.measure(0, {})
         return watch.progress
@@ -97,10 +107,17 @@ def fit(
             objective,
             config,
             optimizer,
+            watch.rates,
             start=start,
             after_step=lambda done, losses: watch.after_step(done, losses, optimizer, task),
         )
     return watch.progress
+
+
+def measure_train(prepared: Prepared, features: Features, train: Split) -> Metrics:
+    """What the detector finds in the training images themselves, without the variants made of them."""
+    found = detect_cached(prepared.placed, features.cut, features.train, features.shots)
+    return score(found, train, prepared.detector.classes)[0]
 
 
 def fit_part(
@@ -114,6 +131,8 @@ def fit_part(
 ) -> None:
     """Train on some of the variants alone, for all iterations; nothing is measured, nothing is written.
 
+    Schedule `plateau` looks at the training loss as often as `fit` measures.
+
     Args:
         items: of `features.train`.
         after_step: gets (iterations done, losses by name) after each step.
@@ -122,9 +141,21 @@ def fit_part(
         DivergedError: a loss, a gradient or a parameter is not finite.
     """
     if trained_parameters(prepared.detector):
-        optimizer = _optimizer(prepared, config)
-        _train(prepared, features, items, objective, config, optimizer, start=0, after_step=after_step)
+        optimizer, rates = _optimizer(prepared, config), rates_of(config)
+        _train(prepared, features, items, objective, config, optimizer, rates, start=0, after_step=after_step)
         _check_parameters(prepared, config.iterations)
+
+
+def rates_of(config: FinetuneConfig, means: Iterable[float] = ()) -> Rates:
+    """The learning rates of a fine-tune, also of one that is continued: `means` as in `Rates`."""
+    return Rates(
+        parse_schedule(config.schedule),
+        iterations=config.iterations,
+        peak=config.lr,
+        warmup=config.warmup,
+        every=config.eval_every or SAVE_EVERY,
+        means=means,
+    )
 
 
 def _optimizer(prepared: Prepared, config: FinetuneConfig) -> torch.optim.Optimizer:
@@ -143,15 +174,13 @@ def _train(
     objective: Objective,
     config: FinetuneConfig,
     optimizer: torch.optim.Optimizer,
+    rates: Rates,
     *,
     start: int,
     after_step: Callable[[int, dict[str, float]], None],
 ) -> None:
     """The loop, from iteration `start` on, over some items of `features.train`."""
     options = StepOptions(
-        iterations=config.iterations,
-        lr=config.lr,
-        warmup=config.warmup,
         clip=config.clip,
         bf16=prepared.placed.bf16,
         seed=config.seed,
@@ -161,6 +190,7 @@ def _train(
         lambda chosen: features.batch([items[i] for i in chosen], prepared.placed.device),
         batch_order(len(items), config.batch_size, config.iterations, config.seed),
         optimizer,
+        rates,
         options,
         start=start,
         after_step=after_step,
@@ -186,13 +216,15 @@ class _Watch:
         features: Features,
         config: FinetuneConfig,
         averaged: Averaged,
-        test: Split | None,
+        measured: tuple[Split | None, Split | None],
         run: Run,
         trackers: Trackers,
+        clock: Clock,
     ) -> None:
-        self.averaged, self.trackers = averaged, trackers
-        self.prepared, self.features, self.config, self.test, self.run = prepared, features, config, test, run
-        self.progress = Progress()
+        self.averaged, self.trackers, self.clock = averaged, trackers, clock
+        self.prepared, self.features, self.config, self.run = prepared, features, config, run
+        self.train, self.test = measured
+        self.progress, self.rates = Progress(), rates_of(config)
 
     def resume(self, optimizer: torch.optim.Optimizer, reporter: Reporter) -> None:
         """Continue from the run's saved state, if it has one."""
@@ -212,6 +244,7 @@ class _Watch:
                 f"{self.run.state_file} does not fit what this run trains: {error}", hint=STATE_HINT
             ) from error
         self.progress = Progress(state["iteration"], [dict(record) for record in state["records"]])
+        self.rates = rates_of(self.config, [each["mean_loss"] for each in state["records"] if "mean_loss" in each])
         reporter.say(f"Continuing after iteration {state['iteration']}.")
 
     def after_step(self, done: int, losses: dict[str, float], optimizer: torch.optim.Optimizer, task: Task) -> None:
@@ -228,22 +261,31 @@ class _Watch:
         task.advance()
 
     def measure(self, done: int, losses: dict[str, float]) -> None:
-        """Record the losses and, where there is a test set, its metrics; keep the checkpoint if it is the best yet."""
+        """Record the losses and what is measured on training and test images; keep the best checkpoint."""
         _check_parameters(self.prepared, done)
         record: dict[str, Any] = {"iteration": done, "ap": None}
         record["losses"] = {name: round(value, 6) for name, value in losses.items()}
-        if self.test is not None:
-            with self.averaged():
-                record |= self._measure_on(self.test, done)
+        if self.rates.means:
+            record["mean_loss"] = self.rates.means[-1]
+        with self.clock.measures("evaluation"), self.averaged():
+            if self.train is not None:
+                record["train_ap"] = self._measure_train(self.train, done)
+            if self.test is not None:
+                record |= self._measure_test(self.test, done)
         self.progress.records.append(record)
         self.run.write_metrics(self.progress.records)
 
     def _track_step(self, done: int, losses: dict[str, float]) -> None:
-        rate = learning_rate(done - 1, self.config.iterations, self.config.lr, self.config.warmup)
         values = {f"train/{name}": value for name, value in losses.items()}
-        self.trackers.log({**values, "train/learning_rate": rate}, done)
+        self.trackers.log({**values, "train/learning_rate": self.rates.current}, done)
 
-    def _measure_on(self, test: Split, done: int) -> dict[str, Any]:
+    def _measure_train(self, train: Split, done: int) -> float | None:
+        self.progress.train_metrics = measure_train(self.prepared, self.features, train)
+        ap = self.progress.train_metrics.ap
+        self.trackers.log({"train/AP": ap}, done)
+        return ap
+
+    def _measure_test(self, test: Split, done: int) -> dict[str, Any]:
         """Measure, and save the checkpoint if it is the best yet; returns what to record."""
         before, metrics = self.progress.best, self._metrics_on(test)
         self.trackers.log({f"test/{name}": of for name, of in metrics.numbers.items() if of is not None}, done)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fewshot_cli.detectors.chain import Activations, Target
 from fewshot_cli.errors import DivergedError
 from fewshot_cli.training.objectives import Objective
-from fewshot_cli.training.schedule import learning_rate
+from fewshot_cli.training.schedule import Rates
 
 Batches = Callable[[Sequence[int]], tuple[Activations, list[Target]]]
 """Item numbers → activations at the cut and targets, on the training device."""
@@ -23,14 +23,11 @@ Batches = Callable[[Sequence[int]], tuple[Activations, list[Target]]]
 class StepOptions:
     """What one step needs to know.
 
-    iterations: of the whole run; lr: peak rate; warmup: share of the run; clip: largest gradient norm, 0 for
-    none; bf16: compute in bfloat16 where that is safe; seed: of what losses draw at random (samples of proposals,
-    noisy queries), anew for every iteration, so that a resumed run draws what the unbroken one would have.
+    clip: largest gradient norm, 0 for none; bf16: compute in bfloat16 where that is safe; seed: of what losses draw at
+    random (samples of proposals, noisy queries), anew for every iteration, so that a resumed run draws what the
+    unbroken one would have.
     """
 
-    iterations: int
-    lr: float
-    warmup: float
     clip: float
     bf16: bool
     seed: int = 0
@@ -112,6 +109,7 @@ def train(
     batches: Batches,
     order: Sequence[Sequence[int]],
     optimizer: torch.optim.Optimizer,
+    rates: Rates,
     options: StepOptions,
     *,
     start: int = 0,
@@ -124,6 +122,7 @@ def train(
         batches: see Batches.
         order: the items of every iteration.
         optimizer: over the trained parameters.
+        rates: the learning rate of each iteration; gets the losses.
         start: iterations already done.
         after_step: gets (iterations done, losses by name with their sum as `loss`) after each step.
 
@@ -132,8 +131,8 @@ def train(
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     device = parameters[0].device
-    for iteration in range(start, options.iterations):
-        rate = learning_rate(iteration, options.iterations, options.lr, options.warmup)
+    for iteration in range(start, len(order)):
+        rate = rates.at(iteration)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         activations, targets = batches(order[iteration])
@@ -146,6 +145,7 @@ def train(
         norm = nn.utils.clip_grad_norm_(parameters, options.clip or float("inf"))
         _check_finite("gradient", norm, iteration, losses)
         optimizer.step()
+        rates.add_loss(iteration + 1, loss.item())
         after_step(iteration + 1, {"loss": loss.item(), **{name: value.item() for name, value in losses.items()}})
 
 

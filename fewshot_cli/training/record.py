@@ -13,15 +13,16 @@ from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.device import peak_memory
 from fewshot_cli.environment import Environment, describe_environment
 from fewshot_cli.errors import FsodError
+from fewshot_cli.evaluation.coco_metrics import Metrics
 from fewshot_cli.evaluation.drift import DriftSince
-from fewshot_cli.evaluation.measure import score
 from fewshot_cli.runs.checkpoint import save_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.runs.result import Result
 from fewshot_cli.schemas import schema_of
-from fewshot_cli.training.features import Features, detect_cached
-from fewshot_cli.training.fit import Progress
+from fewshot_cli.training.clock import Clock
+from fewshot_cli.training.features import Features
+from fewshot_cli.training.fit import Progress, measure_train
 from fewshot_cli.training.plan import FrozenCheck
 from fewshot_cli.training.prepare import Prepared, parameter_counts
 
@@ -43,13 +44,13 @@ def record(
     progress: Progress,
     before: Before,
     facts: dict[str, Any],
-    seconds: dict[str, float],
+    clock: Clock,
 ) -> dict[str, Any]:
     """Write what a finished fine-tune leaves behind; returns the content of result.json.
 
     Args:
         facts: how the detector was averaged, and what was chosen and estimated from the shots.
-        seconds: of the steps by name, and in `total`.
+        clock: counted the steps so far.
 
     Raises:
         FsodError: a frozen tensor changed, which is a bug.
@@ -61,15 +62,14 @@ def record(
     state = prepared.detector.network.state_dict()
     tensors = {name: state[name] for name in prepared.kept}
     save_checkpoint(run.checkpoint, tensors, prepared.info_after(progress.iteration))
-    found = detect_cached(prepared.placed, features.cut, features.train, features.shots)
-    train_metrics, _ = score(found, data.train, prepared.detector.classes)
+    with clock.measures("evaluation"):
+        train = progress.train_metrics or measure_train(prepared, features, data.train)
+        measured = _measured(progress, train)
     if progress.metrics is not None:
         run.write_predictions(progress.results)
     result = {
         **_about(run, config, data, prepared),
-        **_measured(progress),
-        "boxes": {"train": train_metrics.boxes, "test": progress.metrics.boxes if progress.metrics else 0},
-        "train_ap": train_metrics.ap,
+        **measured,
         "search": None,
         "cross_validation": None,
         "thresholds": {},
@@ -78,7 +78,8 @@ def record(
         "drift": before.drift.by_layer(prepared.detector),
         "convolution_drift": before.drift.by_convolution(prepared.detector),
         "peak_memory_mb": round(peak_memory(prepared.placed.device) / 1e6),
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "cached_mb": round(features.bytes_stored / 1e6, 1),
+        "seconds": {name: round(value, 2) for name, value in clock.seconds().items()},
         "environment": _environment(config, data, prepared),
     }
     run.write_result(result)
@@ -125,8 +126,8 @@ def _environment(config: FinetuneConfig, data: Dataset, prepared: Prepared) -> E
     )
 
 
-def _measured(progress: Progress) -> dict[str, Any]:
-    """What was measured on the test set: None for each where there is none."""
+def _measured(progress: Progress, train: Metrics) -> dict[str, Any]:
+    """What was measured on the training images, and on the test set: None for each where there is none."""
     best, metrics = progress.best, progress.metrics
     return {
         "iterations": progress.iteration,
@@ -135,4 +136,7 @@ def _measured(progress: Progress) -> dict[str, Any]:
         "caveats": metrics.caveats if metrics else [],
         "best": {"ap": best["ap"], "iteration": best["iteration"]} if best else None,
         "metrics": metrics.to_json() if metrics else None,
+        "boxes": {"train": train.boxes, "test": metrics.boxes if metrics else 0},
+        "train_ap": train.ap,
+        "generalisation_gap": train.ap - metrics.ap if metrics else None,
     }

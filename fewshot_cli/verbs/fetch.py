@@ -1,4 +1,4 @@
-"""fetch: a few images of a class and a test set, on disk."""
+"""fetch: a few images of a class, or a share of all images, and a test set, on disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def fetch(
     *,
     source: str | PathLike[str] | Sequence[str | PathLike[str]] = "openimages",
     test_source: str | PathLike[str] | None = None,
-    shots: int = 10,
+    shots: int | None = None,
+    fraction: float | None = None,
+    subset: int = 1,
     test_images: int = 100,
     seed: int = 0,
     name: str | None = None,
@@ -57,7 +59,10 @@ def fetch(
         source: a folder or file of annotated images of one's own in any known format (`NAME:DIR` names it),
             `openimages` or `miniature`; or several, joined by class name.
         test_source: the same for test images; None: the source's own test split, or what the shots leave of its images.
-        shots: training images per class, 1 or more.
+        shots: training images per class, 1 or more; None: 10, or what `fraction` says.
+        fraction: instead of shots the share of all training images to draw, above 0 and at most 1, so that every class
+            keeps its share of the objects.
+        subset: which of the disjoint subsets of that fraction and seed, from 1 on.
         test_images: largest number of test images; 0: no test set, and nothing is downloaded for one.
         seed: of the draw: the same seed and request give the same data set.
         name: folder under `root`; None: from the class names.
@@ -84,6 +89,8 @@ def fetch(
         source=source,
         test_source=test_source,
         shots=shots,
+        fraction=fraction,
+        subset=subset,
         test_images=test_images,
         seed=seed,
         name=name,

@@ -203,8 +203,9 @@ def _train(run: Run, config: FinetuneConfig, reporter: Reporter, features: Featu
         return run
     from fewshot_cli.selection.search_run import search_run
     from fewshot_cli.selection.validate_run import validate_run
-    from fewshot_cli.training.finetune import Clock, not_validated
+    from fewshot_cli.training.clock import Clock
     from fewshot_cli.training.finetune import finetune as fine_tune
+    from fewshot_cli.training.finetune import not_validated
 
     if config.threads:
         use_threads(config.threads)

@@ -31,6 +31,7 @@ from fewshot_cli.training.loop import StepOptions, make_optimizer, train
 from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.plan import freeze, plan_chain
 from fewshot_cli.training.rates import learning_rates
+from fewshot_cli.training.schedule import Rates
 from fewshot_cli.training.variants import Example, Examples
 
 TWO_STAGE, QUERIES = stub_two_stage.SPEC.name, stub_queries.SPEC.name
@@ -229,7 +230,8 @@ def test_the_loss_falls(shapes: Path, tmp_path: Path, name: str, policy: str, ra
         lambda items: batch(cache, items),
         [[2 * i % 8, (2 * i + 1) % 8, (2 * i + 4) % 8, (2 * i + 5) % 8] for i in range(steps)],
         make_optimizer("adamw", learning_rates(detector), lr=rate, weight_decay=0.0),
-        StepOptions(iterations=steps, lr=rate, warmup=0.1, clip=10.0, bf16=False),
+        Rates(iterations=steps, peak=rate, warmup=0.1),
+        StepOptions(clip=10.0, bf16=False),
         after_step=lambda done, found: losses.append(found["loss"]),
     )
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])

@@ -174,6 +174,36 @@ def test_metrics_hold_a_line_an_evaluation(trained: Run) -> None:
     assert records[0]["losses"]["loss"] > records[-1]["losses"]["loss"]
 
 
+def test_a_result_says_how_much_is_known_by_heart(trained: Run) -> None:
+    """The gap is the mAP on the training images less that on the test images; features and seconds are counted."""
+    result = trained.read_result()
+    assert result["train_ap"] - result["ap"] == pytest.approx(result["generalisation_gap"])
+    steps = [result["seconds"][name] for name in ("features", "training", "evaluation")]
+    assert all(step > 0 for step in steps) and sum(steps) <= result["seconds"]["total"] + 0.02
+    # 4 shots in 4 variants and 6 test images: symmetric 3 caches the three maps before the head, float32.
+    maps = sum((SIDE // stride) ** 2 * channels for stride, channels in ((8, 64), (16, 128), (32, 256)))
+    assert (4 * 4 + 6) * maps * 4 / 1e6 == pytest.approx(result["cached_mb"], abs=0.06)
+
+
+def test_training_images_are_measured_on_the_way(shapes: Path, tmp_path: Path, trained: Run) -> None:
+    """With --measure-train each line has the mAP on the shots, the last that of the result; without, none has."""
+    run = fine_tune(tmp_path / "run", config_of(shapes, LEARNING, measure_train=True))
+    lines, plain = metrics_of(run), metrics_of(trained)
+    assert run.read_result()["train_ap"] == lines[-1]["train_ap"] == trained.read_result()["train_ap"]
+    assert plain == [{key: value for key, value in line.items() if key != "train_ap"} for line in lines]
+    assert len({line["train_ap"] for line in lines}) > 1
+
+
+def test_the_mean_loss_is_that_of_the_iterations_since_the_last_measurement(shapes: Path, tmp_path: Path) -> None:
+    """Measured after every iteration it is the loss itself; after every third the mean of three."""
+    every, third = (
+        metrics_of(fine_tune(tmp_path / f"{number}", config_of(shapes, eval_every=number))) for number in (1, 3)
+    )
+    losses = [line["losses"]["loss"] for line in every]
+    assert losses == pytest.approx([line["mean_loss"] for line in every], abs=1e-6)
+    assert [sum(losses[:3]) / 3, sum(losses[3:]) / 3] == pytest.approx([line["mean_loss"] for line in third], abs=1e-5)
+
+
 def test_pycocotools_alone_finds_the_same_map(trained: Run, shapes: Path) -> None:
     """predictions.json against the data set's own annotations.json gives the mAP of the result."""
     own = score(shapes / "test" / "annotations.json", trained.predictions_file)

@@ -33,6 +33,7 @@ from fewshot_cli.training.plan import (
     trained_parameters,
 )
 from fewshot_cli.training.rates import learning_rates, small_object_share
+from fewshot_cli.training.schedule import Rates
 
 RULES = [name for name, policy in POLICIES.items() if policy.head_layers]
 """Policies that say what trains: all but `custom` and `auto`."""
@@ -255,9 +256,11 @@ def canvases_and_targets(items: object) -> tuple[tuple[torch.Tensor, ...], list[
 
 def train_two_steps(detector: Detector) -> None:
     optimizer = make_optimizer("adamw", learning_rates(detector), lr=0.01, weight_decay=0.0)
-    options = StepOptions(iterations=2, lr=0.01, warmup=0.0, clip=10.0, bf16=False)
+    rates, options = Rates(iterations=2, peak=0.01, warmup=0.0), StepOptions(clip=10.0, bf16=False)
     objective = DetectorLosses(detector, 0)
-    train(objective, canvases_and_targets, [[0, 1]] * 2, optimizer, options, after_step=lambda done, losses: None)
+    train(
+        objective, canvases_and_targets, [[0, 1]] * 2, optimizer, rates, options, after_step=lambda done, losses: None
+    )
 
 
 def test_each_parameter_has_its_share_of_the_rate() -> None:

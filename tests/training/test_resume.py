@@ -103,6 +103,28 @@ def test_every_saved_state_leads_to_the_same_end(options: dict[str, Any], shapes
         assert unbroken.checkpoint.read_bytes() == stopped.checkpoint.read_bytes()
 
 
+@pytest.mark.parametrize("schedule", ["plateau", "steps:0.3,0.6"])
+def test_a_schedule_goes_on_where_it_was(schedule: str, shapes: Path, tmp_path: Path) -> None:
+    """A rate that was reduced before the run stopped is reduced after it: the same losses, metrics and checkpoint."""
+    short = {"iterations": 9, "eval_every": 1, "lr": 1e-5, "copies": 1}
+    config = config_of(shapes, schedule=schedule, **short)
+    unbroken = fine_tune(tmp_path / "unbroken", config)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(Run, "write_state", lambda run, state: _write_state(run, state) or _stop_at(state, 8))
+        fine_tune(tmp_path / "stopped", config)
+    stopped = Run(tmp_path / "stopped")
+    finetune(config, stopped)
+    for file in ("metrics_file", "checkpoint", "best_checkpoint"):
+        assert getattr(unbroken, file).read_bytes() == getattr(stopped, file).read_bytes(), file
+    cosine = fine_tune(tmp_path / "cosine", config_of(shapes, **short))
+    assert metrics_of(cosine)[-1]["losses"] != metrics_of(stopped)[-1]["losses"]
+
+
+def _stop_at(state: dict[str, Any], done: int) -> None:
+    if state["iteration"] == done:
+        raise Stop
+
+
 class Stop(Exception):
     """The power went out."""
 

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot_cli.training.schedule import batch_order, learning_rate
+from fewshot_cli.runs.schedules import PLATEAU, STEPS, Schedule, parse_schedule
+from fewshot_cli.training.schedule import LOWER, PATIENCE, Rates, batch_order, learning_rate, plateaus
 
 
 def rates(iterations: int, warmup: float, final: float = 0.01) -> list[float]:
@@ -49,6 +50,98 @@ def test_without_warm_up_the_first_rate_is_the_peak() -> None:
 def test_short_runs_have_usable_rates(iterations: int, warmup: float) -> None:
     """However short the run and long the warm-up, every rate is above zero and at most the peak."""
     assert all(0 < rate <= 2.0 for rate in rates(iterations, warmup))
+
+
+def test_steps_divide_the_rate_by_ten() -> None:
+    """Those of the thesis, 61.5 % and 84.6 % of 130 iterations: at 80 and 110; the warm-up is that of the cosine."""
+    rates_ = Rates(parse_schedule("steps:0.615,0.846"), iterations=130, peak=2.0, warmup=0.1)
+    found = [rates_.at(i) for i in range(130)]
+    assert rates(130, 0.1)[:14] == pytest.approx(found[:14])
+    assert [2.0] * 67 + [0.2] * 30 + [0.02] * 20 == pytest.approx(found[13:])
+
+
+def test_a_cosine_is_what_there_is_without_a_choice() -> None:
+    """Rates of schedule `cosine`, the default, are those of `learning_rate`."""
+    rates_ = Rates(iterations=50, peak=2.0, warmup=0.1)
+    assert rates(50, 0.1) == [rates_.at(i) for i in range(50)]
+
+
+@given(st.lists(st.floats(0.001, 10), max_size=60))
+def test_plateaus_are_those_of_torch(means: list[float]) -> None:
+    """PyTorch's ReduceLROnPlateau, told the same losses, reduces as often (its patience leaves out the last one)."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=PATIENCE - 1, threshold=LOWER, threshold_mode="rel", min_lr=0, eps=0
+    )
+    for mean in means:
+        scheduler.step(mean)
+    assert 0.5 ** plateaus(means) == optimizer.param_groups[0]["lr"]
+
+
+def test_a_plateau_follows_the_mean_loss_between_measurements() -> None:
+    """Losses that jump around a mean that stays: a tenth after the measurement that begins and five more."""
+    rates_ = Rates(Schedule(PLATEAU), iterations=60, peak=2.0, warmup=0.0, every=5)
+    found = []
+    for done in range(1, 61):
+        found.append(rates_.at(done - 1))
+        rates_.add_loss(done, 3.0 + done % 5)
+    assert [2.0] * 30 + [0.2] * 25 + [0.02] * 5 == pytest.approx(found)
+    assert 12 == len(rates_.means)
+
+
+def test_a_loss_that_falls_keeps_its_rate() -> None:
+    """3 % lower from one measurement to the next, or over five of them, is no plateau; 2.9 % over five is."""
+    assert 0 == plateaus([0.97**i * (1 - 1e-9) ** i for i in range(40)])
+    assert 0 == plateaus([0.9 ** (i / 5) for i in range(40)])
+    assert 1 == plateaus([1.0, 0.99, 0.98, 0.975, 0.972, 0.971])
+
+
+@given(st.integers(1, 39))
+def test_continued_rates_are_those_of_the_unbroken_run(stop: int) -> None:
+    """From the means up to a measurement on, the rates are the same."""
+    chance = torch.Generator().manual_seed(0)
+    losses = torch.rand(200, generator=chance).tolist()
+
+    def follow(rates_: Rates, start: int) -> list[float]:
+        found = []
+        for done in range(start + 1, 201):
+            found.append(rates_.at(done - 1))
+            rates_.add_loss(done, losses[done - 1])
+        return found
+
+    options = {"iterations": 200, "peak": 2.0, "warmup": 0.05, "every": 5}
+    whole = Rates(Schedule(PLATEAU), **options)
+    found = follow(whole, 0)
+    assert found[5 * stop :] == follow(Rates(Schedule(PLATEAU), **options, means=whole.means[:stop]), 5 * stop)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "linear",
+        "cosine:0.5",
+        "steps",
+        "steps:",
+        "steps:0",
+        "steps:1",
+        "steps:0.5,0.5",
+        "steps:0.8,0.6",
+        "steps:a",
+        "steps:nan",
+        "plateau:3",
+    ],
+)
+def test_no_schedule(text: str) -> None:
+    """Unknown names, and shares that are not between 0 and 1 in increasing order."""
+    with pytest.raises(ValueError, match=r"steps:0\.6,0\.85|cosine"):
+        parse_schedule(text)
+
+
+@given(st.lists(st.floats(0.001, 0.999), min_size=1, max_size=5, unique=True).map(sorted))
+def test_steps_are_read_as_typed(steps: list[float]) -> None:
+    """Any shares in increasing order."""
+    assert Schedule(STEPS, tuple(steps)) == parse_schedule("steps:" + ", ".join(map(str, steps)))
 
 
 @given(st.integers(1, 64), st.integers(1, 9), st.integers(1, 20))
