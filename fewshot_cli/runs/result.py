@@ -216,6 +216,9 @@ class Result(TypedDict):
     generalisation_gap: Annotated[
         Measured, Doc("`train_ap` − `ap`: the more, the more is known by heart; null without a test set."), MAY_LACK
     ]
+    decay_gain: Annotated[
+        Measured, Doc("With `--schedule steps`: the mAP gained between the first step and the second."), MAY_LACK
+    ]
     search: Annotated[Annotated[Search, Check(_with_choice)] | None, Doc("With policy `auto`."), MAY_LACK]
     cross_validation: Annotated[CrossValidation | None, Doc("Null: there was none."), MAY_LACK]
     thresholds: Annotated[

@@ -18,6 +18,7 @@ from fewshot_cli.progress import Reporter, SilentReporter, Task
 from fewshot_cli.schemas import schema_of
 from fewshot_cli.sources.drawn_splits import survey_sources
 from fewshot_cli.sources.fetch import fetch
+from fewshot_cli.sources.vocabulary import with_all_classes
 from fewshot_cli.sweeps.cells import Cell, Group
 from fewshot_cli.sweeps.config import (
     SweepConfig,
@@ -210,7 +211,8 @@ def check_sources(config: SweepConfig) -> None:
         FsodError: what `fetch` raises for the sources.
     """
     for name in config.classes:
-        request = fetch_request(config, Group(name, max(config.shots), 0, config.detectors[0]), Path())
+        group = next(config.grid.groups())._replace(class_name=name, shots=max(config.shots, default=None))
+        request = with_all_classes(fetch_request(config, group, Path()))
         sources = (*request.sources, *filter(None, [request.source_of_test]))
         if not any(source.downloads for source in sources):
             survey_sources(request, SilentReporter())

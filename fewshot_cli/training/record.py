@@ -19,12 +19,14 @@ from fewshot_cli.runs.checkpoint import save_checkpoint
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.runs.result import Result
+from fewshot_cli.runs.schedules import parse_schedule
 from fewshot_cli.schemas import schema_of
 from fewshot_cli.training.clock import Clock
 from fewshot_cli.training.features import Features
 from fewshot_cli.training.fit import Progress, measure_train
 from fewshot_cli.training.plan import FrozenCheck
 from fewshot_cli.training.prepare import Prepared, parameter_counts
+from fewshot_cli.training.schedule import decay_gain
 
 
 class Before:
@@ -64,7 +66,7 @@ def record(
     save_checkpoint(run.checkpoint, tensors, prepared.info_after(progress.iteration))
     with clock.measures("evaluation"):
         train = progress.train_metrics or measure_train(prepared, features, data.train)
-        measured = _measured(progress, train)
+        measured = _measured(config, progress, train)
     if progress.metrics is not None:
         run.write_predictions(progress.results)
     result = {
@@ -126,7 +128,7 @@ def _environment(config: FinetuneConfig, data: Dataset, prepared: Prepared) -> E
     )
 
 
-def _measured(progress: Progress, train: Metrics) -> dict[str, Any]:
+def _measured(config: FinetuneConfig, progress: Progress, train: Metrics) -> dict[str, Any]:
     """What was measured on the training images, and on the test set: None for each where there is none."""
     best, metrics = progress.best, progress.metrics
     return {
@@ -138,5 +140,6 @@ def _measured(progress: Progress, train: Metrics) -> dict[str, Any]:
         "metrics": metrics.to_json() if metrics else None,
         "boxes": {"train": train.boxes, "test": metrics.boxes if metrics else 0},
         "train_ap": train.ap,
+        "decay_gain": decay_gain(progress.records, parse_schedule(config.schedule), config.iterations),
         "generalisation_gap": train.ap - metrics.ap if metrics else None,
     }

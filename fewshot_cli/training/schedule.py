@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -72,6 +73,25 @@ class Rates:
         if self.schedule.kind == PLATEAU:
             return peak * TENTH ** plateaus(self.means)
         return peak * TENTH ** sum(iteration >= step * self.iterations for step in self.schedule.steps)
+
+
+def decay_gain(records: Iterable[Mapping[str, Any]], schedule: Schedule, iterations: int) -> float | None:
+    """The mAP that was gained on the test set between the first step of the rate and the second, or the end.
+
+    Args:
+        records: of the measurements: `iteration`, `ap`.
+        iterations: of the run.
+
+    Returns:
+        None with another schedule, or without a measurement before and one after the first step.
+    """
+    if not schedule.steps:
+        return None
+    first, second = (*schedule.steps, 1.0)[:2]
+    measured = {record["iteration"]: record["ap"] for record in records if record["ap"] is not None}
+    before = [iteration for iteration in measured if iteration <= first * iterations]
+    after = [iteration for iteration in measured if first * iterations < iteration <= second * iterations]
+    return float(measured[max(after)] - measured[max(before)]) if before and after else None
 
 
 def plateaus(means: Sequence[float]) -> int:
