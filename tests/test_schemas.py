@@ -66,6 +66,7 @@ def _made_in(folder: Path) -> Iterator[Any]:
     yield _printed("export", "runs/run", "--threads", 1)
     yield _printed("inspect-layers")
     yield _printed("inspect-layers", "yolox_nano", "--policy", "symmetric", "--keep-base-classes")
+    yield _printed("inspect-layers", "runs/run", "--against", "base")
     _printed(*argv_of(Path("data/cats"), tiny, seed=1, name="other"), "--no-report")
     yield _printed("compare", "runs/run", "runs/other", "--page", "both.html")
     yield _printed("report", "runs/run")
