@@ -35,6 +35,7 @@ DOCUMENTS = (
     ("sweeps.run", "Swept"),
     ("cli.sweep", "SweepPlan"),
     ("sweeps.summary", "SweepTable"),
+    ("sweeps.pivot", "PivotTable"),
     ("sweeps.folder", "SweepRecord"),
     ("demo", "Demonstrated"),
     ("cli.app", "Failed"),

@@ -76,6 +76,11 @@ def _made_in(folder: Path) -> Iterator[Any]:
     yield from _read("sweep/table.json")
     yield _read("sweep/sweep.json")
     yield _printed(*GRID, "--dry-run")
+    varied = _printed(*GRID, "--vary", "train_neck=no,yes", "--out", "varied")
+    yield varied
+    yield from varied["pivots"]
+    yield from _read("varied/table.json")
+    yield _read("varied/sweep.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "SHOTS", 1)
         short = {"iterations": 1, "test_images": 1, "copies": 1, "threads": 1}
