@@ -59,24 +59,6 @@ def test_named_layers_are_setups() -> None:
     assert setups(layers=("head.1,head.4",)) == setups(layers=(" head.1, head.4,",))
 
 
-def test_frozen_convolutions_are_setups() -> None:
-    """Each number once, after named layers; each tells a fine-tune what stays frozen, and has a run of its own."""
-    config = sweep_config(layers=("neck,head.4",), freeze_first=(0, 30, 5, 30))
-    expected = ["none", "last 2", "symmetric 2", "neck + head.4"]
-    expected += ["freeze-first 0", "freeze-first 30", "freeze-first 5", "all", "full"]
-    cells = {str(cell.setup): cell for cell in config.grid.cells_of(next(config.grid.groups()))}
-    assert expected == list(cells)
-    cell = cells["freeze-first 30"]
-    fine_tune = finetune_config(config, cell, data="x")
-    assert ("full", None, 30) == (fine_tune.policy, fine_tune.budget, fine_tune.freeze_first)
-    assert "cat-2shots-seed0-yolox_nano-full-freeze30" == cell.run_name
-    assert [0, 3, 1, 0] == [by_cut(cells[name]) for name in (*expected[4:7], "full")]
-    with pytest.raises(PolicyError, match="yolox_nano has 113 convolutions, not 200"):
-        sweep_config(freeze_first=(200,))
-    with pytest.raises(ConfigError, match="freeze_first cannot be an option of every fine-tune"):
-        sweep_config(options={"freeze_first": 5})
-
-
 def test_setups_are_plain_values() -> None:
     """They can be pickled and hashed, name different runs, and tell a fine-tune what trains."""
     config = sweep_config(policies=("last", "auto"), layers=("head.1,head.4", "neck,head.4"))
