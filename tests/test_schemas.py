@@ -52,6 +52,8 @@ def _made_in(folder: Path) -> Iterator[Any]:
     yield _printed(*fetch, "--check")
     yield _printed(*fetch)
     yield _read("data/cats/dataset.json")
+    yield _printed("fetch", "--source", "own", "--class", "all", "--fraction", 0.5, "--name", "half")
+    yield _read("data/half/dataset.json")
     yield _printed("augment", "data/cats", "--copies", 2, "--out", "data/more")
     yield _printed("augment", "data/cats", "--preview")
     yield _read("data/more/dataset.json")
@@ -167,7 +169,7 @@ def test_documents_from_before_there_were_schemas_are_read(documents: Documents)
     """A run, a data set and a sweep without `schema` and without the keys that came with it work as they did."""
     for path in ("data/cats/dataset.json", "runs/run/config.json", "runs/run/result.json", "sweep/sweep.json"):
         document = _read(path)
-        for key in ("schema", "environment", "caveats", "ap_interval", "boxes"):
+        for key in ("schema", "environment", "caveats", "ap_interval", "boxes", "generalisation_gap", "cached_mb"):
             document.pop(key, None)
         Path(path).write_text(json.dumps(document))
     assert ("cat",) == open_dataset("data/cats").classes

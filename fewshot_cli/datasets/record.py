@@ -63,9 +63,9 @@ class Stratified(TypedDict):
     largest_difference: Annotated[
         float,
         Ge(0),
-        Doc("Of a class's share of the objects in the subset from that in all images, percentage points."),
+        Doc("Of a class's share of the objects in the subset to its share in all images, percentage points."),
     ]
-    largest_in: Annotated[str, Doc("The class with that difference.")]
+    largest_in: Annotated[str, Doc("The class with the largest difference.")]
 
 
 class DatasetRecord(TypedDict):

@@ -235,7 +235,7 @@ class FinetuneConfig(Variants):
     schedule: Annotated[
         str,
         Option(
-            "How the rate falls: cosine; steps, each to a tenth; plateau, to a tenth when the training loss stays.",
+            "Decay of the rate: cosine; to a tenth at shares A, B of the run; or at plateaus of the training loss.",
             panel=ADVANCED,
             metavar="cosine|plateau|steps:A,B",
             check=known_schedule,

@@ -213,9 +213,7 @@ class Result(TypedDict):
     best: Annotated[Best | None, Doc("Null without a test set.")]
     metrics: Annotated[Metrics | None, Doc("Null without a test set.")]
     train_ap: Annotated[float, ReadAs(Measured), Doc("mAP on the training images themselves.")]
-    generalisation_gap: Annotated[
-        Measured, Doc("`train_ap` − `ap`: the more, the more is known by heart; null without a test set."), MAY_LACK
-    ]
+    generalisation_gap: Annotated[Measured, Doc("`train_ap` − `ap`; null without a test set."), MAY_LACK]
     decay_gain: Annotated[
         Measured, Doc("With `--schedule steps`: the mAP gained between the first step and the second."), MAY_LACK
     ]

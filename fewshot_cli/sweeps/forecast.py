@@ -90,7 +90,9 @@ def seconds_of(config: SweepConfig, cell: Cell, costs: Costs, cached: set[tuple[
     trained = options.iterations * (1 + SEARCHED if cell.setup.policy == AUTO else 1)
     steps = trained + measurements * tests / MEASURED_AT_ONCE
     features = (cell.group, features_key(config, cell))
-    images = 0 if features in cached else (cell.group.shots or WHOLE) * options.copies + tests
+    shots = cell.group.shots or WHOLE
+    variants = min(shots * options.copies, shots + options.iterations * options.batch_size)
+    images = 0 if features in cached else variants + tests
     cached.add(features)
     return costs.once + costs.image * images + costs.step * steps
 

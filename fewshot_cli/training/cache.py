@@ -42,6 +42,7 @@ class FeatureCache(Generic[Note]):
         folder: where that file is made.
         dtype: storage type of floating-point activations; integers keep theirs.
         device: where batches are wanted, and where the memory part lives.
+        kept: the items worth storing, the first of them first; None: all.
     """
 
     def __init__(
@@ -54,9 +55,12 @@ class FeatureCache(Generic[Note]):
         folder: Path,
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
+        kept: Sequence[int] | None = None,
     ) -> None:
         self._compute = compute
         self._count = count
+        self._kept: Sequence[int] = range(count) if kept is None else kept
+        self._places = None if kept is None else {item: place for place, item in enumerate(kept)}
         self._dtype = dtype
         self._device = device or torch.device("cpu")
         self._budget = {"memory": memory, "disk": disk}
@@ -95,41 +99,41 @@ class FeatureCache(Generic[Note]):
             compute: a faster way to the same values, used here alone.
         """
         compute = compute or self._compute
-        if self._count == 0 or not any(self._budget.values()):
+        if not self._kept or not any(self._budget.values()):
             return self
         reporter = reporter or SilentReporter()
-        with reporter.progress(description, self._count) as task:
-            stored = self._count
-            for start in range(0, self._count, CHUNK):
+        with reporter.progress(description, len(self._kept)) as task:
+            stored = len(self._kept)
+            for start in range(0, len(self._kept), CHUNK):
                 if start >= stored:
                     break
-                items = range(start, min(start + CHUNK, stored))
+                items = self._kept[start : min(start + CHUNK, stored)]
                 activations, notes = compute(items)
                 if start == 0:
                     self._reserve(activations)
                     stored = self.in_memory + self.on_disk
-                self._store(items, activations, notes)
+                self._store(range(start, min(start + len(items), stored)), activations, notes)
                 task.advance(len(items))
         return self
 
     def batch(self, items: Sequence[int]) -> tuple[Activations, list[Note]]:
         """Activations of some items, stacked in that order, floating-point ones in float32 on the device."""
-        stored = self.in_memory + self.on_disk
-        missing = [item for item in items if item >= stored]
+        places = {item: self._place(item) for item in items}
+        missing = [item for item in items if places[item] is None]
         fresh = self._rounded(missing) if missing else {}
-        rows = [self._row(item) if item < stored else fresh[item][0] for item in items]
-        rows = [tuple(tensor.to(self._device) for tensor in row) for row in rows]
-        notes = [self._notes[item] if item < stored else fresh[item][1] for item in items]
+        found = [fresh[item] if (place := places[item]) is None else self._read(place) for item in items]
+        rows = [tuple(tensor.to(self._device) for tensor in row) for row, _ in found]
+        notes = [note for _, note in found]
         return tuple(self._wanted(torch.stack(parts)) for parts in zip(*rows, strict=True)), notes
 
     def _reserve(self, example: Activations) -> None:
         shapes = [(_channels_last(tensor).shape[1:], self._storage_type(tensor)) for tensor in example]
         self.bytes_per_item = sum(shape.numel() * dtype.itemsize for shape, dtype in shapes)
-        self.in_memory = min(self._count, self._budget["memory"] // self.bytes_per_item)
+        self.in_memory = min(len(self._kept), self._budget["memory"] // self.bytes_per_item)
         self._blocks = tuple(
             torch.empty((self.in_memory, *shape), dtype=dtype, device=self._device) for shape, dtype in shapes
         )
-        wanted = min(self._count - self.in_memory, self._budget["disk"] // self.bytes_per_item)
+        wanted = min(len(self._kept) - self.in_memory, self._budget["disk"] // self.bytes_per_item)
         self._mapped = self._map_file(wanted, shapes) if wanted else ()
         self.on_disk = wanted if self._mapped else 0
 
@@ -148,16 +152,24 @@ class FeatureCache(Generic[Note]):
             return _carve(whole, count, shapes)
         return ()
 
-    def _store(self, items: range, activations: Activations, notes: list[Note]) -> None:
-        for offset, item in enumerate(items[: max(0, self.in_memory + self.on_disk - items.start)]):
-            for target, tensor in zip(self._row(item), activations, strict=True):
+    def _store(self, places: range, activations: Activations, notes: list[Note]) -> None:
+        for offset, place in enumerate(places):
+            for target, tensor in zip(self._row(place), activations, strict=True):
                 target.copy_(_channels_last(tensor)[offset])
             self._notes.append(notes[offset])
 
-    def _row(self, item: int) -> tuple[Tensor, ...]:
-        if item < self.in_memory:
-            return tuple(block[item] for block in self._blocks)
-        return tuple(block[item - self.in_memory] for block in self._mapped)
+    def _place(self, item: int) -> int | None:
+        """Where an item is stored; None if it is not."""
+        place = item if self._places is None else self._places.get(item)
+        return place if place is not None and place < self.in_memory + self.on_disk else None
+
+    def _read(self, place: int) -> tuple[tuple[Tensor, ...], Note]:
+        return self._row(place), self._notes[place]
+
+    def _row(self, place: int) -> tuple[Tensor, ...]:
+        if place < self.in_memory:
+            return tuple(block[place] for block in self._blocks)
+        return tuple(block[place - self.in_memory] for block in self._mapped)
 
     def _rounded(self, items: list[int]) -> dict[int, tuple[tuple[Tensor, ...], Note]]:
         activations, notes = self._compute(items)

@@ -1,9 +1,10 @@
-"""Second step of a fine-tune: the frozen layers run once over every variant and test image, their outputs cached."""
+"""Second step of a fine-tune: the frozen layers run once over variants and test images, their outputs cached."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.training.cache import FeatureCache
 from fewshot_cli.training.prepare import Prepared
+from fewshot_cli.training.schedule import batch_order
 from fewshot_cli.training.variants import Example, Examples
 
 GIB = 1 << 30
@@ -100,7 +102,7 @@ def cache_features(
     reporter: Reporter,
     cut: int | None = None,
 ) -> Features:
-    """Run the frozen layers over every variant and every test image, as far as memory and disk allow.
+    """Run the frozen layers over the variants to train on and the test images, as far as memory and disk allow.
 
     Args:
         folder: where the part of the cache that does not fit in memory goes.
@@ -117,11 +119,12 @@ def cache_features(
         augmentation=config.augmentation,
         seed=config.seed,
     )
-    variants = (prepared.copies, config.augmentation, config.seed)
+    seen = None if cut is not None or _is_validated(config, data) else _seen(config, len(shots), prepared.copies)
+    variants = (prepared.copies, config.augmentation, config.seed, seen)
     memory, disk = int(config.cache_memory * GIB), int(config.cache_disk * GIB)
     cut = prepared.plan.cut if cut is None else cut
     caches = _Caches(prepared, config, cut, folder, store, reporter)
-    train = caches.get("train", shots, variants, memory, disk, "Features of the variants")
+    train = caches.get("train", shots, variants, memory, disk, "Features of the variants", seen)
     if data.test is None:
         return Features(train, None, prepared.copies, cut)
     tests = Examples(prepared.detector, data.test.images)
@@ -129,6 +132,19 @@ def cache_features(
     disk -= train.on_disk * train.bytes_per_item
     test = caches.get("test", tests, (), memory, disk, "Features of the test images")
     return Features(train, test, prepared.copies, cut)
+
+
+def _is_validated(config: FinetuneConfig, data: Dataset) -> bool:
+    """Whether a cross-validation may train on other variants than the run itself."""
+    return data.test is None or bool(config.cross_validate)
+
+
+def _seen(config: FinetuneConfig, items: int, copies: int) -> tuple[int, ...] | None:
+    """The images and those variants that the iterations train on; None if that is all, as with few images."""
+    if config.batch_size * config.iterations >= items:
+        return None
+    order = batch_order(items, config.batch_size, config.iterations, config.seed)
+    return tuple(sorted({*range(0, items, copies), *chain.from_iterable(order)}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +159,14 @@ class _Caches:
     reporter: Reporter
 
     def get(
-        self, kind: str, examples: Examples, variants: Hashable, memory: int, disk: int, description: str
+        self,
+        kind: str,
+        examples: Examples,
+        variants: Hashable,
+        memory: int,
+        disk: int,
+        description: str,
+        kept: Sequence[int] | None = None,
     ) -> FeatureCache[Example]:
         prepared, placed = self.prepared, self.prepared.placed
         cache_type = prepared.precision if self.config.cache_type == "auto" else self.config.cache_type
@@ -162,6 +185,7 @@ class _Caches:
                 folder=self.folder,
                 dtype=torch.bfloat16 if cache_type == "bf16" else torch.float32,
                 device=placed.device,
+                kept=kept,
             )
             return cache.fill(self.reporter, description, shorter)
 

@@ -41,6 +41,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "budget is '2.5': give a number of head layers (3), of parameters",
     ),
     "one fold": ({"cross_validate": 1}, "cross_validate is 1: give 2 folds or more, or 0 for no cross-validation"),
+    "a schedule nearly": ({"schedule": "cosin"}, "schedule is 'cosin': Did you mean cosine?"),
+    "steps in the wrong order": (
+        {"schedule": "steps:0.8,0.6"},
+        "give shares of the run between 0 and 1 in increasing order, as in steps:0.6,0.85",
+    ),
+    "a plateau of nothing": (
+        {"schedule": "plateau", "eval_every": 0},
+        "schedule plateau with eval_every 0: it follows the training loss between evaluations",
+    ),
     "an operation nearly": (
         {"ops": "flip,rotato"},
         "unknown operation 'rotato'. Did you mean rotate? Valid: positive,",

@@ -144,6 +144,22 @@ def test_only_what_does_not_fit_is_computed_again(tmp_path: Path) -> None:
     assert [14, 20] == source.asked
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, COUNT - 1), unique=True), st.lists(st.integers(0, COUNT - 1), min_size=1))
+def test_what_is_not_worth_storing_is_computed_when_asked_for(kept: list[int], items: list[int]) -> None:
+    """Filling computes the kept items alone, once each; every item has the same value, wherever it comes from."""
+    source = Source()
+    with tempfile.TemporaryDirectory() as folder:
+        places = {"memory": 3 * PER_ITEM, "disk": 4 * PER_ITEM}
+        cache = FeatureCache(source, COUNT, **places, folder=Path(folder), kept=kept).fill()
+        assert source.asked[:7] == kept[:7] and (3 + 4 if len(kept) > 7 else len(kept)) == COUNT - cache.recomputed
+        source.asked.clear()
+        (maps, *_), notes = cache.batch(items)
+    assert [f"note {item}" for item in items] == notes
+    assert all(torch.equal(item_of(item)[0], row) for item, row in zip(items, maps, strict=True))
+    assert [item for item in items if item not in kept[:7]] == source.asked
+
+
 def test_without_budgets_nothing_is_computed_ahead(tmp_path: Path) -> None:
     """With both budgets 0 filling does nothing, and items are computed when asked for."""
     source = Source()

@@ -25,6 +25,7 @@ from fewshot_cli.runs.folder import Run
 from fewshot_cli.training import cache as cache_module
 from fewshot_cli.training.cache import FeatureCache
 from fewshot_cli.training.class_init import choose_inits, similar_classes
+from fewshot_cli.training.variants import Examples
 
 RETINANET = {**TINY, "detector": "retinanet_mini", "iterations": 3, "eval_every": 0}
 NOWHERE, ON_DISK = {"cache_memory": 0.0, "cache_disk": 0.0}, {"cache_memory": 0.0, "cache_disk": 1.0}
@@ -128,6 +129,29 @@ def test_half_precision_trains_from_cache_as_without(shapes: Path, tmp_path: Pat
 
 
 # --- what a run leaves behind ---
+
+
+@pytest.mark.slow
+def test_hundreds_of_images_need_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 240 images in 24 variants each, those that the run sees are made, and the cache keeps what it may; same losses."""
+    draw_shapes(tmp_path / "data" / "train", 240, seed=1)
+    draw_shapes(tmp_path / "data" / "test", 4, seed=2)
+    made: list[int] = []
+    load = Examples.load
+    monkeypatch.setattr(Examples, "load", lambda self, item: made.append(item) or load(self, item))
+    small = {"iterations": 3, "eval_every": 0, "copies": 24}
+    runs = []
+    for name, places in (("bounded", {"cache_memory": 0.5 / 1024, "cache_disk": 1 / 1024}), ("roomy", {})):
+        made.clear()
+        runs.append(fine_tune(tmp_path / name, config_of(tmp_path / "data", **small, **places)))
+        # The prefix of every image is computed twice at most: for the cache, and to measure without it.
+        assert len([item for item in made if item % 24]) <= 2 * 3 * TINY["batch_size"] and len(made) <= 2 * (
+            240 + 4 + 12
+        )
+    bounded, roomy = (run.read_result() for run in runs)
+    assert 1.4 < bounded["cached_mb"] <= 1.6 < roomy["cached_mb"]
+    assert losses_of(runs[0]) == losses_of(runs[1])
+    assert (bounded["ap"], bounded["train_ap"]) == (roomy["ap"], roomy["train_ap"])
 
 
 def test_a_run_folder_holds_what_it_promises(trained: Run) -> None:
