@@ -34,6 +34,8 @@ DRAWING = ("source", "test_source", "test_images")
 """Fields of SweepConfig that say which images are drawn, besides most of `fetch_options`."""
 TRAINING = ("weights", "eval_every")
 """Those that say how every cell is trained, besides `options`."""
+SAMPLED = 200
+"""Finished cells from which the time of the others is estimated."""
 TRANSPORT = ("mirror", "offline")
 """Options of fetch that may change: how images arrive, not which ones."""
 
@@ -131,12 +133,17 @@ class SweepFolder:
             check_document(result, kind, run.result_file, _again(run))
         return result
 
-    def check(self, cell: Cell) -> None:
-        """Raise DataError if a file that the tables or the page need of a finished cell is missing or damaged."""
-        run = self.run(cell)
-        self.read_result(cell)
+    def read_checked(self, cell: Cell) -> dict[str, Any]:
+        """The content of a finished cell's result.json.
+
+        Raises:
+            DataError: a file that the tables or the page need of it is missing or damaged.
+        """
+        run, result = self.run(cell), self.read_result(cell)
         read_lines(run.metrics_file, _Point, hint=_again(run))
-        read_document(run.predictions_file, list[Detection], hint=_again(run))
+        if not self.config.vary:  # only the page of Table I shows detections
+            read_document(run.predictions_file, list[Detection], hint=_again(run))
+        return result
 
 
 def open_sweep(path: Path, config: SweepConfig) -> SweepFolder:
@@ -178,8 +185,10 @@ def read_sweep(path: Path) -> SweepFolder:
 def remaining_seconds(folder: SweepFolder) -> float | None:
     """Seconds that the missing cells take in one process, estimated from the finished ones; None without any."""
     seconds: dict[Setup, list[float]] = {}
-    for cell, result in folder.results():
-        seconds.setdefault(cell.setup, []).append(result["seconds"]["total"])
+    finished = list(folder.finished())
+    for cell in finished[:: max(1, len(finished) // SAMPLED)]:
+        with suppress(DataError):
+            seconds.setdefault(cell.setup, []).append(folder.read_result(cell)["seconds"]["total"])
     if not seconds:
         return None
     overall = statistics.median(value for values in seconds.values() for value in values)

@@ -191,9 +191,7 @@ def sweep(
     folder = open_sweep(Path(out), config)
     use_threads(threads)
     failures = run_missing(folder, chosen, share=share, device=device, reporter=reporter)
-    damaged = find_damaged(folder)
-    broken = {failure.cell for failure in damaged}
-    results = {cell: result for cell, result in folder.results() if cell not in broken}
+    results, damaged = read_finished(folder)
     return SweepResult(
         folder=folder,
         results=results,
@@ -218,15 +216,15 @@ def check_sources(config: SweepConfig) -> None:
             survey_sources(request, SilentReporter())
 
 
-def find_damaged(folder: SweepFolder) -> list[Failure]:
-    """The finished cells of which a file is missing or damaged."""
-    failures = []
+def read_finished(folder: SweepFolder) -> tuple[dict[Cell, dict[str, Any]], list[Failure]]:
+    """The finished cells with the content of their result.json, and those of which a file is missing or damaged."""
+    results, failures = {}, []
     for cell in folder.finished():
         try:
-            folder.check(cell)
+            results[cell] = folder.read_checked(cell)
         except FsodError as error:
             failures.append(_failure(cell, error))
-    return failures
+    return results, failures
 
 
 def run_missing(folder: SweepFolder, engine: Engine, *, share: bool, device: str, reporter: Reporter) -> list[Failure]:
