@@ -276,7 +276,7 @@ def _totals(report: dict[str, Any]) -> str:
     lines += [
         f"Policy {report['policy']}"
         + (f", budget {report['budget']}" if report["budget"] else "")
-        + (f", first {first} of {len(report['convolutions'])} convolutions frozen" if first is not None else ""),
+        + (f", first {first} of {len(report['convolutions'])} convolutions frozen" if first else ""),
         f"Trained: {head} of {report['head_depth']} head layers, {layers} of {len(report['layers'])} layers in all; "
         f"{parameters:,} of {report['parameters']:,} parameters ({parameters / report['parameters']:.2%}).",
     ]

@@ -81,7 +81,10 @@ def write_drift_plot(path: Path, document: Mapping[str, Any]) -> Path:
 
 
 def _draw(document: Mapping[str, Any]) -> Figure:
-    """Drift against the number of the convolution, a line for each detector; gaps where there is no number."""
+    """Drift against the number of the convolution, a line for each detector; gaps where there is no number, or none.
+
+    The axis is logarithmic: at a lower learning rate the backbone moves thousands of times less than the head.
+    """
     from matplotlib.figure import Figure
 
     from fewshot_cli.colors import class_color
@@ -89,14 +92,16 @@ def _draw(document: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     panel = figure.subplots()
     for place, (name, each) in enumerate(zip(drift_names(document), document["drifts"], strict=True)):
-        values = [math.nan if one["drift"] is None else one["drift"] for one in each["convolutions"]]
+        values = [one["drift"] or math.nan for one in each["convolutions"]]
         numbers = range(1, len(values) + 1)
         panel.plot(numbers, values, ".-", color=class_color(place), linewidth=1.2, markersize=4, label=name)
     panel.set(
         xlabel=f"convolution of {document['detector']}, from the input",
         ylabel=f"drift from {document['against']}, 1 − |cos(w′, w)|",
     )
-    panel.set_ylim(bottom=0)
+    panel.set_xlim(0, len(document["drifts"][0]["convolutions"]) + 1)
+    if any(one["drift"] for each in document["drifts"] for one in each["convolutions"]):
+        panel.set_yscale("log")
     panel.locator_params(axis="x", integer=True)
     panel.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)

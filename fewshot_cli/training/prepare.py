@@ -174,7 +174,7 @@ def announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporter
     reporter.say(
         f"Training {layers}: {trained:,} of {total:,} parameters, in {prepared.precision} on {prepared.placed.device}."
     )
-    if config.freeze_first is not None:
+    if config.freeze_first:
         reporter.say(
             f"The first {config.freeze_first} of {len(prepared.detector.convolutions())} convolutions stay frozen."
         )
