@@ -134,9 +134,13 @@ def _stratified(document: dict[str, Any]) -> list[str]:
     if not found:
         return []
     boxes = ", ".join(f"{name} {count:,}" for name, count in document["train"]["boxes_per_class"].items())
+    share = (
+        f"Subset {found['subset']} of {found['subsets']}, each {found['fraction']:.4g} of {found['images']:,} images."
+    )
+    if found["fraction"] == 1:
+        return [f"All {found['images']:,} images. Training boxes: {boxes}."]
     return [
-        f"Subset {found['subset']} of {found['subsets']}, each {found['fraction']:.4g} of {found['images']:,} images. "
-        f"Training boxes: {boxes}.",
+        f"{share} Training boxes: {boxes}.",
         "The share of a class in the boxes differs from that in all images by at most "
         f"{found['largest_difference']:.3f} percentage points ({found['largest_in']}).",
     ]

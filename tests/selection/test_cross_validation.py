@@ -29,6 +29,7 @@ from fewshot_cli.selection.validate_run import read_folds
 from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import FeatureStore, cache_features
 from fewshot_cli.training.prepare import prepare
+from fewshot_cli.training.schedule import Rates
 from fewshot_cli.training.variants import Prefix
 from fewshot_cli.verbs.finetune import resume, run_at
 
@@ -53,6 +54,20 @@ def found_in(
     prepared = prepare(config, dataset, quiet)
     cached = cache_features(prepared, config, dataset, folder=folder, store=store or FeatureStore(), reporter=quiet)
     return cross_validate(config, dataset, cached, given_average(config, prepared), **options)
+
+
+@pytest.mark.parametrize(("schedule", "before"), [("steps:0.5", 4), ("plateau", 6)])
+def test_folds_follow_the_schedule(
+    schedule: str, before: int, six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each from its own beginning: a tenth after half of the run, or after a loss that stays for five measurements."""
+    rates: list[float] = []
+    at, add = Rates.at, Rates.add_loss
+    monkeypatch.setattr(Rates, "at", lambda self, iteration: rates.append(at(self, iteration)) or rates[-1])
+    monkeypatch.setattr(Rates, "add_loss", lambda self, done, loss: add(self, done, 3.0))
+    config = config_of(six, schedule=schedule, iterations=8, eval_every=1, lr=0.01, warmup=0.0, copies=1)
+    found_in(six, tmp_path, config, folds=2)
+    assert 2 * ([0.01] * before + [0.001] * (8 - before)) == pytest.approx(rates)
 
 
 @pytest.fixture(scope="module")

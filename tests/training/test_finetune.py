@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -379,6 +380,26 @@ def test_similar_classes_are_those_that_hit_most_if_most_objects_are_hit(
         assert wanted == similar_classes(detector, shots)
         outcomes |= {len(origin) for origin in wanted}
     assert {0, 1, 2, 3} <= outcomes
+
+
+def test_of_many_images_some_are_looked_at(shapes: Path, base_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 250 images that show a class, 84 in even steps: every third; of an image without an object none."""
+    shots = open_dataset(shapes).train
+    one = shots.images[0]
+    empty = {"boxes": one.boxes[:0], "labels": one.labels[:0], "crowd": one.crowd[:0]}
+    images = [
+        replace(one, id=number, path=Path(f"{number}"), **(empty if number > 250 else {})) for number in range(1, 300)
+    ]
+    asked: list[str] = []
+
+    def detect(self: PlacedDetector, paths: Sequence[Path], *_: object) -> list[Detections]:
+        asked.extend(path.name for path in paths)
+        return [see([], random.Random(0)) for _ in paths]
+
+    monkeypatch.setattr(PlacedDetector, "detect", detect)
+    detector = build_detector("yolox_nano", weights=str(base_weights), image_size=SIDE)
+    assert [()] * len(shots.classes) == similar_classes(detector, replace(shots, images=tuple(images)))
+    assert [str(number) for number in range(1, 251, 3)] == asked
 
 
 def see(boxes: list[list[float]], chance: random.Random) -> Detections:
