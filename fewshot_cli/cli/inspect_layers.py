@@ -70,8 +70,8 @@ def inspect_layers(
         str | None,
         typer.Option(
             metavar="RUN|FILE|base",
-            help="Show the drift of each layer from it: a run, a checkpoint, a weights file, or base: the pretrained "
-            "detector that the other side started from.",
+            help="Show each layer's drift from a run, a checkpoint, a weights file, or base: what the other side "
+            "started from.",
             rich_help_panel=DRIFT,
         ),
     ] = None,

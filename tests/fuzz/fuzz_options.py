@@ -28,7 +28,7 @@ CALLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 PATHS = {
     "data", "out", "weights", "config", "runs", "root", "resume", "source", "sources", "test_source", "predictions", "run", "words", "page",
-    "target", "fiftyone", "folders", "folder",
+    "targets", "against", "plot", "fiftyone", "folders", "folder",
 }  # fmt: skip
 """Parameters that are paths, which `fuzz_paths` gives what is none, or that start a data base."""
 FREE = {"name", "classes", "class_names", "address", "mirror", "fiftyone"}
