@@ -67,14 +67,15 @@ def learning_plot(lines: Sequence[Mapping[str, Any]]) -> Plot | None:
     once = ", and was measured once" if len(tested) == 1 else ""
     *others, final = drawn
     names = f"{', '.join(others)} and {final}" if others else final
-    return Plot("Learning", figure_url(figure), f"{names} against the iteration. {last}{once}.".capitalize())
+    text = f"{names[0].upper()}{names[1:]} against the iteration. {last}{once}."
+    return Plot("Learning", figure_url(figure), text)
 
 
 def _color_axis(axes: Axes, *names: str) -> None:
     """Name the vertical axis: in the colour of its line, or with a legend where there are several."""
     if len(names) > 1:
         axes.set_ylabel("mAP")
-        axes.legend(loc="lower right", frameon=False)
+        axes.figure.legend(loc="outside upper center", ncols=len(names), frameon=False)
         return
     color = _CURVE_COLORS[names[0]]
     axes.set_ylabel(names[0], color=color)

@@ -69,9 +69,11 @@ def test_a_curve_of_the_training_images_is_drawn_beside_that_of_the_test_images(
     """The words name what is drawn; a run without a test set has the curve of the training images alone."""
     lines = [{**line(i, 0.1 * i), "train_ap": 0.2 * i, "losses": {"loss": 3.0 - i}} for i in (1, 2)]
     plot = learning_plot(lines)
-    assert plot is not None and plot.text.startswith("Test map, train map and training loss against the iteration")
+    assert plot is not None and plot.text.startswith(
+        "Test mAP, train mAP and training loss against the iteration. The last test mAP is"
+    )
     alone = learning_plot([{**each, "ap": None, "losses": {}} for each in lines])
-    assert alone is not None and alone.text.startswith("Train map against the iteration. there is no test set")
+    assert alone is not None and alone.text.startswith("Train mAP against the iteration. There is no test set")
 
 
 @pytest.mark.parametrize(("seeds", "thin", "bands"), [(1, 0, 0), (2, 2, 0), (MOST_LINES, 3, 0), (MOST_LINES + 1, 0, 1)])
