@@ -75,15 +75,23 @@ def check_plot(path: Path, inputs: Sequence[str]) -> Path:
 
 def write_drift_plot(path: Path, document: Mapping[str, Any]) -> Path:
     """Write the figure in the format that the path ends in; raises StorageError."""
-    figure, kind = _draw(document), path.suffix[1:].lower()
+    curves = {
+        name: [one["drift"] for one in each["convolutions"]]
+        for name, each in zip(drift_names(document), document["drifts"], strict=True)
+    }
+    figure, kind = drift_figure(curves, document["against"]), path.suffix[1:].lower()
     write_atomically(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=150))
     return path
 
 
-def _draw(document: Mapping[str, Any]) -> Figure:
-    """Drift against the number of the convolution, a line for each detector; gaps where there is no number, or none.
+def drift_figure(curves: Mapping[str, Sequence[float | None]], against: str) -> Figure:
+    """Drift against the number of the convolution, a line a curve; gaps where there is no number, or none.
 
     The axis is logarithmic: at a lower learning rate the backbone moves thousands of times less than the head.
+
+    Args:
+        curves: name → drift of each convolution, in input order.
+        against: what they have moved from.
     """
     from matplotlib.figure import Figure
 
@@ -91,16 +99,16 @@ def _draw(document: Mapping[str, Any]) -> Figure:
 
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     panel = figure.subplots()
-    for place, (name, each) in enumerate(zip(drift_names(document), document["drifts"], strict=True)):
-        values = [one["drift"] or math.nan for one in each["convolutions"]]
+    for place, (name, drifts) in enumerate(curves.items()):
+        values = [drift or math.nan for drift in drifts]
         numbers = range(1, len(values) + 1)
         panel.plot(numbers, values, ".-", color=class_color(place), linewidth=1.2, markersize=4, label=name)
     panel.set(
-        xlabel=f"convolution of {document['detector']}, from the input",
-        ylabel=f"drift from {document['against']}, 1 − |cos(w′, w)|",
+        xlabel="convolution, from the input",
+        ylabel=f"drift from {against}, 1 − |cos(w′, w)|",
     )
-    panel.set_xlim(0, len(document["drifts"][0]["convolutions"]) + 1)
-    if any(one["drift"] for each in document["drifts"] for one in each["convolutions"]):
+    panel.set_xlim(0, max(map(len, curves.values()), default=0) + 1)
+    if any(drift for drifts in curves.values() for drift in drifts):
         panel.set_yscale("log")
     panel.locator_params(axis="x", integer=True)
     panel.grid(alpha=0.25)

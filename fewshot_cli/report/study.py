@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewshot_cli.colors import class_color
+from fewshot_cli.report.drift import drift_figure
 from fewshot_cli.report.pivot import draw_lines
 from fewshot_cli.sweeps.axes import value_text
 from fewshot_cli.sweeps.cells import Cell
@@ -78,19 +79,13 @@ def _draw_curve(panel: Axes, runs: Sequence[Sequence[Mapping[str, Any]]], key: s
 
 
 def _drift(figure: Drift, results: Results) -> Figure:
-    drawn = Figure(figsize=(8, 3.8), layout="constrained")
-    panel = drawn.subplots()
-    for number, name in enumerate(values_of(results, figure.lines)):
+    curves = {}
+    for name in values_of(results, figure.lines):
         where = {figure.lines: name, **figure.where}
         moved = [result["convolution_drift"] for cell, result in results.items() if matches(cell, where)]
         if moved:
-            means = [statistics.mean(at) for at in zip(*moved, strict=True)]
-            label = value_text(figure.lines, name)
-            panel.plot(range(1, len(means) + 1), means, "o-", markersize=3, color=class_color(number), label=label)
-    panel.set(xlabel="convolution, from the input", ylabel="drift, 1 − |cos(w′, w)|")
-    panel.grid(alpha=0.25)
-    panel.legend(frameon=False, fontsize=8)
-    return drawn
+            curves[value_text(figure.lines, name)] = [statistics.mean(at) for at in zip(*moved, strict=True)]
+    return drift_figure(curves, "the weights before training")
 
 
 def _panels(axis: str | None, results: Results) -> tuple[Figure, list[Axes]]:
