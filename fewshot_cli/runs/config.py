@@ -174,7 +174,7 @@ class FinetuneConfig(Variants):
     ] = None
     neck: Annotated[
         Literal["fpn", "bifpn"] | None,
-        Option("New neck: fpn, or bifpn with more capacity; default: the detector's own.", panel=ADVANCED),
+        Option("New neck: fpn, or bifpn, which is deeper; default: the detector's own.", panel=ADVANCED),
     ] = None
     keep_base_classes: Annotated[
         bool,
