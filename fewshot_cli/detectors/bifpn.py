@@ -1,4 +1,4 @@
-"""BiFPN, a neck with more capacity than an FPN: Tan, Pang and Le, EfficientDet (arXiv 1911.09070), section 3.
+"""BiFPN, a deeper neck than an FPN: Tan, Pang and Le, EfficientDet (arXiv 1911.09070), section 3.
 
 Shapes: B images, C channels of the pyramid. Levels go from fine to coarse, each half as large as the one before.
 """

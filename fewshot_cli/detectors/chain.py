@@ -36,7 +36,8 @@ proposals: the region proposals of a two-stage detector (RPN). They train when t
 head: layers 1 … M, the predictor last, by policy and budget.
 """
 HEAD_PARTS = ("proposals", "head")
-"""Parts that learn at the full learning rate when they train; the others at `--backbone-lr`."""
+"""Parts that learn at the full learning rate when they train, and so does a neck that is not pretrained; the others at
+`--backbone-lr`."""
 
 Activations = tuple[Tensor, ...]
 """What flows between layers: a flat tuple of (B, …) tensors, all that the rest of the chain needs.
@@ -268,12 +269,16 @@ class Detector(nn.Module, ABC):
         return self.run(activations, start, cut)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
-        """Every parameter in exactly one group: by default the head with its proposals, and what lies before them."""
-        head = [layer for layer in self.layers if layer.part in HEAD_PARTS]
-        before = [layer for layer in self.layers if layer.part not in HEAD_PARTS]
+        """Every parameter in exactly one group: by default the head with its proposals, and what lies before them.
+
+        A neck that is not pretrained learns as fast as the head, which is as new as it is.
+        """
+        new = HEAD_PARTS if self.pretrained else (*HEAD_PARTS, "neck")
+        head = [layer for layer in self.layers if layer.part in new]
+        before = [layer for layer in self.layers if layer.part not in new]
         return (
-            ParameterGroup("the head", "head", _parameters(head)),
-            ParameterGroup("backbone and neck", "backbone", _parameters(before)),
+            ParameterGroup("the head" if self.pretrained else "neck and head", "head", _parameters(head)),
+            ParameterGroup("backbone and neck" if self.pretrained else "backbone", "backbone", _parameters(before)),
         )
 
     def convolutions(self) -> tuple[str, ...]:

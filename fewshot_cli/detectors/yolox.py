@@ -282,9 +282,10 @@ def _per_level(*lists: str) -> list[str]:
     return [f"head.{name}.{level}{dot}{depth}" for name, dot, depth in parts for level in range(LEVELS)]
 
 
-def _level_of(parameter: str) -> int:
-    """The level of a parameter of the head, e.g. 0 of `head.cls_convs.0.1.conv.weight`."""
-    return int(parameter.split(".")[2])
+def _level_of(parameter: str) -> int | None:
+    """The level of a parameter of the head, e.g. 0 of `head.cls_convs.0.1.conv.weight`; None for one of the neck."""
+    part, _, level, *_ = parameter.split(".")
+    return int(level) if part == "head" else None
 
 
 def _each(modules: nn.ModuleList, maps: Activations) -> Activations:

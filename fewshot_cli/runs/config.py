@@ -185,7 +185,7 @@ class FinetuneConfig(Variants):
     ] = None
     neck: Annotated[
         Literal["fpn", "bifpn"] | None,
-        Option("New neck: fpn, or bifpn with more capacity; default: the detector's own.", panel=ADVANCED),
+        Option("New neck: fpn, or bifpn, which is deeper; default: the detector's own.", panel=ADVANCED),
     ] = None
     keep_base_classes: Annotated[
         bool,
@@ -204,7 +204,7 @@ class FinetuneConfig(Variants):
     backbone_lr: Annotated[
         float | None,
         Option(
-            "Neck and backbone: share of --lr; default: 0.1 for new classes, else 0.02.",
+            "Pretrained neck and backbone: share of --lr; default: 0.1 for new classes, else 0.02.",
             panel=ADVANCED,
             gt=0,
             le=LARGEST_RATE,

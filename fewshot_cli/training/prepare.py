@@ -96,7 +96,7 @@ def prepare(config: FinetuneConfig, data: Dataset, reporter: Reporter) -> Prepar
         starts=starts,
         copies=_copies(config, data),
         second_head=beside,
-        backbone_lr=config.backbone_lr or backbone_share(starts.values()),
+        backbone_lr=config.backbone_lr or (1.0 if config.weights == "none" else backbone_share(starts.values())),
         small_object_lr=config.small_object_lr or small_object_share(detector, data.shots),
         kept=tuple(kept),
         info=_describe(config, detector, selection, plan, joint_fingerprint(base)),

@@ -163,6 +163,15 @@ def test_step_time(detector: str, setups: list[str]) -> None:
 
 
 @pytest.mark.slow
+def test_capacity() -> None:
+    """A row for each size, the detector's own among them; more capacity is more parameters."""
+    rows = table(run_example("capacity.py", "--size", "64", "--batch", "2", "--repeats", "1"))
+    assert 5 == len(rows) and "its own" in [row[0] for row in rows]
+    parameters = [int(row[1].replace(",", "")) for row in rows]
+    assert parameters[0] == min(parameters) and parameters[-2] == max(parameters)
+
+
+@pytest.mark.slow
 def test_predict_speed(helmets: Path) -> None:
     """A row for the plain loop and for predict without and with drawing."""
     small = ["--detector", "retinanet_mini", "--images", "3", "--repeats", "1"]

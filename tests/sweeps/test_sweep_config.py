@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import pickle
@@ -14,7 +15,7 @@ import pytest
 from helpers_sweeps import TINY, sweep_config
 
 from fewshot_cli.errors import ConfigError, FsodError, ModelError, PolicyError, UsageError
-from fewshot_cli.sweeps.config import PRESETS, SweepConfig, configure, features_key, finetune_config
+from fewshot_cli.sweeps.config import PRESETS, SweepConfig, check_cells, configure, features_key, finetune_config
 from fewshot_cli.sweeps.folder import open_sweep
 
 
@@ -42,6 +43,42 @@ def test_a_budget_in_parameters_is_that_of_each_policy() -> None:
     assert ["last 2", "symmetric 2", "symmetric 3"] == setups(**{**plain, "budgets": ("60k", 2, "31k")})
     assert ["last 1"] == setups(**{**plain, "budgets": ("0.2%",)})
     assert ["last 4", "symmetric 4"] == setups(**{**plain, "budgets": ("300k",)}, detectors=("retinanet_mini",))
+
+
+BUILT = {"detectors": ("retinanet_mobilenet_v2_fpn",), "weights": "none"}
+
+
+def test_setups_are_those_of_the_head_that_is_built() -> None:
+    """A budget of all M layers is `all`; parameters, named layers and cuts are of what is built, in every cell."""
+    shallow = {**BUILT, "options": {"head_depth": 3, "head_channels": 32}}
+    budgets = (1, 2, 3, 4)
+    assert ["last 1", "last 2", "symmetric 2"] == setups(**shallow, budgets=budgets, baselines=False)
+    assert ["last 1", "last 2", "symmetric 2", "last 3", "symmetric 3", "last 4", "symmetric 4"] == setups(
+        **BUILT, budgets=budgets, baselines=False
+    )
+    # The predictor of one class has 32 · 9 · (9 · (1 + 4)) + 45 parameters, a layer of both towers 2 · (32² · 9 + 32).
+    assert ["last 2"] == setups(**shallow, policies=("last",), budgets=("32k",), baselines=False)
+    with pytest.raises(PolicyError, match="no layer 'head.4'"):
+        setups(**shallow, layers=("head.4",))
+    config = sweep_config(**shallow)
+    found = {finetune_config(config, cell, data="x").architecture for cell in config.grid.cells()}
+    assert {config.architecture} == found and (3, 32, None) == dataclasses.astuple(config.architecture)
+    cells = sorted(config.grid.cells_of(next(config.grid.groups())), key=partial(features_key, config))
+    assert ["full", "none"] == [str(cells[index].setup) for index in (0, -1)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({**BUILT, "options": {"head_depth": 1}}, ConfigError),
+        ({**BUILT, "options": {"neck": "pan"}}, ConfigError),
+        ({"weights": "none", "options": {"head_depth": 3}}, ModelError),
+    ],
+)
+def test_a_size_that_cannot_be_built_is_an_error(changes: dict[str, Any], error: type[FsodError]) -> None:
+    """Before anything runs: a bad value, and a detector whose size cannot be chosen."""
+    with pytest.raises(error):
+        check_cells(sweep_config(**changes))
 
 
 def test_policies_without_a_budget_are_one_setup_each() -> None:

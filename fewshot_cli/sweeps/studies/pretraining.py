@@ -41,7 +41,7 @@ STUDY = Study(
         "vary": {"fraction": (0.25, 0.5, 1.0), "weights": ("imagenet", SCRATCH)},
         "rows": "weights",
         "columns": "fraction",
-        "options": {"schedule": "plateau", "backbone_lr": 1.0, "measure_train": True},
+        "options": {"schedule": "plateau", "measure_train": True},
     },
     measures=("ap", "best_ap", "gap"),
     figures=(
