@@ -302,12 +302,15 @@ def test_full_trains_everything(shapes: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "slower", "others"),
-    [("backbone_lr", "backbone.", "head.obj_preds."), ("small_object_lr", "head.reg_convs.0.", "head.reg_convs.1.")],
+    [
+        ("backbone_lr", "backbone.backbone.", "head.obj_preds."),
+        ("small_object_lr", "head.reg_convs.0.", "head.reg_convs.1."),
+    ],
 )
 def test_a_share_of_the_rate_concerns_its_part_alone(
     option: str, slower: str, others: str, shapes: Path, tmp_path: Path
 ) -> None:
-    """One SGD step of `full` with a tenth moves neck and backbone, or the finest level, a tenth as far, and nothing else."""
+    """One SGD step of `full` with a tenth moves the backbone, or the finest level, a tenth as far, and nothing else."""
     base = {
         **TINY,
         "policy": "full",
