@@ -38,6 +38,7 @@ from fewshot_cli.policies import (
     parse_budget,
 )
 from fewshot_cli.progress import Reporter
+from fewshot_cli.runs.balances import METHODS, NONE, known_balance
 from fewshot_cli.runs.schedules import COSINE, PLATEAU, known_schedule, parse_schedule
 from fewshot_cli.settings import Option
 from fewshot_cli.tracking import TRACKERS, known_trackers
@@ -242,6 +243,15 @@ class FinetuneConfig(Variants):
         ),
     ] = COSINE
     clip: Annotated[float, Option("Largest norm of a step's gradient; 0: no limit.", panel=ADVANCED, ge=0)] = 10.0
+    balance: Annotated[
+        str,
+        Option(
+            "Weights of the classification and localisation losses: none, by a method, or fixed.",
+            panel=ADVANCED,
+            metavar="|".join((NONE, *METHODS, "C:L")),
+            check=known_balance,
+        ),
+    ] = NONE
     norm_statistics: Annotated[
         Literal["hold", "train"],
         Option("Batch norms in layers that train: hold their statistics, or train them too.", panel=ADVANCED),
