@@ -38,7 +38,7 @@ from fewshot_cli.policies import (
     parse_budget,
 )
 from fewshot_cli.progress import Reporter
-from fewshot_cli.runs.balances import METHODS, NONE, known_balance
+from fewshot_cli.runs.balances import NONE, known_balance
 from fewshot_cli.runs.schedules import COSINE, PLATEAU, known_schedule, parse_schedule
 from fewshot_cli.settings import Option
 from fewshot_cli.tracking import TRACKERS, known_trackers
@@ -246,9 +246,9 @@ class FinetuneConfig(Variants):
     balance: Annotated[
         str,
         Option(
-            "Weights of the classification and localisation losses: none, by a method, or fixed.",
+            "Classification against localisation: none, precision, gradnorm, uncertainty, or weights C:L.",
             panel=ADVANCED,
-            metavar="|".join((NONE, *METHODS, "C:L")),
+            metavar="METHOD|C:L",
             check=known_balance,
         ),
     ] = NONE

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -162,7 +163,7 @@ class _Learned:
         self._values.copy_(torch.tensor(values))
 
     def state(self) -> dict[str, Any]:
-        return {"values": list(self.values), "optimizer": self._optimizer.state_dict()}
+        return {"values": list(self.values), "optimizer": deepcopy(self._optimizer.state_dict())}
 
     def load(self, state: Mapping[str, Any]) -> None:
         values, optimizer = state.get("values"), state.get("optimizer")
