@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from fewshot_cli.detectors.architecture import OWN, Architecture
+from fewshot_cli.detectors.positives import Matched, Positives, paired_iou
 from fewshot_cli.detectors.predictors import NO_CLASS, ClassInit, ClassPredictor, with_classes
 from fewshot_cli.detectors.suppression import Candidates, Detections, suppress
 from fewshot_cli.errors import ModelError
@@ -164,8 +166,8 @@ class Detector(nn.Module, ABC):
 
     A subclass holds its modules under `network` and sets `layers = self.make_layers()` in its constructor. It defines
     `make_layers`, `predictors`, `normalize`, either `candidates` or `decode`, and either `loss` (one-stage) or `losses`
-    (targets take part in the forward pass). Where the defaults do not fit, it overrides `prepare`, `parameter_groups`
-    and `input_order`.
+    (targets take part in the forward pass). Where the defaults do not fit, it overrides `prepare`, `parameter_groups`,
+    `input_order`, `classification_losses` and `localisation_losses`.
     """
 
     layers: tuple[Layer, ...]
@@ -184,6 +186,11 @@ class Detector(nn.Module, ABC):
     input_order: ClassVar[Mapping[type[nn.Module], tuple[str, ...]]] = {}
     """Submodules with parameters in the order in which the input meets them, for modules that register them in another
     order."""
+    classification_losses: ClassVar[tuple[str, ...]] = ("classification",)
+    """Names of the losses that learn what something is, whether it is an object at all included (objectness)."""
+    localisation_losses: ClassVar[tuple[str, ...]] = ("bbox_regression",)
+    """Names of the losses that learn where it is: of boxes, of proposals, and centre-ness, which follows from boxes."""
+    _collected: list[Positives] | None = None
 
     def __init__(self, name: str, classes: Sequence[str], image_size: int) -> None:
         super().__init__()
@@ -225,7 +232,8 @@ class Detector(nn.Module, ABC):
     def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Named scalar losses of a batch of float32 outputs; their sum is what training minimises.
 
-        Called by the default `losses` alone: a detector that overrides that needs no `loss`.
+        Hands its positives to `collect`. Called by the default `losses` alone: a detector that overrides that needs no
+        `loss`.
         """
         raise NotImplementedError(f"{type(self).__name__} defines neither loss nor losses")
 
@@ -249,11 +257,31 @@ class Detector(nn.Module, ABC):
         """Named scalar losses from the input of layer `start` on; what training calls, inside `torch.autocast`.
 
         Override it where the forward pass needs the targets (sampling of RoIs, denoising queries); random draws are
-        then made with torch's default generator of the CPU.
+        then made with torch's default generator of the CPU, and positives handed to `collect`.
         """
         outputs = self.run(activations, start)
         with torch.autocast(outputs[0].device.type, enabled=False):
             return self.loss(tuple(output.float() for output in outputs), targets)
+
+    @contextmanager
+    def collecting(self) -> Iterator[list[Positives]]:
+        """A context in which `losses` appends the positives of each batch to the list; outside, nothing is computed."""
+        self._collected = collected = list[Positives]()
+        try:
+            yield collected
+        finally:
+            self._collected = None
+
+    def collect(self, matched: Callable[[], Matched]) -> None:
+        """Take the positives of a batch, if somebody wants them: whoever computes a loss calls it, for the final boxes.
+
+        Args:
+            matched: is only called then, without gradients.
+        """
+        if self._collected is not None:
+            with torch.no_grad():
+                scores, boxes, objects = matched()
+                self._collected.append(Positives(scores, paired_iou(boxes, objects)))
 
     def prefix(
         self, activations: Activations, cut: int, targets: Sequence[Target] | None = None, start: int = 0

@@ -47,6 +47,7 @@ from fewshot_cli.detectors.chain import (
     to_bits,
     unpad,
 )
+from fewshot_cli.detectors.positives import Matched, of_class
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names
 from fewshot_cli.detectors.torchvision_fpn import FpnDetector, mobilenet_source, resnet_source
 from fewshot_cli.detectors.torchvision_weights import (
@@ -128,6 +129,8 @@ class FasterRcnnDetector(FpnDetector):
     """
 
     network: FasterRCNN
+    classification_losses = ("classification", "objectness")
+    localisation_losses = ("bbox_regression", "rpn_regression")
 
     def __init__(self, name: str, network: FasterRCNN, classes: Sequence[str], image_size: int) -> None:
         for owner in (network.rpn, network.roi_heads):
@@ -277,12 +280,22 @@ class FasterRcnnDetector(FpnDetector):
         if start == self._pooling:
             activations = self._with_objects(activations, targets)
         sampled, labels, goals = self._sample(activations, start, targets)
-        logits, offsets, _, counts, _ = self.run(sampled, start)
+        logits, offsets, bits, counts, _ = self.run(sampled, start)
         logits, offsets = (torch.cat(unpad(part.float(), counts)) for part in (logits, offsets))
         if not len(logits):
             return {**losses, "classification": logits.sum(), "bbox_regression": offsets.sum()}
+        regions = torch.cat(unpad(from_bits(bits), counts))
+        self.collect(lambda: self._matched(logits, offsets, regions, torch.cat(labels), torch.cat(goals)))
         classification, regression = fastrcnn_loss(logits, offsets, labels, goals)
         return {**losses, "classification": classification, "bbox_regression": regression}
+
+    def _matched(self, logits: Tensor, offsets: Tensor, regions: Tensor, labels: Tensor, goals: Tensor) -> Matched:
+        """The regions on objects, with the box of their class; arguments of all sampled regions, side by side."""
+        rows = labels.nonzero()[:, 0]
+        coder, labels = self.network.roi_heads.box_coder, labels[rows]
+        own = offsets[rows].unflatten(1, (-1, 4))[torch.arange(len(rows), device=rows.device), labels]
+        boxes, objects = (coder.decode_single(each, regions[rows]) for each in (own, goals[rows]))
+        return Matched(of_class(logits[rows].softmax(dim=1), labels), boxes, objects)
 
     def _rpn_losses(
         self, maps: Activations, objectness: Tensor, offsets: Tensor, targets: Sequence[Target]

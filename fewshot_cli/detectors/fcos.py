@@ -77,17 +77,17 @@ class FcosDetector(TowerDetector):
     network: FCOS
     fast_in_bf16 = True
     box_predictors: ClassVar = ("bbox_reg", "bbox_ctrness")
+    localisation_losses = ("bbox_regression", "bbox_ctrness")
 
     def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Focal loss `classification`, `bbox_regression` (GIoU) and `bbox_ctrness`, each per matched point."""
         classes, distances, centerness = (torch.cat(levels, dim=1) for levels in self._flat(outputs))
         anchors = self._anchors(outputs)
-        wanted = [{"boxes": target.boxes, "labels": target.labels} for target in targets]
         found = {"cls_logits": classes, "bbox_regression": distances, "bbox_ctrness": centerness}
-        losses = self.network.compute_loss(
-            wanted, found, [torch.cat(anchors)] * len(targets), [len(level) for level in anchors]
-        )
-        return cast("dict[str, Tensor]", losses)
+        return self.torchvision_losses(found, torch.cat(anchors), targets, [len(level) for level in anchors])
+
+    def decoded(self, offsets: Tensor, anchors: Tensor) -> Tensor:
+        return cast(Tensor, self.network.box_coder.decode(offsets, anchors))
 
     def candidates(self, outputs: Activations) -> tuple[Candidates, ...]:
         """The boxes of all points, clipped to the canvas; each level is a group.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -172,10 +171,8 @@ class RetinaNetDetector(TowerDetector):
     def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Focal loss `classification` and `bbox_regression` (L1; GIoU in v2), both per matched anchor."""
         classes, boxes = self._flat(outputs)
-        anchors = [torch.cat(self._anchors(outputs))] * len(targets)
-        wanted = [{"boxes": target.boxes, "labels": target.labels} for target in targets]
-        head_outputs = {"cls_logits": torch.cat(classes, dim=1), "bbox_regression": torch.cat(boxes, dim=1)}
-        return cast("dict[str, Tensor]", self.network.compute_loss(wanted, head_outputs, anchors))
+        found = {"cls_logits": torch.cat(classes, dim=1), "bbox_regression": torch.cat(boxes, dim=1)}
+        return self.torchvision_losses(found, torch.cat(self._anchors(outputs)), targets)
 
     def candidates(self, outputs: Activations) -> tuple[Candidates, ...]:
         """The boxes of all anchors, clipped to the canvas; each level is a group."""

@@ -19,6 +19,7 @@ from torchvision.ops import box_iou
 from fewshot_cli.detectors.architecture import OWN, Architecture, loaded_whole
 from fewshot_cli.detectors.chain import Activations, Detector, Layer, Target
 from fewshot_cli.detectors.coco_classes import COCO_NAMES
+from fewshot_cli.detectors.positives import Matched, of_class
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names, start_rare
 from fewshot_cli.detectors.ssd_network import ANCHORS, CHANNELS, DEPTH, LEVELS, STAGES, STRIDES, SsdNetwork
 from fewshot_cli.detectors.ssd_onnx import read_onnx
@@ -173,6 +174,8 @@ class SsdMobilenet(Detector):
 
     network: SsdNetwork
     stretches = True
+    classification_losses = ("class",)
+    localisation_losses = ("box",)
 
     def __init__(self, name: str, classes: Sequence[str], image_size: int, architecture: Architecture = OWN) -> None:
         super().__init__(name, classes, image_size)
@@ -245,6 +248,13 @@ class SsdMobilenet(Detector):
         hardest = by_anchor[~matched].topk(min(NEGATIVES * int(count), int((~matched).sum()))).values
         wanted = (boxes - anchors) / _sides(anchors)
         box = F.smooth_l1_loss(offsets[matched], wanted[matched], reduction="sum")
+        self.collect(
+            lambda: Matched(
+                of_class(logits[matched].softmax(dim=-1), labels[matched]),
+                (anchors + offsets * _sides(anchors))[matched],
+                boxes[matched],
+            )
+        )
         return {"class": (by_anchor[matched].sum() + hardest.sum()) / count, "box": box / count}
 
     def candidates(self, outputs: Activations) -> tuple[Candidates, ...]:

@@ -152,7 +152,11 @@ class SsdDetector(TorchvisionDetector):
         wanted = [{"boxes": target.boxes, "labels": target.labels + 1} for target in targets]
         found = {"cls_logits": logits, "bbox_regression": offsets}
         losses = self.network.compute_loss(wanted, found, [anchors] * len(targets), matched)
+        self.collect(lambda: self.matched(found, anchors, matched, targets))
         return cast("dict[str, Tensor]", losses)
+
+    def class_scores(self, logits: Tensor) -> Tensor:
+        return logits.softmax(dim=-1)[..., 1:]
 
     def _match(self, anchors: Tensor, target: Target) -> Tensor:
         """(A,) the object of each anchor, -1 for none."""

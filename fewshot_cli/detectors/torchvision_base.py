@@ -6,7 +6,7 @@ Shapes: B images, S side of the canvas, A anchors a cell.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -16,7 +16,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from fewshot_cli.detectors.chain import Activations, Detector, Layer
+from fewshot_cli.detectors.chain import Activations, Detector, Layer, Target
+from fewshot_cli.detectors.positives import Matched, of_class
 
 Grid = tuple[tuple[int, int], ...]
 """(height, width) of the map of each level."""
@@ -56,6 +57,36 @@ class TorchvisionDetector(Detector):
     @property
     def canvas_size(self) -> tuple[int, int]:
         return self.image_size, self.image_size
+
+    # Positives of the one-stage detectors.
+
+    def class_scores(self, logits: Tensor) -> Tensor:
+        """Logits of an anchor's classes → their scores (…, K)."""
+        return logits.sigmoid()
+
+    def decoded(self, offsets: Tensor, anchors: Tensor) -> Tensor:
+        """(P, 4) offsets from (P, 4) anchors → (P, 4) boxes in canvas pixels, not clipped."""
+        return cast(Tensor, self.network.box_coder.decode_single(offsets, anchors))
+
+    def matched(
+        self, found: Mapping[str, Tensor], anchors: Tensor, objects: Sequence[Tensor], targets: Sequence[Target]
+    ) -> Matched:
+        """What torchvision's loss matched.
+
+        Args:
+            found: `cls_logits` and `bbox_regression`, (B, anchors, …).
+            anchors: (anchors, 4), xyxy, canvas pixels.
+            objects: of each image (anchors,) int64, the object of each anchor, negative for none.
+            targets: of each image.
+        """
+        parts = []
+        for logits, offsets, of, target in zip(
+            found["cls_logits"], found["bbox_regression"], objects, targets, strict=True
+        ):
+            rows = (of >= 0).nonzero()[:, 0]
+            scores = of_class(self.class_scores(logits[rows]), target.labels[of[rows]])
+            parts.append(Matched(scores, self.decoded(offsets[rows], anchors[rows]), target.boxes[of[rows]]))
+        return Matched(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     # Stages of the backbone.
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from fewshot_cli.detectors.chain import Activations, Layer
+from fewshot_cli.detectors.chain import Activations, Layer, Target
 from fewshot_cli.detectors.predictors import ClassInit, ClassPredictor
 from fewshot_cli.detectors.torchvision_base import TorchvisionDetector
 
@@ -121,6 +122,40 @@ class TowerDetector(FpnDetector):
             *(head.classification_head.cls_logits(features) for features in x[:levels]),
             *(predictor(features) for predictor in predictors for features in x[levels:]),
         )
+
+    def torchvision_losses(
+        self, found: dict[str, Tensor], anchors: Tensor, targets: Sequence[Target], *more: object
+    ) -> dict[str, Tensor]:
+        """torchvision's losses of what the head gave; their positives are collected.
+
+        Args:
+            found: `cls_logits`, `bbox_regression` and whatever else, (B, anchors, …).
+            anchors: (anchors, 4), xyxy, canvas pixels.
+            targets: of each image.
+            more: what else the network's `compute_loss` takes.
+        """
+        wanted = [{"boxes": target.boxes, "labels": target.labels} for target in targets]
+        with _matches(self.network.head) as objects:
+            losses = self.network.compute_loss(wanted, found, [anchors] * len(targets), *more)
+        self.collect(lambda: self.matched(found, anchors, objects, targets))
+        return cast("dict[str, Tensor]", losses)
+
+
+@contextmanager
+def _matches(head: Any) -> Iterator[list[Tensor]]:
+    """The object of each anchor, an image a tensor; torchvision's networks tell it to the loss of their head alone."""
+    kept: list[Tensor] = []
+    compute = head.compute_loss
+
+    def keep(targets: object, outputs: object, anchors: object, matched: list[Tensor]) -> object:
+        kept.extend(matched)
+        return compute(targets, outputs, anchors, matched)
+
+    head.compute_loss = keep
+    try:
+        yield kept
+    finally:
+        del head.compute_loss
 
 
 def _depths(tower: nn.Sequential) -> list[range]:

@@ -22,6 +22,7 @@ from fewshot_cli.detectors.chain import (
     SmallObjects,
     Target,
 )
+from fewshot_cli.detectors.positives import Matched, of_class, paired_iou
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names, start_rare
 from fewshot_cli.detectors.suppression import Candidates, Suppression
 from fewshot_cli.detectors.weights import check_hash, load_exactly, read_weights
@@ -162,6 +163,8 @@ class Yolox(Detector):
     network: YoloxNetwork
     pad_value = 114
     input_order: ClassVar = {CSPStage: ("conv1", "conv2", "m", "conv3")}
+    classification_losses = ("class", "objectness")
+    localisation_losses = ("box",)
 
     def __init__(self, name: str, classes: Sequence[str], image_size: int) -> None:
         super().__init__(name, classes, image_size)
@@ -248,7 +251,7 @@ class Yolox(Detector):
     def loss(self, outputs: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         found = self.predictions(outputs)
         matched = torch.zeros_like(found.objectness)
-        boxes, wanted_boxes, classes, wanted_classes = [], [], [], []
+        boxes, wanted_boxes, classes, wanted_classes, labels = [], [], [], [], []
         for i, target in enumerate(targets):
             pairs = simota.assign(
                 found.boxes[i], found.classes[i], found.objectness[i], found.centers, found.strides, *target
@@ -257,12 +260,18 @@ class Yolox(Detector):
             boxes.append(found.boxes[i, pairs.predictions])
             wanted_boxes.append(target.boxes[pairs.objects])
             classes.append(found.classes[i, pairs.predictions])
-            one_hot = F.one_hot(target.labels[pairs.objects], len(self.classes)).float()
+            labels.append(target.labels[pairs.objects])
+            one_hot = F.one_hot(labels[-1], len(self.classes)).float()
             wanted_classes.append(one_hot * pairs.ious[:, None])
         count = matched.sum().clamp(min=1)
-        iou = _paired_iou(torch.cat(boxes), torch.cat(wanted_boxes))
+        iou = paired_iou(torch.cat(boxes), torch.cat(wanted_boxes))
         class_loss = F.binary_cross_entropy_with_logits(torch.cat(classes), torch.cat(wanted_classes), reduction="sum")
         objectness = F.binary_cross_entropy_with_logits(found.objectness, matched, reduction="sum")
+        self.collect(
+            lambda: Matched(
+                of_class(torch.cat(classes).sigmoid(), torch.cat(labels)), torch.cat(boxes), torch.cat(wanted_boxes)
+            )
+        )
         return {
             "box": BOX_LOSS_WEIGHT * (1 - iou**2).sum() / count,
             "objectness": objectness / count,
@@ -308,11 +317,3 @@ def _grid(maps: Activations) -> tuple[Tensor, Tensor]:
         strides.append(torch.full((height * width,), stride))
     device = maps[0].device
     return torch.cat(corners).float().to(device), torch.cat(strides).float().to(device)
-
-
-def _paired_iou(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of row i with row i: (P, 4), (P, 4) xyxy → (P,)."""
-    overlap = torch.min(first[:, 2:], second[:, 2:]) - torch.max(first[:, :2], second[:, :2])
-    intersection = overlap.clamp(min=0).prod(dim=1)
-    areas = (first[:, 2:] - first[:, :2]).prod(dim=1) + (second[:, 2:] - second[:, :2]).prod(dim=1)
-    return intersection / (areas - intersection + 1e-16)

@@ -82,6 +82,39 @@ def _color_axis(axes: Axes, *names: str) -> None:
     axes.tick_params(axis="y", colors=color)
 
 
+BALANCED = {
+    "mean at the positives": {"p_c": "score of the class", "p_l": "IoU of the box"},
+    "weight of the losses": {"w_c": "classification", "w_l": "localisation"},
+}
+"""Of each panel of `balance_plot`: its axis, and the keys of the records with what they are."""
+
+
+def balance_plot(lines: Sequence[Mapping[str, Any]]) -> Plot | None:
+    """How good both tasks are, and the weights of their losses, against the iteration; None without a balance.
+
+    Args:
+        lines: those of metrics.jsonl.
+    """
+    lines = [line for line in lines if line.get("balance")]
+    if not lines:
+        return None
+    figure = Figure(figsize=(5, 4.2), layout="constrained")
+    ends = []
+    for panel, (axis, names), top in zip(figure.subplots(2, sharex=True), BALANCED.items(), (1, 2), strict=True):
+        for place, (key, name) in enumerate(names.items()):
+            points = [(line["iteration"], line["balance"][key]) for line in lines if line["balance"][key] is not None]
+            if points:
+                panel.plot(*zip(*points, strict=True), "o-", color=class_color(place), label=name)
+                ends.append(f"{name} {points[-1][1]:.3f}")
+        panel.set(ylim=(0, top), ylabel=axis)
+        if panel.lines:
+            panel.legend(frameon=False, fontsize=8, ncols=2)
+        panel.locator_params(axis="x", nbins=6, integer=True)
+    panel.set(xlabel="iteration")
+    text = "Score and IoU of the positives, and the weights of both tasks, each the mean since the measurement before"
+    return Plot("Balance of the tasks", figure_url(figure), f"{text}; at the end: {', '.join(ends)}.")
+
+
 def compared_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | None:
     """mAP on the test set against the iteration, a line a run; None where no run was measured twice.
 

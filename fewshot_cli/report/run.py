@@ -21,6 +21,7 @@ from fewshot_cli.report.page import write_page
 from fewshot_cli.report.plots import (
     Plot,
     average_plot,
+    balance_plot,
     confusion_plot,
     drift_plot,
     learning_plot,
@@ -74,7 +75,8 @@ def write_run_report(run: Run, path: Path | None = None) -> Path:
 
 def _tested(run: Run, test: Split | None, result: dict[str, Any]) -> dict[str, Any]:
     """What the page says of the test set: metrics, curves, best and worst images."""
-    plots = [learning_plot(run.read_metrics()), drift_plot(result["drift"])]
+    lines = run.read_metrics()
+    plots = [learning_plot(lines), balance_plot(lines), drift_plot(result["drift"])]
     if test is None:
         return {"numbers": {}, "per_class": {}, "plots": [*filter(None, plots)], "best": [], "worst": []}
     results = run.read_predictions(test)

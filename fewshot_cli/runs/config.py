@@ -38,6 +38,7 @@ from fewshot_cli.policies import (
     parse_budget,
 )
 from fewshot_cli.progress import Reporter
+from fewshot_cli.runs.balances import NONE, known_balance
 from fewshot_cli.runs.schedules import COSINE, PLATEAU, known_schedule, parse_schedule
 from fewshot_cli.settings import Option
 from fewshot_cli.tracking import TRACKERS, known_trackers
@@ -242,6 +243,15 @@ class FinetuneConfig(Variants):
         ),
     ] = COSINE
     clip: Annotated[float, Option("Largest norm of a step's gradient; 0: no limit.", panel=ADVANCED, ge=0)] = 10.0
+    balance: Annotated[
+        str,
+        Option(
+            "Classification against localisation: none, precision, gradnorm, uncertainty, or weights C:L.",
+            panel=ADVANCED,
+            metavar="METHOD|C:L",
+            check=known_balance,
+        ),
+    ] = NONE
     norm_statistics: Annotated[
         Literal["hold", "train"],
         Option("Batch norms in layers that train: hold their statistics, or train them too.", panel=ADVANCED),

@@ -85,6 +85,14 @@ class Averaged(TypedDict):
     reason: Annotated[Literal["option", "classes", "cross-validation"], Doc("What decided it.")]
 
 
+class Balance(TypedDict):
+    """How the losses of classification and localisation were weighted."""
+
+    method: Annotated[str, Doc("As in `--balance`.")]
+    w_c: Annotated[float, Ge(0), Le(2), Doc("Weight of classification before the last measurement, mean.")]
+    w_l: Annotated[float, Ge(0), Le(2), Doc("The same of localisation.")]
+
+
 class ThresholdQuality(TypedDict):
     """What a score threshold gives on left-out shots."""
 
@@ -226,6 +234,7 @@ class Result(TypedDict):
         MAY_LACK,
     ]
     average: Annotated[Averaged, ReadAs(Averaged | None), Doc("Shares of the weights."), MAY_LACK]
+    balance: Annotated[Balance | None, Doc("Null: the losses of both tasks had the same weight."), MAY_LACK]
     frozen: Annotated[Frozen, Doc("The check of frozen tensors.")]
     drift: Annotated[dict[str, float], Doc("Layer → 1 − |cos(w′, w)|; 0 for frozen layers.")]
     convolution_drift: Annotated[
@@ -272,6 +281,15 @@ class RunConfig(TypedDict):
     options: Annotated[dict[str, Any], Doc("Every option of `fsod finetune`.")]
 
 
+class BalanceRecord(TypedDict):
+    """Means of the iterations since the measurement before, see `training.balancing`; None where there was nothing."""
+
+    p_c: Measured
+    p_l: Measured
+    w_c: Measured
+    w_l: Measured
+
+
 class Record(TypedDict):
     """One line of metrics.jsonl, and one of the records in state.pt."""
 
@@ -279,6 +297,7 @@ class Record(TypedDict):
     ap: Measured
     losses: dict[str, float]
     mean_loss: Annotated[float, MAY_LACK]
+    balance: Annotated[BalanceRecord, MAY_LACK]
     train_ap: Annotated[Measured, MAY_LACK]
 
 
@@ -297,6 +316,7 @@ class State(TypedDict):
     records: Annotated[list[Record], Check(_writable)]
     parameters: dict[str, Any]
     optimizer: dict[str, Any]
+    balance: Annotated[dict[str, Any], MAY_LACK]
 
 
 class Detection(TypedDict):

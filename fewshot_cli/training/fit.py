@@ -19,6 +19,7 @@ from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import STATE_HINT, Run
 from fewshot_cli.runs.schedules import parse_schedule
 from fewshot_cli.tracking import Trackers
+from fewshot_cli.training.balancing import Balanced, balanced
 from fewshot_cli.training.clock import Clock
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.loop import StepOptions, load_state, make_optimizer, train
@@ -42,8 +43,9 @@ class Progress:
     Attributes:
         iteration: iterations done.
         records: one a measurement: `iteration`, `ap` on the test set (None without one), metrics, `losses`, `mean_loss`
-            of the iterations since the one before (of SAVE_EVERY at most, where only the end is measured), and
-            `train_ap` if the training images are measured too.
+            of the iterations since the one before (of SAVE_EVERY at most, where only the end is measured), `balance`
+            of the same iterations if their losses were balanced, and `train_ap` if the training images are measured
+            too.
         metrics, results: of the last measurement on the test set, and its detections in COCO's results format.
         train_metrics: of the last measurement on the training images.
     """
@@ -92,8 +94,10 @@ def fit(
         DivergedError: a loss, a gradient or a parameter is not finite.
         CheckpointError, StorageError: the saved state is damaged, or the disk cannot be written.
     """
-    watch = _Watch(prepared, features, config, averaged, (train, test), run, trackers, clock)
-    if not trained_parameters(prepared.detector):
+    trains = bool(trained_parameters(prepared.detector))
+    balance = balanced(objective, prepared.detector, config) if trains else None
+    watch = _Watch(prepared, features, config, averaged, (train, test), run, trackers, clock, balance)
+    if not trains:
         watch.measure(0, {})
         return watch.progress
     optimizer = _optimizer(prepared, config)
@@ -104,7 +108,7 @@ def fit(
             prepared,
             features,
             range(len(features.train)),
-            objective,
+            balance or objective,
             config,
             optimizer,
             watch.rates,
@@ -142,6 +146,7 @@ def fit_part(
     """
     if trained_parameters(prepared.detector):
         optimizer, rates = _optimizer(prepared, config), rates_of(config)
+        objective = balanced(objective, prepared.detector, config) or objective
         _train(prepared, features, items, objective, config, optimizer, rates, start=0, after_step=after_step)
         _check_parameters(prepared, config.iterations)
 
@@ -192,6 +197,7 @@ def _train(
         optimizer,
         rates,
         options,
+        weigh=objective.minimised if isinstance(objective, Balanced) else None,
         start=start,
         after_step=after_step,
     )
@@ -220,11 +226,13 @@ class _Watch:
         run: Run,
         trackers: Trackers,
         clock: Clock,
+        balance: Balanced | None,
     ) -> None:
         self.averaged, self.trackers, self.clock = averaged, trackers, clock
         self.prepared, self.features, self.config, self.run = prepared, features, config, run
         self.train, self.test = measured
         self.progress, self.rates = Progress(), rates_of(config)
+        self.balance = balance
 
     def resume(self, optimizer: torch.optim.Optimizer, reporter: Reporter) -> None:
         """Continue from the run's saved state, if it has one."""
@@ -239,6 +247,8 @@ class _Watch:
                 raise ValueError(f"it is of iteration {state['iteration']} of {self.config.iterations}")
             load_tensors(self.prepared.detector, state["parameters"], self.run.state_file, required=trained)
             load_state(optimizer, state["optimizer"], self.config.optimizer)
+            if self.balance:
+                self.balance.load(state.get("balance"))
         except (CheckpointError, ValueError) as error:
             raise CheckpointError(
                 f"{self.run.state_file} does not fit what this run trains: {error}", hint=STATE_HINT
@@ -267,6 +277,8 @@ class _Watch:
         record["losses"] = {name: round(value, 6) for name, value in losses.items()}
         if self.rates.means:
             record["mean_loss"] = self.rates.means[-1]
+        if self.balance:
+            record["balance"] = self.balance.take_means()
         with self.clock.measures("evaluation"), self.averaged():
             if self.train is not None:
                 record["train_ap"] = self._measure_train(self.train, done)
@@ -276,7 +288,8 @@ class _Watch:
         self.run.write_metrics(self.progress.records)
 
     def _track_step(self, done: int, losses: dict[str, float]) -> None:
-        values = {f"train/{name}": value for name, value in losses.items()}
+        balance = self.balance.last if self.balance else {}
+        values = {f"train/{name}": value for name, value in {**losses, **balance}.items()}
         self.trackers.log({**values, "train/learning_rate": self.rates.current}, done)
 
     def _measure_train(self, train: Split, done: int) -> float | None:
@@ -307,11 +320,13 @@ class _Watch:
 
     def _save_state(self, optimizer: torch.optim.Optimizer) -> None:
         trained = trained_tensors(self.prepared.detector)
-        self.run.write_state(
-            {
-                "iteration": self.progress.iteration,
-                "records": self.progress.records,
-                "parameters": {name: value.detach().cpu() for name, value in trained.items()},
-                "optimizer": optimizer.state_dict(),
-            }
-        )
+        state = {
+            "iteration": self.progress.iteration,
+            "records": self.progress.records,
+            "parameters": {name: value.detach().cpu() for name, value in trained.items()},
+            "optimizer": optimizer.state_dict(),
+        }
+        if self.balance:
+            state["balance"] = self.balance.state()
+            self.balance.take_means()  # a continued run has no others than those that follow
+        self.run.write_state(state)

@@ -112,6 +112,7 @@ def train(
     rates: Rates,
     options: StepOptions,
     *,
+    weigh: Callable[[dict[str, Tensor]], Tensor] | None = None,
     start: int = 0,
     after_step: Callable[[int, dict[str, float]], None],
 ) -> None:
@@ -123,6 +124,7 @@ def train(
         order: the items of every iteration.
         optimizer: over the trained parameters.
         rates: the learning rate of each iteration; gets the losses.
+        weigh: losses by name → what is minimised, if it is not their sum; rates and records stay those of the sum.
         start: iterations already done.
         after_step: gets (iterations done, losses by name with their sum as `loss`) after each step.
 
@@ -141,7 +143,7 @@ def train(
         loss = torch.stack(list(losses.values())).sum()
         _check_finite("loss", loss, iteration, losses)
         optimizer.zero_grad()
-        loss.backward()
+        (loss if weigh is None else weigh(losses)).backward()
         norm = nn.utils.clip_grad_norm_(parameters, options.clip or float("inf"))
         _check_finite("gradient", norm, iteration, losses)
         optimizer.step()

@@ -140,6 +140,12 @@ def _measured(config: FinetuneConfig, progress: Progress, train: Metrics) -> dic
         "metrics": metrics.to_json() if metrics else None,
         "boxes": {"train": train.boxes, "test": metrics.boxes if metrics else 0},
         "train_ap": train.ap,
+        "balance": _balance(config, progress),
         "decay_gain": decay_gain(progress.records, parse_schedule(config.schedule), config.iterations),
         "generalisation_gap": train.ap - metrics.ap if metrics else None,
     }
+
+
+def _balance(config: FinetuneConfig, progress: Progress) -> dict[str, Any] | None:
+    means = progress.records[-1].get("balance")
+    return {"method": config.balance, "w_c": means["w_c"], "w_l": means["w_l"]} if means else None
