@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from fewshot_cli.detectors.architecture import OWN, Architecture
+from fewshot_cli.detectors.objects import ObjectFeatures, pool_objects
 from fewshot_cli.detectors.predictors import NO_CLASS, ClassInit, ClassPredictor, with_classes
 from fewshot_cli.detectors.suppression import Candidates, Detections, suppress
 from fewshot_cli.errors import ModelError
@@ -115,14 +116,17 @@ class ParameterGroup:
 class Target(NamedTuple):
     """Ground truth of one canvas.
 
-    boxes: (N, 4) float32, xyxy, canvas pixels; labels: (N,) int64, index into the detector's classes.
+    boxes: (N, 4) float32, xyxy, canvas pixels; labels: (N,) int64, index into the detector's classes; embeddings:
+    (N, D) float32 of length 1, what a teacher makes of each object, None without one.
     """
 
     boxes: Tensor
     labels: Tensor
+    embeddings: Tensor | None = None
 
     def to(self, device: torch.device) -> Target:
-        return Target(self.boxes.to(device), self.labels.to(device))
+        embeddings = None if self.embeddings is None else self.embeddings.to(device)
+        return Target(self.boxes.to(device), self.labels.to(device), embeddings)
 
 
 class Canvas(NamedTuple):
@@ -253,6 +257,30 @@ class Detector(nn.Module, ABC):
         outputs = self.run(activations, start)
         with torch.autocast(outputs[0].device.type, enabled=False):
             return self.loss(tuple(output.float() for output in outputs), targets)
+
+    def predictor_maps(self, activations: Activations) -> Activations:
+        """The input of the last layer → its maps (B, C, H, W) for classes, from the finest to the coarsest.
+
+        By default all of it. Override it where the boxes have maps of their own.
+        """
+        return activations
+
+    def losses_and_objects(
+        self, activations: Activations, start: int, targets: Sequence[Target]
+    ) -> tuple[dict[str, Tensor], tuple[ObjectFeatures, ...]]:
+        """`losses`, to the bit, and what the predictor gets of each object of the targets; the layers run once.
+
+        Override it where the input of the predictor is no maps.
+        """
+        last = len(self.layers) - 1
+        before = self.run(activations, start, last)
+        maps = self.predictor_maps(before)
+        if any(part.ndim != 4 for part in maps):
+            raise ModelError(
+                f"{self.name} cannot be distilled into: the input of its predictor is no maps",
+                hint="Leave --distil out, or choose another detector.",
+            )
+        return self.losses(before, last, targets), pool_objects(maps, [t.boxes for t in targets], self.image_size)
 
     def prefix(
         self, activations: Activations, cut: int, targets: Sequence[Target] | None = None, start: int = 0
