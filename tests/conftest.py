@@ -70,3 +70,11 @@ def real() -> Path:
     if not REAL.is_dir():
         pytest.skip(f"no real images and weights at {REAL}")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny CLIP of open_clip with random weights in a file, as options name it."""
+    from helpers_clip import save_tiny_clip
+
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from fewshot_cli.detectors.architecture import OWN, Architecture
+from fewshot_cli.detectors.objects import ObjectFeatures, pool_objects
 from fewshot_cli.detectors.positives import Matched, Positives, paired_iou
 from fewshot_cli.detectors.predictors import NO_CLASS, ClassInit, ClassPredictor, with_classes
 from fewshot_cli.detectors.suppression import Candidates, Detections, suppress
@@ -118,14 +119,17 @@ class ParameterGroup:
 class Target(NamedTuple):
     """Ground truth of one canvas.
 
-    boxes: (N, 4) float32, xyxy, canvas pixels; labels: (N,) int64, index into the detector's classes.
+    boxes: (N, 4) float32, xyxy, canvas pixels; labels: (N,) int64, index into the detector's classes; embeddings:
+    (N, D) float32 of length 1, what a teacher makes of each object, None without one.
     """
 
     boxes: Tensor
     labels: Tensor
+    embeddings: Tensor | None = None
 
     def to(self, device: torch.device) -> Target:
-        return Target(self.boxes.to(device), self.labels.to(device))
+        embeddings = None if self.embeddings is None else self.embeddings.to(device)
+        return Target(self.boxes.to(device), self.labels.to(device), embeddings)
 
 
 class Canvas(NamedTuple):
@@ -282,6 +286,30 @@ class Detector(nn.Module, ABC):
             with torch.no_grad():
                 scores, boxes, objects = matched()
                 self._collected.append(Positives(scores, paired_iou(boxes, objects)))
+
+    def predictor_maps(self, activations: Activations) -> Activations:
+        """The input of the last layer → its maps (B, C, H, W) for classes, from the finest to the coarsest.
+
+        By default all of it. Override it where the boxes have maps of their own.
+        """
+        return activations
+
+    def losses_and_objects(
+        self, activations: Activations, start: int, targets: Sequence[Target]
+    ) -> tuple[dict[str, Tensor], tuple[ObjectFeatures, ...]]:
+        """`losses`, to the bit, and what the predictor gets of each object of the targets; the layers run once.
+
+        Override it where the input of the predictor is no maps.
+        """
+        last = len(self.layers) - 1
+        before = self.run(activations, start, last)
+        maps = self.predictor_maps(before)
+        if any(part.ndim != 4 for part in maps):
+            raise ModelError(
+                f"{self.name} cannot be distilled into: the input of its predictor is no maps",
+                hint="Leave --distil out, or choose another detector.",
+            )
+        return self.losses(before, last, targets), pool_objects(maps, [t.boxes for t in targets], self.image_size)
 
     def prefix(
         self, activations: Activations, cut: int, targets: Sequence[Target] | None = None, start: int = 0

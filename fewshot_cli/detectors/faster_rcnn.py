@@ -47,6 +47,7 @@ from fewshot_cli.detectors.chain import (
     to_bits,
     unpad,
 )
+from fewshot_cli.detectors.objects import ObjectFeatures
 from fewshot_cli.detectors.positives import Matched, of_class
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names
 from fewshot_cli.detectors.torchvision_fpn import FpnDetector, mobilenet_source, resnet_source
@@ -296,6 +297,30 @@ class FasterRcnnDetector(FpnDetector):
         own = offsets[rows].unflatten(1, (-1, 4))[torch.arange(len(rows), device=rows.device), labels]
         boxes, objects = (coder.decode_single(each, regions[rows]) for each in (own, goals[rows]))
         return Matched(of_class(logits[rows].softmax(dim=1), labels), boxes, objects)
+
+    def losses_and_objects(
+        self, activations: Activations, start: int, targets: Sequence[Target]
+    ) -> tuple[dict[str, Tensor], tuple[ObjectFeatures, ...]]:
+        """Of each object what the box head makes of its own box; of the first APPENDED of an image."""
+        if start < self._pooling:
+            start, activations = self._pooling - 1, self.run(activations, start, self._pooling - 1)
+        losses = self.losses(activations, start, targets)
+        counts = [len(target.boxes) for target in targets]
+        numbers = torch.arange(sum(counts), device=activations[0].device).split(counts)
+        regions, start = self._objects_alone(activations, start, targets)
+        values, _, found, _ = self.run(regions, start, len(self.layers) - 1)
+        rows = torch.cat([own[:APPENDED] for own in numbers])
+        return losses, (ObjectFeatures(rows, torch.cat(unpad(values.float(), found))),)
+
+    def _objects_alone(self, x: Activations, start: int, targets: Sequence[Target]) -> tuple[Activations, int]:
+        """The input of the pooling, or of the layer `start` behind it, with the objects' boxes as the only regions."""
+        boxes, counts = pad_ragged([target.boxes[:APPENDED] for target in targets], APPENDED)
+        regions = to_bits(boxes), counts, torch.zeros_like(counts)
+        if start <= self._pooling:
+            return (*(x[:-1] if start < self._pooling else x[:-3]), *regions), self._pooling
+        values, _, proposals, added = x
+        rows = zip(unpad(values, proposals + added), proposals.tolist(), strict=True)
+        return (pad_ragged([own[first:] for own, first in rows], APPENDED)[0], *regions), start
 
     def _rpn_losses(
         self, maps: Activations, objectness: Tensor, offsets: Tensor, targets: Sequence[Target]

@@ -240,7 +240,8 @@ class SsdMobilenet(Detector):
         """Softmax cross entropy `class`, smooth L1 of the offsets `box` (SSD, section 2.2), both per matched anchor."""
         logits, offsets, anchors = self._flat(outputs)
         labels, boxes = (
-            torch.stack(parts) for parts in zip(*(match(*target, anchors) for target in targets), strict=True)
+            torch.stack(parts)
+            for parts in zip(*(match(target.boxes, target.labels, anchors) for target in targets), strict=True)
         )
         matched = labels > 0
         count = matched.sum().clamp(min=1)

@@ -114,6 +114,9 @@ class TowerDetector(FpnDetector):
             *(_through(head.regression_head.conv, depth, features) for features in boxes),
         )
 
+    def predictor_maps(self, activations: Activations) -> Activations:
+        return activations[: len(activations) // 2]
+
     def _run_predictor(self, x: Activations) -> Activations:
         """→ maps of class logits (B, A·K, H, W), one a level, then those of each predictor behind the box tower."""
         head, levels = self.network.head, len(x) // 2

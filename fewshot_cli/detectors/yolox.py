@@ -220,6 +220,9 @@ class Yolox(Detector):
         head, classes, boxes = self.network.head, x[:LEVELS], x[LEVELS:]
         return (*_each(head.cls_preds, classes), *_each(head.reg_preds, boxes), *_each(head.obj_preds, boxes))
 
+    def predictor_maps(self, activations: Activations) -> Activations:
+        return activations[:LEVELS]
+
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """The stride-8 level of the head is a group of its own, for small objects: levels share no weights."""
         head, before = super().parameter_groups()
@@ -254,7 +257,13 @@ class Yolox(Detector):
         boxes, wanted_boxes, classes, wanted_classes, labels = [], [], [], [], []
         for i, target in enumerate(targets):
             pairs = simota.assign(
-                found.boxes[i], found.classes[i], found.objectness[i], found.centers, found.strides, *target
+                found.boxes[i],
+                found.classes[i],
+                found.objectness[i],
+                found.centers,
+                found.strides,
+                target.boxes,
+                target.labels,
             )
             matched[i, pairs.predictions] = 1.0
             boxes.append(found.boxes[i, pairs.predictions])

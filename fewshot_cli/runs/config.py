@@ -25,6 +25,7 @@ from fewshot_cli.bounds import (
 from fewshot_cli.detectors.architecture import Architecture
 from fewshot_cli.detectors.exported import read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, select_in
+from fewshot_cli.encoders import ENCODERS, known_encoder
 from fewshot_cli.errors import ConfigError, closest
 from fewshot_cli.panels import ADVANCED, DATA, LAYERS, MACHINE, TRAINING
 from fewshot_cli.policies import (
@@ -220,6 +221,22 @@ class FinetuneConfig(Variants):
             le=LARGEST_RATE,
         ),
     ] = None
+    distil: Annotated[
+        str | None,
+        Option(
+            "Teacher whose embeddings of the objects the head's features are drawn to: "
+            f"{', '.join(ENCODERS)}, each with :WEIGHTS.",
+            panel=ADVANCED,
+            metavar="TEACHER[:WEIGHTS]",
+            check=known_encoder,
+        ),
+    ] = None
+    distil_loss: Annotated[
+        Literal["cosine", "l2"], Option("Distance from the teacher's embedding, of length 1.", panel=ADVANCED)
+    ] = "cosine"
+    distil_weight: Annotated[
+        float, Option("Weight of that distance in the loss.", panel=ADVANCED, gt=0, le=LARGEST_RATE)
+    ] = 1.0
     weight_decay: Annotated[
         float,
         Option(

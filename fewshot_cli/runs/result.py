@@ -315,6 +315,7 @@ class State(TypedDict):
     iteration: Annotated[int, Ge(1)]
     records: Annotated[list[Record], Check(_writable)]
     parameters: dict[str, Any]
+    objective: Annotated[dict[str, Any], MAY_LACK]
     optimizer: dict[str, Any]
     balance: Annotated[dict[str, Any], MAY_LACK]
 

@@ -19,9 +19,9 @@ from fewshot_cli.evaluation.measure import ground_truth, score
 from fewshot_cli.progress import SilentReporter, Task
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.training.averaging import Averaging
+from fewshot_cli.training.distillation import objective_of
 from fewshot_cli.training.features import Features, detect_cached
 from fewshot_cli.training.fit import fit_part
-from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.prepare import prepare
 
 
@@ -71,7 +71,7 @@ def train_fold(
         prepared,
         features,
         [number * copies + copy for number in kept for copy in range(copies)],
-        DetectorLosses(prepared.detector, cut),
+        objective_of(prepared, features, config),
         config,
         after_step=lambda done, losses: task.advance(),
     )

@@ -293,6 +293,9 @@ class Balanced:
         self._precision = precision_of(collected)
         return losses
 
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return self._objective.parameters()
+
     def minimised(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of what `losses` gave last, whose gradient trains.
 

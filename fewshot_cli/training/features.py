@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +13,12 @@ import torch
 
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.detectors.chain import Activations, Detections, Target
+from fewshot_cli.encoders import open_encoder
 from fewshot_cli.inference.placed import PlacedDetector, batches
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.training.cache import FeatureCache
+from fewshot_cli.training.plan import trains_before_predictor
 from fewshot_cli.training.prepare import Prepared
 from fewshot_cli.training.schedule import batch_order
 from fewshot_cli.training.variants import Example, Examples
@@ -112,19 +115,24 @@ def cache_features(
     Raises:
         DataError: an image cannot be read.
     """
+    distilled = config.distil if trains_before_predictor(prepared.detector) else None
+    teacher = lru_cache(partial(open_encoder, distilled, prepared.placed.device, reporter)) if distilled else None
     shots = Examples(
         prepared.detector,
         data.train.images,
         copies=prepared.copies,
         augmentation=config.augmentation,
         seed=config.seed,
+        teacher=teacher,
     )
     seen = None if cut is not None or _is_validated(config, data) else _seen(config, len(shots), prepared.copies)
-    variants = (prepared.copies, config.augmentation, config.seed, seen)
+    variants = (prepared.copies, config.augmentation, config.seed, seen, distilled)
     memory, disk = int(config.cache_memory * GIB), int(config.cache_disk * GIB)
     cut = prepared.plan.cut if cut is None else cut
     caches = _Caches(prepared, config, cut, folder, store, reporter)
     train = caches.get("train", shots, variants, memory, disk, "Features of the variants", seen)
+    if teacher:
+        teacher.cache_clear()  # not held through the training, unless embeddings must be computed again
     if data.test is None:
         return Features(train, None, prepared.copies, cut)
     tests = Examples(prepared.detector, data.test.images)

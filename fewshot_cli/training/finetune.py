@@ -15,9 +15,9 @@ from fewshot_cli.runs.folder import Run
 from fewshot_cli.tracking import tracking
 from fewshot_cli.training.averaging import Average, Averaging, given_average
 from fewshot_cli.training.clock import Clock
+from fewshot_cli.training.distillation import objective_of
 from fewshot_cli.training.features import Features, FeatureStore, cache_features
 from fewshot_cli.training.fit import fit
-from fewshot_cli.training.objectives import DetectorLosses
 from fewshot_cli.training.prepare import Prepared, announce, prepare
 from fewshot_cli.training.record import Before, record
 from fewshot_cli.training.samples import sample_images
@@ -87,7 +87,7 @@ def finetune(
         if average.alpha < 1 and config.policy != "none":
             reporter.say(f"Averaging: {average.describe()}.")
         with clock.measures("training" if config.policy != "none" else None):
-            objective = DetectorLosses(prepared.detector, cached.cut)
+            objective = objective_of(prepared, cached, config)
             progress = fit(
                 prepared,
                 cached,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.errors import CheckpointError, DivergedError
@@ -96,11 +97,11 @@ def fit(
     """
     trains = bool(trained_parameters(prepared.detector))
     balance = balanced(objective, prepared.detector, config) if trains else None
-    watch = _Watch(prepared, features, config, averaged, (train, test), run, trackers, clock, balance)
+    watch = _Watch(prepared, features, objective, config, averaged, (train, test), run, trackers, clock, balance)
     if not trains:
         watch.measure(0, {})
         return watch.progress
-    optimizer = _optimizer(prepared, config)
+    optimizer = _optimizer(prepared, objective, config)
     watch.resume(optimizer, reporter)
     start = watch.progress.iteration
     with reporter.progress("Training", config.iterations, start) as task:
@@ -145,7 +146,7 @@ def fit_part(
         DivergedError: a loss, a gradient or a parameter is not finite.
     """
     if trained_parameters(prepared.detector):
-        optimizer, rates = _optimizer(prepared, config), rates_of(config)
+        optimizer, rates = _optimizer(prepared, objective, config), rates_of(config)
         objective = balanced(objective, prepared.detector, config) or objective
         _train(prepared, features, items, objective, config, optimizer, rates, start=0, after_step=after_step)
         _check_parameters(prepared, config.iterations)
@@ -163,10 +164,11 @@ def rates_of(config: FinetuneConfig, means: Iterable[float] = ()) -> Rates:
     )
 
 
-def _optimizer(prepared: Prepared, config: FinetuneConfig) -> torch.optim.Optimizer:
+def _optimizer(prepared: Prepared, objective: Objective, config: FinetuneConfig) -> torch.optim.Optimizer:
+    rates = learning_rates(prepared.detector, prepared.backbone_lr, prepared.small_object_lr)
     return make_optimizer(
         config.optimizer,
-        learning_rates(prepared.detector, prepared.backbone_lr, prepared.small_object_lr),
+        [*rates, *((parameter, 1.0) for parameter in objective.parameters().values())],
         lr=config.lr,
         weight_decay=config.weight_decay,
     )
@@ -213,6 +215,18 @@ def _check_parameters(prepared: Prepared, done: int) -> None:
             )
 
 
+@torch.no_grad()
+def _load_objective(parameters: Mapping[str, nn.Parameter], saved: Mapping[str, Any]) -> None:
+    """Set what of an objective trains to what was saved of it; ValueError if that is of another objective."""
+    if saved.keys() != parameters.keys():
+        raise ValueError("the objective was another")
+    for name, parameter in parameters.items():
+        value = saved[name]
+        if not isinstance(value, Tensor) or value.shape != parameter.shape or value.dtype != parameter.dtype:
+            raise ValueError(f"{name} of the objective is not a tensor of the right shape and type")
+        parameter.copy_(value)
+
+
 class _Watch:
     """What happens between steps: measuring, keeping the best checkpoint, saving the state."""
 
@@ -220,6 +234,7 @@ class _Watch:
         self,
         prepared: Prepared,
         features: Features,
+        objective: Objective,
         config: FinetuneConfig,
         averaged: Averaged,
         measured: tuple[Split | None, Split | None],
@@ -231,6 +246,7 @@ class _Watch:
         self.averaged, self.trackers, self.clock = averaged, trackers, clock
         self.prepared, self.features, self.config, self.run = prepared, features, config, run
         self.train, self.test = measured
+        self.objective = objective.parameters()
         self.progress, self.rates = Progress(), rates_of(config)
         self.balance = balance
 
@@ -245,6 +261,7 @@ class _Watch:
                 raise ValueError("other layers were trained")
             if state["iteration"] >= self.config.iterations:
                 raise ValueError(f"it is of iteration {state['iteration']} of {self.config.iterations}")
+            _load_objective(self.objective, state.get("objective", {}))
             load_tensors(self.prepared.detector, state["parameters"], self.run.state_file, required=trained)
             load_state(optimizer, state["optimizer"], self.config.optimizer)
             if self.balance:
@@ -324,6 +341,7 @@ class _Watch:
             "iteration": self.progress.iteration,
             "records": self.progress.records,
             "parameters": {name: value.detach().cpu() for name, value in trained.items()},
+            "objective": {name: value.detach().cpu() for name, value in self.objective.items()},
             "optimizer": optimizer.state_dict(),
         }
         if self.balance:

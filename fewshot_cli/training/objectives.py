@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshot_cli.detectors.chain import Activations, Detector, Target
 from fewshot_cli.training.plan import estimating
@@ -20,6 +20,9 @@ class Objective(Protocol):
 
     def losses(self, activations: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Named scalar losses of a batch, each to be added to the sum that is minimised."""
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What of the objective itself trains beside the detector, by name; the checkpoint does not hold it."""
 
 
 class DetectorLosses:
@@ -37,6 +40,9 @@ class DetectorLosses:
     def losses(self, activations: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         return self._detector.losses(activations, self._cut, targets)
 
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return {}
+
 
 class Estimating:
     """Another objective, with batch norms that follow the batches where their statistics train (`plan.freeze`)."""
@@ -48,3 +54,6 @@ class Estimating:
     def losses(self, activations: Activations, targets: Sequence[Target]) -> dict[str, Tensor]:
         with estimating(self._detector):
             return self._objective.losses(activations, targets)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return self._objective.parameters()

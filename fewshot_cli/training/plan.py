@@ -159,6 +159,12 @@ def trained_parameters(detector: Detector) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in detector.network.named_parameters() if parameter.requires_grad}
 
 
+def trains_before_predictor(detector: Detector) -> bool:
+    """Whether a parameter trains whose change the predictor sees in its input."""
+    layers = detector.layers[:-1]
+    return any(parameter.requires_grad for layer in layers for parameter in layer.parameters().values())
+
+
 def trained_norms(detector: Detector) -> dict[str, BatchNorm]:
     """The batch norms whose statistics train, by qualified name."""
     layers = detector.layers if detector.estimated else ()

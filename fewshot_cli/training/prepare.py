@@ -18,7 +18,15 @@ from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
 from fewshot_cli.runs.config import FinetuneConfig, select_layers
 from fewshot_cli.training.class_init import Start, choose_inits, describe_init, similar_classes, start_of
-from fewshot_cli.training.plan import Plan, freeze, plan_chain, planned_layers, planned_parameters, trained_tensors
+from fewshot_cli.training.plan import (
+    Plan,
+    freeze,
+    plan_chain,
+    planned_layers,
+    planned_parameters,
+    trained_tensors,
+    trains_before_predictor,
+)
 from fewshot_cli.training.rates import backbone_share, small_object_share, small_objects_group
 
 FEW_IMAGES = 100
@@ -185,6 +193,8 @@ def announce(prepared: Prepared, config: FinetuneConfig, data: Dataset, reporter
     if trained:
         _warn_of_frozen_predictor(prepared.detector, reporter)
     _announce_statistics(prepared, config, len(shots), reporter)
+    if config.distil and trained:
+        _announce_teacher(prepared.detector, config.distil, reporter)
     if beside := prepared.second_head:
         reporter.say(
             f"{len(beside.classes)} base classes are kept: from {beside.start} on, the pretrained layers run beside "
@@ -198,6 +208,13 @@ def _warn_of_frozen_predictor(detector: Detector, reporter: Reporter) -> None:
     if not all(train):
         how = "trains in part only" if any(train) else "does not train"
         reporter.warn(f"{detector.layers[-1].name}, the predictor, {how}: new classes keep their initial weights.")
+
+
+def _announce_teacher(detector: Detector, distil: str, reporter: Reporter) -> None:
+    if trains_before_predictor(detector):
+        reporter.say(f"Distilling from {distil}: its embeddings are computed once for each variant.")
+    else:
+        reporter.warn("--distil changes nothing: no layer before the predictor trains.")
 
 
 def _announce_statistics(prepared: Prepared, config: FinetuneConfig, images: int, reporter: Reporter) -> None:

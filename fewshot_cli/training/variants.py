@@ -14,6 +14,7 @@ from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.augmentation.operations import Sample, load_sample, make_variant
 from fewshot_cli.datasets.types import ImageRecord
 from fewshot_cli.detectors.chain import Activations, Canvas, Detector, Target, batch_of
+from fewshot_cli.encoders.contract import Encoder
 
 DECODED, DECODED_BYTES = 32, 500_000_000
 """Images kept decoded, because the variants of one are made one after the other, and bytes that they may take."""
@@ -26,10 +27,15 @@ class Example(NamedTuple):
     target: Target
 
 
+Teacher = Callable[[], Encoder]
+"""Opens an encoder, or gives the one that is open."""
+
+
 class Examples:
     """`copies` variants of each image; copy 0 is the image as it is.
 
-    Item i is copy i mod `copies` of image i div `copies`, a pure function of `seed`.
+    Item i is copy i mod `copies` of image i div `copies`, a pure function of `seed`. With a teacher, targets hold what
+    it makes of each object, seen in the pixels of the canvas, as the detector sees it.
     """
 
     def __init__(
@@ -40,12 +46,14 @@ class Examples:
         copies: int = 1,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        teacher: Teacher | None = None,
     ) -> None:
         self._detector = detector
         self._images = images
         self._copies = copies
         self._augmentation = augmentation or Augmentation()
         self._seed = seed
+        self._teacher = teacher
         self._decoded = lru_cache(maxsize=_kept(images) if copies > 1 else 0)(_decoded)
 
     def __len__(self) -> int:
@@ -60,6 +68,9 @@ class Examples:
             sample = make_variant(sample, self._augmentation, key, canvas=self._detector.image_size)
         canvas = self._detector.make_canvas(sample.image)
         target = Target(sample.boxes * canvas.box_scale, sample.labels)
+        if self._teacher:
+            height, width = canvas.valid
+            target = target._replace(embeddings=self._teacher().embed(canvas.pixels[:, :height, :width], target.boxes))
         if not copy:
             # Detections in it are measured in the pixels of the file.
             canvas = canvas.of_size((self._images[number].height, self._images[number].width))

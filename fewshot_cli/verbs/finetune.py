@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewshot_cli import encoders
 from fewshot_cli.datasets.formats import train_and_test
 from fewshot_cli.datasets.store import latest_dataset, open_dataset, recorded_detector
 from fewshot_cli.detectors.exported import read_info
@@ -126,6 +127,7 @@ def configure(
             hint=f"Drop one of them: policy {AUTO} alone compares candidates.",
         )
     check_installed(given.tracker)
+    distil = _teacher(given.distil)
     if detector:
         get_spec(detector)
     if data is None:
@@ -137,6 +139,7 @@ def configure(
         data=str(whole(folder)),
         detector=detector or _detector_in(given.weights) or recorded_detector(folder) or FinetuneConfig.detector,
         weights=given.weights if given.weights in WEIGHT_NAMES else str(whole(given.weights, error=CheckpointError)),
+        distil=distil,
     )
     config = _resolved(config, reporter)
     return replace(config, threads=_threads(config, reporter))
@@ -165,6 +168,14 @@ def _resolved(config: FinetuneConfig, reporter: Reporter) -> FinetuneConfig:
     if config.policy != AUTO:
         select_layers(config)
     return config
+
+
+def _teacher(distil: str | None) -> str | None:
+    """The teacher with the absolute path of its weights; raises ConfigError if its package is not installed."""
+    if distil is None:
+        return None
+    encoders.check_installed(distil, "--distil")
+    return encoders.with_whole_path(distil)
 
 
 def _detector_in(weights: str) -> str | None:
