@@ -99,7 +99,7 @@ def _by_share(values: dict[str, Any]) -> dict[str, Any]:
         try:
             float(name)
         except ValueError:
-            raise ValueError(f"{name!r} is no share of the trained weights") from None
+            raise ValueError(f"{name!r} is no number") from None
     return values
 
 
@@ -157,6 +157,17 @@ class Search(TypedDict):
     iterations: Annotated[Count, Doc("Of the training in each fold.")]
     candidates: Annotated[list[SearchCandidate], Len(1), Doc("Fewest parameters first.")]
     seconds: Annotated[float, Doc("That it took."), MAY_LACK]
+
+
+class Refined(TypedDict):
+    """How `predict` and `eval` refine scores with `--refine`, chosen on left-out shots."""
+
+    encoder: Annotated[str, Doc("And its weights, as --refine takes them.")]
+    template: Annotated[str, Doc("Of the prompts, `{}` for the class; several are separated by `|`.")]
+    weight: Annotated[float, Ge(0), Le(1), Doc("Of the encoder in the score, 0 to 1.")]
+    weights: Annotated[dict[str, float], Check(_by_share), Doc("Weight → score of the left-out shots.")]
+    thresholds: Annotated[dict[str, float], Doc("Class → refined score from which a detection counts.")]
+    seconds: Annotated[float, Doc("That it took.")]
 
 
 def _with_choice(search: dict[str, Any]) -> dict[str, Any]:
@@ -225,6 +236,7 @@ class Result(TypedDict):
         Doc("Class → score from which `fsod predict` counts a detection."),
         MAY_LACK,
     ]
+    refine: Annotated[Refined | None, Doc("Null: scores are not refined."), MAY_LACK]
     average: Annotated[Averaged, ReadAs(Averaged | None), Doc("Shares of the weights."), MAY_LACK]
     frozen: Annotated[Frozen, Doc("The check of frozen tensors.")]
     drift: Annotated[dict[str, float], Doc("Layer → 1 − |cos(w′, w)|; 0 for frozen layers.")]
