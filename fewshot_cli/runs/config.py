@@ -232,8 +232,8 @@ class FinetuneConfig(Variants):
     distil: Annotated[
         str | None,
         Option(
-            "Teacher whose embeddings of the objects the head's features are drawn to: "
-            f"{', '.join(ENCODERS)}, each with :WEIGHTS.",
+            f"Draw features of objects to a teacher's embeddings of their crops: {', '.join(ENCODERS)}; "
+            "either may have :WEIGHTS.",
             panel=ADVANCED,
             metavar="TEACHER[:WEIGHTS]",
             check=known_encoder,

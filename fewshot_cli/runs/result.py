@@ -9,7 +9,9 @@ from annotated_types import Ge, Le, Len
 from typing_extensions import Doc, TypedDict
 
 from fewshot_cli.documents import MAY_LACK, Check, ReadAs
+from fewshot_cli.encoders import known_text_encoder
 from fewshot_cli.environment import Environment
+from fewshot_cli.runs.config import known_template
 
 Count: TypeAlias = Annotated[int, Ge(0)]
 Measured: TypeAlias = float | None
@@ -162,8 +164,10 @@ class Search(TypedDict):
 class Refined(TypedDict):
     """How `predict` and `eval` refine scores with `--refine`, chosen on left-out shots."""
 
-    encoder: Annotated[str, Doc("And its weights, as --refine takes them.")]
-    template: Annotated[str, Doc("Of the prompts, `{}` for the class; several are separated by `|`.")]
+    encoder: Annotated[str, Check(known_text_encoder), Doc("And its weights, as --refine takes them.")]
+    template: Annotated[
+        str, Check(known_template), Doc("Of the prompts, `{}` for the class; several are separated by `|`.")
+    ]
     weight: Annotated[float, Ge(0), Le(1), Doc("Of the encoder in the score, 0 to 1.")]
     weights: Annotated[dict[str, float], Check(_by_share), Doc("Weight → score of the left-out shots.")]
     thresholds: Annotated[dict[str, float], Doc("Class → refined score from which a detection counts.")]

@@ -181,7 +181,7 @@ def test_predict_and_eval_refine_alike(
     done = fsod("predict", trained.folder, shapes / "test" / "images", *options, "--threshold", 0, "--out", "found")
     assert 0 == done.exit_code, done.stderr
     assert answer["refine"] == json.loads(Path("found/predict.json").read_text())["refine"]
-    lines = [json.loads(line) for line in Path("found/predictions.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in Path("found/detections.jsonl").read_text().splitlines()]
     best = max(each["score"] for each in refined if each["image_id"] == plain.split.images[0].id)
     assert best == pytest.approx(max(found["score"] for found in lines[0]["detections"]), abs=1e-4)
 
