@@ -10,7 +10,7 @@ import typer
 
 from fewshot_cli.bounds import IMAGE_SIZE, THREADS
 from fewshot_cli.cli import config_file
-from fewshot_cli.panels import DETECTOR, MACHINE
+from fewshot_cli.panels import DETECTIONS, DETECTOR, MACHINE
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.settings import fields_of, shown
 
@@ -96,6 +96,30 @@ ImageSize = Annotated[
     int | None,
     typer.Option(
         help="With --detector: side of the square canvas, pixels.", **IMAGE_SIZE.limits, rich_help_panel=DETECTOR
+    ),
+]
+Refine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="clip[:WEIGHTS]",
+        help="Refine scores by comparing crops with class names; WEIGHTS: of the run, else as `--distil` takes them.",
+        rich_help_panel=DETECTIONS,
+    ),
+]
+RefineTemplate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="With --refine: prompt for a class, {} for its name, several separated by |; default: a photo of a {}.",
+        rich_help_panel=DETECTIONS,
+    ),
+]
+RefineWeight = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|0…1",
+        help="With --refine: its weight in the score; default: auto, that which the run chose on left-out shots.",
+        rich_help_panel=DETECTIONS,
     ),
 ]
 Best = Annotated[

@@ -18,6 +18,9 @@ from fewshot_cli.cli.options import (
     Json,
     Precision,
     Quiet,
+    Refine,
+    RefineTemplate,
+    RefineWeight,
     Threads,
     Weights,
 )
@@ -74,6 +77,9 @@ def predict(
             rich_help_panel=DETECTIONS,
         ),
     ] = None,
+    refine: Refine = None,
+    refine_template: RefineTemplate = None,
+    refine_weight: RefineWeight = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -137,6 +143,9 @@ def predict(
         classes=[name for names in classes or () for name in names.split(",") if name],
         max_detections=max_detections,
         tiles=tiles,
+        refine=refine,
+        refine_template=refine_template,
+        refine_weight=refine_weight,
         batch_size=batch_size,
         device=device,
         precision=precision,

@@ -82,7 +82,7 @@ def _published(model: str, tag: str) -> nn.Module:
         return _create(model, pretrained=tag, force_quick_gelu=quick)
     except ModelError as error:
         raise NetworkError(
-            f"open_clip could not get the weights {tag} of CLIP {model}: {error.message}",
+            f"open_clip could not get the weights {tag} of CLIP {model}: {_reason(error.__cause__ or error)}",
             hint="Without a network give a file: clip:FILE or clip:MODEL/FILE.",
         ) from error
 
@@ -94,9 +94,15 @@ def _create(model: str, **options: Any) -> nn.Module:
     except MemoryError:
         raise
     except Exception as error:  # whatever open_clip and the libraries below it raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"open_clip cannot build CLIP {model}: {lines[0]}", hint="Choose another model.") from error
+        raise ModelError(
+            f"open_clip cannot build CLIP {model}: {_reason(error)}", hint="Choose another model."
+        ) from error
     return network
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what was raised."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

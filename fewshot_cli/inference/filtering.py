@@ -44,7 +44,12 @@ class Filter:
 
 
 def make_filter(
-    model: Model, *, threshold: float | str = "auto", classes: Sequence[str] = (), max_detections: int = MOST
+    model: Model,
+    *,
+    threshold: float | str = "auto",
+    classes: Sequence[str] = (),
+    max_detections: int = MOST,
+    stored: Mapping[str, float] | None = None,
 ) -> Filter:
     """What to keep of a model's predictions.
 
@@ -53,12 +58,13 @@ def make_filter(
             classes SCORE_THRESHOLD.
         classes: only these, as people type them; none: all.
         max_detections: of an image.
+        stored: class → threshold instead of those stored with the model, where scores are not the model's own.
 
     Raises:
         UsageError: a threshold or a number out of range, or a class that the model does not know.
     """
     DETECTIONS.check("max_detections", max_detections, UsageError)
-    least = least_scores(model.classes, model.thresholds, threshold)
+    least = least_scores(model.classes, model.thresholds if stored is None else stored, threshold)
     try:
         wanted = set(match_classes(classes, model.classes)) if classes else set(model.classes)
     except DataError as error:

@@ -20,11 +20,12 @@ from PIL import Image, ImageOps
 from fewshot_cli.datasets.images import image_size, open_image
 from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.inference.filtering import MOST, Filter, make_filter
-from fewshot_cli.inference.opening import open_model
+from fewshot_cli.inference.opening import as_named, open_model, or_latest
 from fewshot_cli.inference.prediction import Model, Prediction
+from fewshot_cli.inference.refinement import Refiner, make_refinement
 from fewshot_cli.inference.stream import detect
 from fewshot_cli.inference.tiles import Tiles, merge, parse_tiles, windows
-from fewshot_cli.progress import Reporter
+from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def open_predictor(
     classes: Sequence[str] = (),
     max_detections: int = MOST,
     tiles: str | None = None,
+    refine: str | None = None,
+    refine_template: str | None = None,
+    refine_weight: float | str | None = None,
     batch_size: int = BATCH,
     device: str = "auto",
     precision: str = "auto",
@@ -62,14 +66,19 @@ def open_predictor(
         what, detector, weights, image_size, best, device, precision, threads, reporter: as for `opening.open_model`.
         threshold, classes, max_detections: as for `filtering.make_filter`.
         tiles: `SIZE[:OVERLAP]`, as for `tiles.parse_tiles`.
+        refine, refine_template, refine_weight: as for `refinement.make_refinement`.
         batch_size: windows that go through the detector together.
 
     Raises:
-        FsodError: what `open_model`, `make_filter` and `parse_tiles` raise.
+        FsodError: what `open_model`, `make_filter`, `parse_tiles` and `make_refinement` raise.
     """
     cut = parse_tiles(tiles) if tiles else None
+    named = as_named(what)
+    if named is None and detector is None:
+        named = or_latest(named, reporter or SilentReporter())
+    refinement = make_refinement(named, refine, refine_template, refine_weight)
     model = open_model(
-        what,
+        named,
         detector=detector,
         weights=weights,
         image_size=image_size,
@@ -79,8 +88,10 @@ def open_predictor(
         threads=threads,
         reporter=reporter,
     )
-    keep = make_filter(model, threshold=threshold, classes=classes, max_detections=max_detections)
-    return Predictor(model, keep, tiles=cut, batch_size=batch_size)
+    stored = refinement.thresholds if refinement else model.thresholds
+    keep = make_filter(model, threshold=threshold, classes=classes, max_detections=max_detections, stored=stored)
+    refiner = Refiner(refinement, model.classes, model.device, reporter or SilentReporter()) if refinement else None
+    return Predictor(model, keep, tiles=cut, batch_size=batch_size, refiner=refiner)
 
 
 class Predictor:
@@ -91,13 +102,23 @@ class Predictor:
         keep: which detections count.
         tiles: cut images that are larger than this; None: none.
         batch_size: windows that go through the detector together.
+        refiner: refines their scores; None: they stay as they are.
     """
 
-    def __init__(self, model: Model, keep: Filter, *, tiles: Tiles | None = None, batch_size: int = BATCH) -> None:
+    def __init__(
+        self,
+        model: Model,
+        keep: Filter,
+        *,
+        tiles: Tiles | None = None,
+        batch_size: int = BATCH,
+        refiner: Refiner | None = None,
+    ) -> None:
         self.model = model
         self.keep = keep
         self.tiles = tiles
         self.batch_size = batch_size
+        self.refiner = refiner
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -132,9 +153,13 @@ class Predictor:
         ]
         found = iter(detect(self.model, prepared, self.batch_size))
         return [
-            self.keep(merge([next(found) for _ in own], own, (array.shape[1], array.shape[0])))
+            self.kept(merge([next(found) for _ in own], own, (array.shape[1], array.shape[0])), array)
             for array, own in zip(arrays, places, strict=True)
         ]
+
+    def kept(self, prediction: Prediction, pixels: NDArray[np.uint8]) -> Prediction:
+        """What counts of the detections in an image, (H, W, 3) uint8 RGB, best first."""
+        return self.keep(self.refiner(prediction, pixels) if self.refiner else prediction)
 
 
 def _size(image: Any, prediction: Prediction) -> tuple[int, int]:

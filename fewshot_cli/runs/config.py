@@ -25,7 +25,7 @@ from fewshot_cli.bounds import (
 from fewshot_cli.detectors.architecture import Architecture
 from fewshot_cli.detectors.exported import read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, select_in
-from fewshot_cli.encoders import ENCODERS, known_encoder
+from fewshot_cli.encoders import ENCODERS, known_encoder, known_text_encoder
 from fewshot_cli.errors import ConfigError, closest
 from fewshot_cli.panels import ADVANCED, DATA, LAYERS, MACHINE, TRAINING
 from fewshot_cli.policies import (
@@ -47,6 +47,8 @@ from fewshot_cli.tracking import TRACKERS, known_trackers
 LARGEST_RATE = 1e30
 """Optimizers multiply and divide rates in float32, which ends at 3e38."""
 HINT = "See `fsod finetune --help`."
+REFINE_TEMPLATE = "a photo of a {}"
+"""Prompt for a class where none is given."""
 
 
 def _folds(folds: int | None) -> int | None:
@@ -72,6 +74,13 @@ def _alpha(value: float | str) -> float | str:
         if 0 <= float(value) <= 1:
             return float(value)
     raise ValueError(f"give a number from 0 to 1, or {AUTO}")
+
+
+def known_template(text: str | None) -> str | None:
+    """The text, if each of its templates names the class once; ValueError otherwise."""
+    if text is not None and any(each.count("{}") != 1 for each in text.split("|")):
+        raise ValueError(f"give a text with {{}} in place of the class, e.g. {REFINE_TEMPLATE}")
+    return text
 
 
 def layers_or_text(budget: int | str | None) -> int | str | None:
@@ -224,8 +233,8 @@ class FinetuneConfig(Variants):
     distil: Annotated[
         str | None,
         Option(
-            "Teacher whose embeddings of the objects the head's features are drawn to: "
-            f"{', '.join(ENCODERS)}, each with :WEIGHTS.",
+            f"Draw features of objects to a teacher's embeddings of their crops: {', '.join(ENCODERS)}; "
+            "either may have :WEIGHTS.",
             panel=ADVANCED,
             metavar="TEACHER[:WEIGHTS]",
             check=known_encoder,
@@ -237,6 +246,24 @@ class FinetuneConfig(Variants):
     distil_weight: Annotated[
         float, Option("Weight of that distance in the loss.", panel=ADVANCED, gt=0, le=LARGEST_RATE)
     ] = 1.0
+    refine: Annotated[
+        str | None,
+        Option(
+            "Encoder of crops and class names (clip) for `predict --refine`; its weight is chosen on left-out shots.",
+            panel=ADVANCED,
+            metavar="clip[:WEIGHTS]",
+            check=known_text_encoder,
+        ),
+    ] = None
+    refine_template: Annotated[
+        str,
+        Option(
+            "With --refine: prompt for a class, {} for its name; several, separated by |, are averaged.",
+            panel=ADVANCED,
+            metavar="TEXT",
+            check=known_template,
+        ),
+    ] = REFINE_TEMPLATE
     weight_decay: Annotated[
         float,
         Option(
@@ -353,6 +380,11 @@ class FinetuneConfig(Variants):
             raise ConfigError(
                 "--norm-statistics train with --batch-size 1: one image is no sample to take statistics of",
                 hint="Give --batch-size 2 or more, or --norm-statistics hold.",
+            )
+        if self.refine and self.cross_validate == 0:
+            raise ConfigError(
+                "--refine with --cross-validate 0: its weight is chosen on left-out shots",
+                hint="Give --cross-validate 2 or more, or none of both.",
             )
         if parse_schedule(self.schedule).kind == PLATEAU and not self.eval_every:
             raise ConfigError(

@@ -9,7 +9,9 @@ from annotated_types import Ge, Le, Len
 from typing_extensions import Doc, TypedDict
 
 from fewshot_cli.documents import MAY_LACK, Check, ReadAs
+from fewshot_cli.encoders import known_text_encoder
 from fewshot_cli.environment import Environment
+from fewshot_cli.runs.config import known_template
 
 Count: TypeAlias = Annotated[int, Ge(0)]
 Measured: TypeAlias = float | None
@@ -107,7 +109,7 @@ def _by_share(values: dict[str, Any]) -> dict[str, Any]:
         try:
             float(name)
         except ValueError:
-            raise ValueError(f"{name!r} is no share of the trained weights") from None
+            raise ValueError(f"{name!r} is no number") from None
     return values
 
 
@@ -165,6 +167,19 @@ class Search(TypedDict):
     iterations: Annotated[Count, Doc("Of the training in each fold.")]
     candidates: Annotated[list[SearchCandidate], Len(1), Doc("Fewest parameters first.")]
     seconds: Annotated[float, Doc("That it took."), MAY_LACK]
+
+
+class Refined(TypedDict):
+    """How `predict` and `eval` refine scores with `--refine`, chosen on left-out shots."""
+
+    encoder: Annotated[str, Check(known_text_encoder), Doc("And its weights, as --refine takes them.")]
+    template: Annotated[
+        str, Check(known_template), Doc("Of the prompts, `{}` for the class; several are separated by `|`.")
+    ]
+    weight: Annotated[float, Ge(0), Le(1), Doc("Of the encoder in the score, 0 to 1.")]
+    weights: Annotated[dict[str, float], Check(_by_share), Doc("Weight → score of the left-out shots.")]
+    thresholds: Annotated[dict[str, float], Doc("Class → refined score from which a detection counts.")]
+    seconds: Annotated[float, Doc("That it took.")]
 
 
 def _with_choice(search: dict[str, Any]) -> dict[str, Any]:
@@ -233,6 +248,7 @@ class Result(TypedDict):
         Doc("Class → score from which `fsod predict` counts a detection."),
         MAY_LACK,
     ]
+    refine: Annotated[Refined | None, Doc("Null: scores are not refined."), MAY_LACK]
     average: Annotated[Averaged, ReadAs(Averaged | None), Doc("Shares of the weights."), MAY_LACK]
     balance: Annotated[Balance | None, Doc("Null: the losses of both tasks had the same weight."), MAY_LACK]
     frozen: Annotated[Frozen, Doc("The check of frozen tensors.")]

@@ -24,11 +24,17 @@ def choose_average(start: Average, scores: Mapping[float, Sequence[float]]) -> A
         scores: α → a score of each left-out shot, in the same order; holds `start.alpha`, and nothing else if it is
             not to be changed.
     """
-    mean = {alpha: statistics.mean(values) for alpha, values in scores.items()}
+    best = clearly_best(start.alpha, scores)
+    return start if best == start.alpha else Average(best, "cross-validation")
+
+
+def clearly_best(start: float, scores: Mapping[float, Sequence[float]]) -> float:
+    """The same for any value that left-out shots are scored at."""
+    mean = {value: statistics.mean(own) for value, own in scores.items()}
     # Of equal means the one closest to where the choice starts.
-    best = max(mean, key=lambda alpha: (mean[alpha], -abs(alpha - start.alpha)))
-    gains = [higher - lower for higher, lower in zip(scores[best], scores[start.alpha], strict=True)]
+    best = max(mean, key=lambda value: (mean[value], -abs(value - start)))
+    gains = [higher - lower for higher, lower in zip(scores[best], scores[start], strict=True)]
     error = standard_error(gains)
     if error is None or len(gains) < FEWEST_SHOTS or statistics.mean(gains) <= error:
         return start
-    return Average(best, "cross-validation")
+    return best

@@ -18,6 +18,7 @@ from fewshot_cli.runs.folder import Run
 from fewshot_cli.runs.result import Detection, StoredFold
 from fewshot_cli.selection.cross_validation import CrossValidation, cross_validate
 from fewshot_cli.selection.left_out import Fold
+from fewshot_cli.selection.refine import choose_refinement
 from fewshot_cli.selection.unlabelled import unlabelled_objects
 from fewshot_cli.training.averaging import given_average
 from fewshot_cli.training.features import Features
@@ -47,8 +48,8 @@ def validate_run(
         config, data, prepared, features: of the run.
 
     Returns:
-        how to average, with `cross_validation` and `thresholds` of result.json; without them if the shots do not allow
-        it.
+        how to average, with `cross_validation`, `thresholds` and, if asked for, `refine` of result.json; without them
+        if the shots do not allow it.
 
     Raises:
         StorageError: the disk cannot be written.
@@ -71,7 +72,11 @@ def validate_run(
     if found is None:
         return Validated(average, {})
     _report(found, reporter)
-    return Validated(found.average, {"cross_validation": found.to_json(), "thresholds": found.thresholds})
+    facts = {"cross_validation": found.to_json(), "thresholds": found.thresholds}
+    if config.refine:
+        device = str(prepared.placed.device)
+        facts["refine"] = choose_refinement(found, prepared.detector.classes, config, device, reporter)
+    return Validated(found.average, facts)
 
 
 def read_folds(run: Run) -> list[Fold]:

@@ -37,7 +37,7 @@ PLANNING = ("train_neck", "backbone_stages", "freeze_first")
 """Options that say what trains, beside the policy: baselines that contradict them are not run."""
 DRAWING = ("fraction", "subset", "skip_invalid")
 """Options of fetch, besides those of the sources, that a sweep can give."""
-FEATURES = {"weights", "image_size", "precision", "cache_type", "head_depth", "head_channels", "neck", "distil"}
+FEATURES = {"weights", "distil", "image_size", "precision", "cache_type", "head_depth", "head_channels", "neck"}
 FEATURES |= set(fields_of(Variants))
 """Options of finetune on which cached features depend, besides the cut."""
 LONGEST_VALUE = 24

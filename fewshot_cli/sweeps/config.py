@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from fewshot_cli.bounds import EVERY, SEEDS, SHOTS, TEST_IMAGES
 from fewshot_cli.detectors.architecture import Architecture
 from fewshot_cli.detectors.exported import check_detector, read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, check_architecture
+from fewshot_cli.encoders import with_whole_path
 from fewshot_cli.errors import CheckpointError, ConfigError, PolicyError, UsageError, closest
 from fewshot_cli.panels import AXES as AXES_PANEL
 from fewshot_cli.panels import DATA, LAYERS, TRAINING
@@ -232,6 +234,11 @@ def configure(classes: str | Sequence[str], *, source: str, preset: str | None =
     if "weights" in varied:
         values["vary"] = {**varied, "weights": tuple(_whole(weights) for weights in varied["weights"])}
     values["weights"] = _whole(values.get("weights", "default"))
+    for name in ("distil", "refine"):
+        if name in values.get("options", {}):
+            values["options"] = {**values["options"], name: _whole_encoder(values["options"][name])}
+        if name in values.get("vary", {}):
+            values["vary"] = {**values["vary"], name: tuple(_whole_encoder(each) for each in values["vary"][name])}
     return from_mapping(SweepConfig, values, hint="See `fsod sweep --help`.")
 
 
@@ -249,6 +256,13 @@ def _whole(weights: Any) -> Any:
     if isinstance(weights, str | Path) and weights not in WEIGHT_NAMES:
         return str(whole(weights, error=CheckpointError))
     return weights
+
+
+def _whole_encoder(named: Any) -> Any:
+    """The same for the weights of an encoder; what names none is reported with the other options."""
+    with suppress(ValueError):
+        return with_whole_path(named) if isinstance(named, str) else named
+    return named
 
 
 def _values(values: Any) -> tuple[Any, ...]:

@@ -144,7 +144,7 @@ def cache_features(
 
 def _is_validated(config: FinetuneConfig, data: Dataset) -> bool:
     """Whether a cross-validation may train on other variants than the run itself."""
-    return data.test is None or bool(config.cross_validate)
+    return data.test is None or bool(config.cross_validate) or config.refine is not None
 
 
 def _seen(config: FinetuneConfig, items: int, copies: int) -> tuple[int, ...] | None:

@@ -75,6 +75,7 @@ def record(
         "search": None,
         "cross_validation": None,
         "thresholds": {},
+        "refine": None,
         **facts,
         "frozen": {"tensors": len(before.frozen), "changed": 0},
         "drift": before.drift.by_layer(prepared.detector),

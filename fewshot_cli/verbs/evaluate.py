@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing_extensions import Doc, NotRequired, TypedDict
 from fewshot_cli.environment import Environment, describe_environment
 from fewshot_cli.errors import DataError, UsageError
 from fewshot_cli.inference.opening import as_named, check_options, or_latest, place, place_pretrained
+from fewshot_cli.inference.refinement import RefinedBy, Refinement, Refiner, make_refinement, whole_image
 from fewshot_cli.paths import is_folder
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.folder import Run
@@ -21,6 +23,7 @@ from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
     from fewshot_cli.datasets.types import Split
+    from fewshot_cli.detectors.chain import Detections
     from fewshot_cli.evaluation.coco_metrics import Metrics
     from fewshot_cli.inference.placed import PlacedDetector
 
@@ -40,6 +43,7 @@ class Evaluated(TypedDict):
     ]
     caveats: Annotated[list[str], Doc("Sentences that belong beside the mAP: too few images or boxes.")]
     environment: Annotated[Environment, Doc("With what it was computed.")]
+    refine: NotRequired[Annotated[RefinedBy, Doc("With --refine.")]]
     fiftyone: NotRequired[Annotated[str, Doc("Name of the FiftyOne data set, with --fiftyone.")]]
 
 
@@ -53,6 +57,7 @@ class Evaluation:
         metrics: COCO's numbers and AP per class.
         results: the detections in COCO's results format.
         environment: with what they were computed.
+        refinement: of the scores; None: they are the detector's.
     """
 
     measured: str
@@ -60,6 +65,7 @@ class Evaluation:
     metrics: Metrics
     results: list[dict[str, Any]]
     environment: Environment | None = None
+    refinement: Refinement | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What `--json` prints; takes up to a second, for the interval of the mAP."""
@@ -73,6 +79,7 @@ class Evaluation:
             "ap_interval": self.metrics.ap_interval(),
             "caveats": self.metrics.caveats,
             "environment": self.environment,
+            **({"refine": self.refinement.to_json()} if self.refinement else {}),
         }
 
 
@@ -84,6 +91,9 @@ def evaluate(
     weights: str | None = None,
     image_size: int | None = None,
     best: bool = False,
+    refine: str | None = None,
+    refine_template: str | None = None,
+    refine_weight: float | str | None = None,
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
@@ -98,12 +108,15 @@ def evaluate(
         weights: of `detector`; or where the base weights of the run are now, if they moved.
         image_size: with `detector`: side of the square canvas, pixels.
         best: the checkpoint with the best test mAP instead of the last one.
+        refine, refine_template, refine_weight: refine scores with an encoder of crops and class names, as for
+            `inference.refinement.make_refinement`.
         device, precision: as in FinetuneConfig; `auto` precision is that of the run.
         threads: CPU threads; None: one for each free core.
         reporter: receives the progress.
 
     Raises:
         UsageError: options that do not go together.
+        ConfigError: `refine` without a weight, or a package that is not installed.
         DataError: no run, no data set, or no test set in it.
         ModelError, CheckpointError, NetworkError: the detector or its weights cannot be had.
     """
@@ -112,13 +125,15 @@ def evaluate(
     _check(named, data, detector, image_size, best, precision)
     use_threads(choose_threads(threads, reporter))
     if detector is not None and data is not None:
+        refinement = make_refinement(None, refine, refine_template, refine_weight)
         split = test_split(data)
         placed = place_pretrained(detector, weights, image_size, device, precision, reporter)
-        return _measure(detector, placed, split, reporter)
+        return _measure(detector, placed, split, refinement, reporter)
     found = or_latest(named, reporter)
+    refinement = make_refinement(found, refine, refine_template, refine_weight)
     split = test_split(data if data is not None else _data_of(found))
     placed = place(found, best=best, weights=weights, device=device, precision=precision, reporter=reporter)
-    return _measure(os.fspath(found), placed, split, reporter)
+    return _measure(os.fspath(found), placed, split, refinement, reporter)
 
 
 def test_split(folder: str | PathLike[str]) -> Split:
@@ -150,13 +165,18 @@ def _data_of(run: Run | Path) -> Path:
     return run.read_config().data_folder
 
 
-def _measure(measured: str, placed: PlacedDetector, split: Split, reporter: Reporter) -> Evaluation:
+def _measure(
+    measured: str, placed: PlacedDetector, split: Split, refinement: Refinement | None, reporter: Reporter
+) -> Evaluation:
     import torch
 
     from fewshot_cli.datasets.fingerprint import fingerprint
     from fewshot_cli.evaluation.measure import score
 
     found = placed.detect([image.path for image in split.images], reporter)
+    if refinement:
+        refiner = Refiner(refinement, placed.detector.classes, str(placed.device), reporter)
+        found = _refined(found, split, refiner, placed.detector.classes, reporter)
     metrics, results = score(found, split, placed.detector.classes)
     environment = describe_environment(
         device=str(placed.device),
@@ -164,4 +184,21 @@ def _measure(measured: str, placed: PlacedDetector, split: Split, reporter: Repo
         threads=torch.get_num_threads(),
         data={"test": fingerprint(split)},
     )
-    return Evaluation(measured, split, metrics, results, environment)
+    return Evaluation(measured, split, metrics, results, environment, refinement)
+
+
+def _refined(
+    found: Sequence[Detections], split: Split, refiner: Refiner, classes: Sequence[str], reporter: Reporter
+) -> list[Detections]:
+    """The detections in the images of a split with refined scores."""
+    import torch
+
+    refined = []
+    with reporter.progress("Refining", len(found)) as task:
+        for image, detections in zip(split.images, found, strict=True):
+            boxes, scores, labels = (part.numpy() for part in detections)
+            prediction = refiner.in_file(whole_image(boxes, scores, labels, classes, image.path), image.path)
+            parts = (prediction.boxes, prediction.scores, prediction.labels)
+            refined.append(type(detections)(*map(torch.from_numpy, parts)))
+            task.advance()
+    return refined

@@ -127,7 +127,7 @@ def configure(
             hint=f"Drop one of them: policy {AUTO} alone compares candidates.",
         )
     check_installed(given.tracker)
-    distil = _teacher(given.distil)
+    distil, refine = _encoder(given.distil, "--distil"), _encoder(given.refine, "--refine")
     if detector:
         get_spec(detector)
     if data is None:
@@ -140,6 +140,7 @@ def configure(
         detector=detector or _detector_in(given.weights) or recorded_detector(folder) or FinetuneConfig.detector,
         weights=given.weights if given.weights in WEIGHT_NAMES else str(whole(given.weights, error=CheckpointError)),
         distil=distil,
+        refine=refine,
     )
     config = _resolved(config, reporter)
     return replace(config, threads=_threads(config, reporter))
@@ -170,12 +171,12 @@ def _resolved(config: FinetuneConfig, reporter: Reporter) -> FinetuneConfig:
     return config
 
 
-def _teacher(distil: str | None) -> str | None:
-    """The teacher with the absolute path of its weights; raises ConfigError if its package is not installed."""
-    if distil is None:
+def _encoder(named: str | None, option: str) -> str | None:
+    """An encoder with the absolute path of its weights; raises ConfigError if its package is not installed."""
+    if named is None:
         return None
-    encoders.check_installed(distil, "--distil")
-    return encoders.with_whole_path(distil)
+    encoders.check_installed(named, option)
+    return encoders.with_whole_path(named)
 
 
 def _detector_in(weights: str) -> str | None:
@@ -234,9 +235,10 @@ def _train(run: Run, config: FinetuneConfig, reporter: Reporter, features: Featu
 
 
 def _folds(config: FinetuneConfig) -> int:
-    """Folds of the cross-validation; by default, it stands in for a test set."""
+    """Folds of the cross-validation; by default, it stands in for a test set, and chooses what --refine needs."""
     from fewshot_cli.selection.folds import default_folds
 
     if config.cross_validate is not None:
         return config.cross_validate
-    return 0 if train_and_test(config.data_folder).test else default_folds(config.policy)
+    needed = config.refine or not train_and_test(config.data_folder).test
+    return default_folds(config.policy) if needed else 0

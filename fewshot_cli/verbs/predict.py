@@ -26,11 +26,12 @@ from fewshot_cli.errors import DataError, Problem, StorageError, UsageError
 from fewshot_cli.files import claim_folder, make_folder, storage_errors, write_json
 from fewshot_cli.inference.drawing import draw_prediction
 from fewshot_cli.inference.drawn_files import Drawings
-from fewshot_cli.inference.filtering import MOST, Filter
+from fewshot_cli.inference.filtering import MOST
 from fewshot_cli.inference.inputs import RECORD, Input, find_inputs
 from fewshot_cli.inference.opening import as_named, is_model, or_latest
 from fewshot_cli.inference.prediction import Model, Prediction
-from fewshot_cli.inference.predictor import BATCH, open_predictor
+from fewshot_cli.inference.predictor import BATCH, Predictor, open_predictor
+from fewshot_cli.inference.refinement import RefinedBy, Refinement
 from fewshot_cli.inference.stream import Item, detect_all
 from fewshot_cli.inference.video import frame_count
 from fewshot_cli.paths import check_target
@@ -70,6 +71,7 @@ class Predicted(TypedDict):
     seconds: Annotated[float, Doc("From the first image to the last.")]
     images_per_second: Annotated[float, Doc("Images and frames.")]
     environment: Annotated[Environment, Doc("With what it was computed.")]
+    refine: NotRequired[Annotated[RefinedBy, Doc("With --refine.")]]
     page: NotRequired[Annotated[str, Doc("With --page.")]]
 
 
@@ -102,6 +104,7 @@ class PredictResult:
         unreadable: files that could not be read, and why; of a video that broke off, what lies before is kept.
         seconds: from the first image to the last.
         environment: with what they were computed.
+        refinement: of the scores; None: they are the detector's.
     """
 
     model: str
@@ -115,6 +118,7 @@ class PredictResult:
     unreadable: list[Problem] = field(default_factory=list)
     seconds: float = 0.0
     environment: Environment | None = None
+    refinement: Refinement | None = None
 
     @property
     def images_per_second(self) -> float:
@@ -139,6 +143,7 @@ class PredictResult:
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 2),
             "environment": self.environment,
+            **({"refine": self.refinement.to_json()} if self.refinement else {}),
         }
 
 
@@ -164,6 +169,9 @@ def predict(
     classes: Sequence[str] = (),
     max_detections: int = MOST,
     tiles: str | None = None,
+    refine: str | None = None,
+    refine_template: str | None = None,
+    refine_weight: float | str | None = None,
     batch_size: int = BATCH,
     device: str = "auto",
     precision: str = "auto",
@@ -189,6 +197,8 @@ def predict(
         classes: only these; none: all.
         max_detections: of an image.
         tiles: `SIZE[:OVERLAP]` in pixels: larger images are detected in overlapping tiles and as a whole.
+        refine, refine_template, refine_weight: refine scores with an encoder of crops and class names, as for
+            `inference.refinement.make_refinement`.
         batch_size: images or tiles that go through the detector together.
         device, precision: as in FinetuneConfig; `auto` precision is that of the run.
         threads: CPU threads; None: one for each free core.
@@ -217,6 +227,9 @@ def predict(
         classes=classes,
         max_detections=max_detections,
         tiles=tiles,
+        refine=refine,
+        refine_template=refine_template,
+        refine_weight=refine_weight,
         device=device,
         precision=precision,
         threads=workers,
@@ -230,12 +243,13 @@ def predict(
         format,
         keep.by_class(model.classes),
         environment=describe_environment(device=model.device, precision=model.precision, threads=workers),
+        refinement=predictor.refiner.refinement if predictor.refiner else None,
     )
     with ExitStack() as stack:
         writer = _open_writer(folder, result, model)
         stack.callback(writer.close)
         drawings = stack.enter_context(closing(Drawings(folder))) if draw and folder is not None else None
-        finish = partial(_finish, keep=keep, drawings=drawings)
+        finish = partial(_finish, predictor=predictor, drawings=drawings)
         items = detect_all(found, model, finish, tiles=predictor.tiles, batch_size=batch_size, threads=workers)
         task = stack.enter_context(reporter.progress("Detecting", sum(map(_steps, found))))
         _collect(stack.enter_context(closing(items)), writer, drawings, result, task)
@@ -278,11 +292,11 @@ def _steps(each: Input) -> int:
     return max(1, frame_count(each.path)) if each.is_video else 1
 
 
-def _finish(item: Item, keep: Filter, drawings: Drawings | None) -> Item:
+def _finish(item: Item, predictor: Predictor, drawings: Drawings | None) -> Item:
     """What is kept of an item, and its drawing; pixels only of a frame that is to be appended."""
     if item.prediction is None or item.pixels is None:
         return item
-    prediction = keep(item.prediction)
+    prediction = predictor.kept(item.prediction, item.pixels)
     if drawings is not None and item.frame is None:
         drawings.save(item.input, item.pixels, prediction)
     if drawings is None or item.frame is None:

@@ -221,7 +221,7 @@ def test_the_loss_is_that_of_the_paper(detector: SsdMobilenet) -> None:
         for column in range(columns)
     ]
     positive, negative, box = [], [], 0.0
-    for image, (boxes, labels) in enumerate(TARGETS):
+    for image, (boxes, labels, _) in enumerate(TARGETS):
         matched: dict[int, int] = {}
         for number, anchor in enumerate(anchors):
             overlaps = [overlap(anchor, each) for each in boxes.tolist()]

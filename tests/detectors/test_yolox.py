@@ -298,7 +298,8 @@ def test_the_loss_is_that_of_the_paper(detector: Yolox) -> None:
             torch.tensor([[cell.objectness] for cell in cells]),
             torch.tensor([cell.center for cell in cells]),
             torch.tensor([float(cell.stride) for cell in cells]),
-            *target,
+            target.boxes,
+            target.labels,
         )
         matched = dict(zip(pairs.predictions.tolist(), pairs.objects.tolist(), strict=True))
         matches += len(matched)
