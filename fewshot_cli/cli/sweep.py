@@ -67,9 +67,7 @@ def sweep(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="table1: the paper's seven setups, 10 shots, 5 seeds; or a study: "
-            + "; ".join(f"{name}: {summary}" for name, summary in STUDIES.items())
-            + ". Other options take precedence.",
+            help=f"Ready-made grid: table1, or a study: {', '.join(STUDIES)}. Other options take precedence.",
             rich_help_panel=LAYERS,
         ),
     ] = None,

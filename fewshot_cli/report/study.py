@@ -85,7 +85,7 @@ def _drift(figure: Drift, results: Results) -> Figure:
         moved = [result["convolution_drift"] for cell, result in results.items() if matches(cell, where)]
         if moved:
             curves[value_text(figure.lines, name)] = [statistics.mean(at) for at in zip(*moved, strict=True)]
-    return drift_figure(curves, "the weights before training")
+    return drift_figure(curves, "the start")
 
 
 def _panels(axis: str | None, results: Results) -> tuple[Figure, list[Axes]]:

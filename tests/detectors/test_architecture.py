@@ -306,7 +306,7 @@ def test_a_run_gives_its_detector_back(run) -> None:  # type: ignore[no-untyped-
     shown = json.loads(fsod("inspect-layers", run.folder, "--json").stdout)
     assert (asdict(SLIM), 2) == (shown["architecture"], shown["head_depth"])
     assert run.result["parameters"]["total"] == shown["parameters"]
-    assert "Built: head depth 2, head channels 32, neck bifpn." in fsod("inspect-layers", run.folder).stderr
+    assert "Built: head depth 2, head channels 32, neck bifpn." in fsod("inspect-layers", run.folder).stdout
     fixed = fsod("inspect-layers", run.folder, "--head-depth", 3)
     assert 2 == fixed.exit_code and "its size is fixed" in fixed.stderr
 
@@ -371,6 +371,7 @@ def test_what_cannot_be_built_is_said_before_anything_is_loaded(
         configure(shapes, str(options.pop("detector")), dict(options), Listening())
 
 
+@pytest.mark.slow
 def test_the_file_of_a_sweep_cell_goes_on_with_its_size(shapes: Path, run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """`run_at`, which sweeps call, finds the size in the weights too."""
     path = export(run, tmp_path / "slim.safetensors", format="weights", threads=1).path

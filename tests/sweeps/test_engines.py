@@ -120,6 +120,7 @@ def say_and_sleep(file: str) -> None:
 
 
 @needs_proc
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     """Even if it is killed and can do nothing any more."""
     files = [str(tmp_path / name) for name in "ab"]

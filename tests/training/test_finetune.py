@@ -302,12 +302,15 @@ def test_full_trains_everything(shapes: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "slower", "others"),
-    [("backbone_lr", "backbone.", "head.obj_preds."), ("small_object_lr", "head.reg_convs.0.", "head.reg_convs.1.")],
+    [
+        ("backbone_lr", "backbone.backbone.", "head.obj_preds."),
+        ("small_object_lr", "head.reg_convs.0.", "head.reg_convs.1."),
+    ],
 )
 def test_a_share_of_the_rate_concerns_its_part_alone(
     option: str, slower: str, others: str, shapes: Path, tmp_path: Path
 ) -> None:
-    """One SGD step of `full` with a tenth moves neck and backbone, or the finest level, a tenth as far, and nothing else."""
+    """One SGD step of `full` with a tenth moves the backbone, or the finest level, a tenth as far, and nothing else."""
     base = {
         **TINY,
         "policy": "full",
@@ -323,7 +326,7 @@ def test_a_share_of_the_rate_concerns_its_part_alone(
     for part, share in ((others, 1.0), (slower, 0.1)):
         names = [name for name in whole if name.startswith(part)]
         moved, less = (torch.cat([(end[name] - start[name]).flatten() for name in names]) for end in (whole, tenth))
-        assert moved.norm() > 1e-2 and (share * moved - less).norm() < 0.01 * less.norm(), part
+        assert moved.norm() > 1e-4 and (share * moved - less).norm() < 0.01 * less.norm(), part
 
 
 @pytest.mark.parametrize(("init_class", "rows"), [("Cat", [15]), ("mean", range(80)), ("none", [])])

@@ -266,6 +266,7 @@ def train_two_steps(detector: Detector) -> None:
 def test_each_parameter_has_its_share_of_the_rate() -> None:
     """Backbone and neck have theirs; in the head YOLOX has a level for small objects, while RetinaNet's levels share all."""
     yolox = tiny()
+    yolox.pretrained = True
     freeze(yolox, selection_in("yolox_nano", "full"))
     names = {id(parameter): name for name, parameter in yolox.network.named_parameters()}
     shares = {
@@ -278,6 +279,17 @@ def test_each_parameter_has_its_share_of_the_rate() -> None:
     retinanet = weightless("retinanet_mini")
     freeze(retinanet, selection_in("retinanet_mini", "all"))
     assert {1.0} == {share for _, share in learning_rates(retinanet, small_object_lr=2.0)}
+
+
+def test_a_neck_that_is_new_learns_as_fast_as_the_head() -> None:
+    """Behind a classifier's backbone both start from random weights."""
+    for pretrained, share in ((True, 0.02), (False, 1.0)):
+        detector = weightless("retinanet_mobilenet_v2_fpn")
+        detector.pretrained = pretrained
+        freeze(detector, selection_in("retinanet_mobilenet_v2_fpn", "full"))
+        shares = {id(parameter): of for parameter, of in learning_rates(detector, backbone_lr=0.02)}
+        found = {layer.part: {shares[id(p)] for p in layer.parameters().values()} for layer in detector.layers}
+        assert found == {"backbone": {0.02}, "neck": {share}, "head": {1.0}}
 
 
 def shots_with(*images: Sequence[float], crowd: int = 0) -> Split:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot_cli.runs.schedules import PLATEAU, STEPS, Schedule, parse_schedule
-from fewshot_cli.training.schedule import LOWER, PATIENCE, Rates, batch_order, learning_rate, plateaus
+from fewshot_cli.training.schedule import LOWER, PATIENCE, Rates, batch_order, decay_gain, learning_rate, plateaus
 
 
 def rates(iterations: int, warmup: float, final: float = 0.01) -> list[float]:
@@ -177,3 +177,22 @@ def test_the_order_is_a_pure_function_of_the_seed() -> None:
 def test_a_longer_run_begins_like_a_shorter_one() -> None:
     """The first iterations do not depend on how many follow."""
     assert batch_order(20, 4, 10, 0) == batch_order(20, 4, 30, 0)[:10]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "measured", "gain"),
+    [
+        ("steps:0.5,0.75", {20: 0.1, 50: 0.2, 70: 0.5, 80: 0.9, 100: 0.9}, 0.3),
+        ("steps:0.5", {50: 0.2, 100: 0.25}, 0.05),
+        ("steps:0.5,0.75", {50: 0.2, 100: 0.25}, None),
+        ("steps:0.5", {100: 0.25}, None),
+        ("cosine", {50: 0.2, 100: 0.25}, None),
+    ],
+)
+def test_the_gain_at_the_first_step_is_up_to_the_second(
+    schedule: str, measured: dict[int, float], gain: float | None
+) -> None:
+    """From the last measurement before it; none where one of the two was not measured."""
+    records = [{"iteration": iteration, "ap": ap} for iteration, ap in measured.items()]
+    found = decay_gain([*records, {"iteration": 60, "ap": None}], parse_schedule(schedule), 100)
+    assert found == (None if gain is None else pytest.approx(gain))

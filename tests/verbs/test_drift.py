@@ -64,6 +64,7 @@ def test_against_the_base_it_is_the_recorded_drift(trained: Run, other: Run) -> 
         assert {**expected, **dict.fromkeys(predictors)} == pytest.approx(measured)
 
 
+@pytest.mark.slow
 def test_either_side_can_be_a_checkpoint_weights_or_the_base(trained: Run, base_weights: Path, tmp_path: Path) -> None:
     """Drift is the same in both directions; weights are compared as they are."""
     for left, right in ((trained.folder, "base"), (trained.checkpoint, base_weights)):

@@ -82,6 +82,7 @@ def test_inspect_layers_promises_what_the_run_does(frozen: Run) -> None:
     assert [number > FIRST for number in range(1, 114)] == [each["trained"] for each in before["convolutions"]]
 
 
+@pytest.mark.slow
 def test_such_a_run_is_measured_again(frozen: Run, shapes: Path, tmp_path: Path) -> None:
     """From its checkpoint; and its configuration repeats it."""
     assert frozen.result["ap"] == evaluate(frozen).metrics.ap

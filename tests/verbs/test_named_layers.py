@@ -24,6 +24,7 @@ def moved(run: Run) -> list[str]:
     return [name for name, drift in run.read_result()["drift"].items() if drift > 0]
 
 
+@pytest.mark.slow
 def test_named_layers_train_by_the_command_line(shapes: Path, tmp_path: Path) -> None:
     """They move and no others; name, configuration, checkpoint, result and inspect-layers say which."""
     done = fsod(*argv_of(shapes, OPEN, layers="head.4,backbone.dark4"), "--runs", tmp_path, "--json")
