@@ -162,7 +162,13 @@ def test_positives_of_yolox() -> None:
     wanted = []
     for i, target in enumerate(TARGETS):
         pairs = simota.assign(
-            cells.boxes[i], cells.classes[i], cells.objectness[i], cells.centers, cells.strides, *target
+            cells.boxes[i],
+            cells.classes[i],
+            cells.objectness[i],
+            cells.centers,
+            cells.strides,
+            target.boxes,
+            target.labels,
         )
         for cell, thing in zip(pairs.predictions.tolist(), pairs.objects.tolist(), strict=True):
             score = sigmoid(cells.classes[i, cell, target.labels[thing]].item())
