@@ -172,7 +172,7 @@ class FinetuneConfig(Variants):
     freeze_first: Annotated[
         int | None,
         Option(
-            "The first N convolutions, counted from the input, stay frozen; all after them trains.",
+            "The first N convolutions, counted from the input, stay frozen; everything after them trains.",
             panel=LAYERS,
             metavar="N",
             within=CONVOLUTIONS,
