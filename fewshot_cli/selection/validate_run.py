@@ -10,9 +10,10 @@ from fewshot_cli.datasets.splits import restrict, with_ids
 from fewshot_cli.datasets.store import Dataset
 from fewshot_cli.datasets.types import Split
 from fewshot_cli.documents import check_document
+from fewshot_cli.encoders import open_text_encoder
 from fewshot_cli.errors import DataError, DivergedError
 from fewshot_cli.inference.filtering import SCORE_THRESHOLD
-from fewshot_cli.progress import Reporter
+from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
 from fewshot_cli.runs.result import Detection, StoredFold
@@ -53,8 +54,12 @@ def validate_run(
 
     Raises:
         StorageError: the disk cannot be written.
+        ModelError, CheckpointError, NetworkError: the encoder of --refine cannot be had.
     """
     average = given_average(config, prepared)
+    if config.refine:
+        # Weights that do not load are reported before the folds are trained, not after.
+        open_text_encoder(config.refine, prepared.placed.device, SilentReporter())
     try:
         found = cross_validate(
             config,

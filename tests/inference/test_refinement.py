@@ -223,6 +223,12 @@ def test_a_weight_is_chosen_where_the_shots_are_clear() -> None:
     assert 0.0 == clearly_best(0.0, {0.0: [0.1, 0.2, 0.1, 0.3], 0.4: [0.1, 0.2, 0.1, 0.9]})
 
 
+def test_weights_that_do_not_load_are_reported_before_the_folds(shapes: Path, tmp_path: Path) -> None:
+    found = fsod(*argv_of(shapes), "--refine", "clip:nowhere.pt", "--runs", tmp_path / "runs", "--no-report")
+    assert 5 == found.exit_code and "neither a file nor a tag" in found.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_refine_without_left_out_shots_is_refused(shapes: Path) -> None:
     with pytest.raises(ConfigError, match="--refine with --cross-validate 0"):
         config_of(shapes, refine="clip", cross_validate=0)
