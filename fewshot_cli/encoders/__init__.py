@@ -70,16 +70,23 @@ def parse_encoder(text: str) -> Chosen:
     raise ValueError(closest(text, ENCODERS))
 
 
+NOTHING = "none"
+"""Instead of an encoder, in sweeps that compare it with nothing."""
+
+
 def known_encoder(text: str | None) -> str | None:
-    """The text, if it names an encoder; otherwise raises ValueError."""
-    if text is not None:
-        parse_encoder(text)
+    """The text, if it names an encoder, or None for NOTHING; otherwise raises ValueError."""
+    if text is None or text == NOTHING:
+        return None
+    parse_encoder(text)
     return text
 
 
 def known_text_encoder(text: str | None) -> str | None:
-    """The text, if it names an encoder of texts too; otherwise raises ValueError."""
-    if text is not None and not parse_encoder(text).spec.texts:
+    """The text, if it names an encoder of texts too, or None for NOTHING; otherwise raises ValueError."""
+    if text is None or text == NOTHING:
+        return None
+    if not parse_encoder(text).spec.texts:
         raise ValueError(closest(text, [name for name, spec in ENCODERS.items() if spec.texts]))
     return text
 

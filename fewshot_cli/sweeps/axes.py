@@ -100,8 +100,9 @@ def drawing_fields() -> dict[str, Field]:
 
 def value_text(name: str, value: Any) -> str:
     """A value as tables and figures show it: of a file its name, of a list its parts."""
-    if name == "weights":
-        return Path(value).stem
+    if name in ("weights", "distil", "refine"):
+        *before, last = str(value).split(":")
+        return ":".join([*before, Path(last).stem])
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     if isinstance(value, bool):

@@ -131,6 +131,15 @@ def test_files_of_weights_are_shown_by_their_name() -> None:
     assert value_text("weights", "/a/b/mobilenet.pth") == "mobilenet" and value_text("fraction", 0.25) == "0.25"
 
 
+def test_a_teacher_is_compared_with_none(tmp_path: Path) -> None:
+    """`none` is a value; a file is shown by its name."""
+    file = tmp_path / "mobile.pth"
+    config = configure("cat", source="coco:x", vary={"distil": ("none", f"backbone:mobilenet_v2:{file}")})
+    cells = config.grid.cells_of(next(config.grid.groups()))
+    assert {finetune_config(config, cell, data="x").distil for cell in cells} == {None, f"backbone:mobilenet_v2:{file}"}
+    assert value_text("distil", f"backbone:mobilenet_v2:{file}") == "backbone:mobilenet_v2:mobile"
+
+
 def test_tables_can_only_show_what_is_varied() -> None:
     """Rows, columns and panels: each an axis, each another."""
     with pytest.raises(ConfigError, match="'lrr'"):
