@@ -378,7 +378,7 @@ records = st.lists(st.dictionaries(st.sampled_from(KEYS), json_values, max_size=
 documents = st.fixed_dictionaries({"images": records, "annotations": records, "categories": records}) | json_values
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(documents, st.booleans(), st.booleans())
 def test_garbage_is_a_data_error_or_a_split(document: Any, decode_images: bool, skip_invalid: bool) -> None:
     """Whatever JSON a folder holds, the reader gives a split or a DataError, nothing else."""
@@ -393,7 +393,7 @@ def test_garbage_is_a_data_error_or_a_split(document: Any, decode_images: bool, 
             assert split.images
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(st.sampled_from(["images", "annotations", "categories"]), st.sampled_from(KEYS), json_values)
 def test_one_odd_value_leaves_boxes_inside(part: str, key: str, value: Any) -> None:
     """One field replaced by anything: an error, or a split whose boxes are positive and inside their images."""

@@ -338,7 +338,7 @@ def test_equal_weights_are_no_balance(off: Run, shapes: Path, tmp_path: Path) ->
     assert not same(*runs, "checkpoint")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["precision", *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS[1:])])
 def test_a_balanced_run_resumes_to_the_same_result(method: str, shapes: Path, tmp_path: Path) -> None:
     """Stopped after a saved state: the same metrics, balance included, and checkpoint."""
     chosen = config_of(shapes, SHORT, balance=method)
@@ -409,6 +409,7 @@ def test_a_precise_balance_costs_no_backward_pass(
     assert 6 == counts["gradnorm"][0] and 12 <= counts["gradnorm"][1]
 
 
+@pytest.mark.slow
 def test_folds_and_candidates_are_balanced_each_anew(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def test_every_saved_state_leads_to_the_same_end(options: dict[str, Any], shapes
         assert unbroken.checkpoint.read_bytes() == stopped.checkpoint.read_bytes()
 
 
-@pytest.mark.parametrize("schedule", ["plateau", "steps:0.3,0.6"])
+@pytest.mark.parametrize("schedule", ["plateau", pytest.param("steps:0.3,0.6", marks=pytest.mark.slow)])
 def test_a_schedule_goes_on_where_it_was(schedule: str, shapes: Path, tmp_path: Path) -> None:
     """A rate that was reduced before the run stopped is reduced after it: the same losses, metrics and checkpoint."""
     short = {"iterations": 9, "eval_every": 1, "lr": 1e-5, "copies": 1}
