@@ -128,7 +128,7 @@ def sweep(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune over a grid of classes, policies, budgets, shots and seeds, and compare the results in tables."""
+    """Fine-tune over a grid of classes, policies, budgets, shots, seeds and other options; compare them in tables."""
     console = Console(json=json, quiet=quiet)
     if not classes:
         raise UsageError("no class is given", hint="Give --class NAME, once for each class.")

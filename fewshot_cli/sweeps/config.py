@@ -209,7 +209,7 @@ def configure(classes: str | Sequence[str], *, source: str, preset: str | None =
     Args:
         classes: one class, or several.
         source: as in `fetch`.
-        preset: a name in PRESETS; `options` take precedence.
+        preset: a name in PRESETS or STUDIES; `options` take precedence.
         options: further fields of SweepConfig.
 
     Raises:

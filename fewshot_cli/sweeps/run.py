@@ -149,7 +149,7 @@ def sweep(
     reporter: Reporter | None = None,
     **options: Any,
 ) -> SweepResult:
-    """Fine-tune over a grid of classes, shots, seeds, detectors, policies and budgets.
+    """Fine-tune over a grid of classes, shots, seeds, detectors, policies, budgets and what else is varied.
 
     A sweep that was stopped continues when it is called again: finished cells are not run again, and a cell that was
     stopped in the middle continues from its saved state.
@@ -161,7 +161,7 @@ def sweep(
         classes: one class, or several; each is fine-tuned on its own.
         source: where images come from, as in `fetch`; `{class}` in it stands for the class.
         out: folder of the sweep, new or to be continued.
-        preset: `table1`, the paper's grid; `options` take precedence.
+        preset: `table1`, the paper's grid, or a name in `sweeps.studies.STUDIES`; `options` take precedence.
         engine: a name in `sweeps.engines.ENGINES`: `local` or `ray`.
         jobs: processes at a time (engine local); default: 1, this process.
         address: of the cluster (engine ray); default: a cluster of this machine's own.
@@ -170,7 +170,8 @@ def sweep(
         threads: CPU threads of all processes on this machine together; None: one for each free core.
         reporter: receives progress and remarks.
         options: further fields of SweepConfig: `policies`, `budgets`, `shots`, `seeds`, `detectors`, `weights`, …;
-            `options` and `fetch_options` are dictionaries of further options of `finetune` and `fetch`.
+            `options` and `fetch_options` are dictionaries of further options of `finetune` and `fetch`, and `vary` one
+            of options with a tuple of values each.
 
     Returns:
         the result; cells that could not be run are listed in its `failures`.
