@@ -12,7 +12,9 @@ from fewshot_cli.report.cells import write_cells
 from fewshot_cli.report.page import write_page
 from fewshot_cli.report.pivot import (
     LEGEND,
+    PAIRED,
     comma_separated,
+    difference_rows,
     header,
     latex,
     marginal_figure,
@@ -58,12 +60,18 @@ def write_axes_page(folder: SweepFolder, results: Results, page: Path | None = N
         study=study,
         claims=verdicts(folder, results),
         tables=[
-            {"title": title(pivot, measure), "header": header(pivot), "rows": styled_rows(pivot, measure)}
+            {
+                "title": title(pivot, measure),
+                "header": header(pivot),
+                "rows": styled_rows(pivot, measure),
+                "differences": difference_rows(pivot, measure),
+            }
             for measure in _measures(folder)
             for pivot in found
         ],
         plots=plots,
         legend=LEGEND,
+        paired=PAIRED,
         missing=[str(cell) for cell in folder.grid.cells() if cell not in results],
     )
     return page

@@ -22,6 +22,7 @@ from fewshot_cli.sweeps.summary import Estimate
 
 APART = 0.008
 """Distance of the bars of two lines, as a share of the axis."""
+PAIRED = "Differences from the first row, paired by seed."
 LEGEND = "Mean ± half the 95 % confidence interval over three seeds or more; underlined: the highest of a column."
 
 
@@ -34,6 +35,20 @@ def header(pivot: Pivot) -> list[str]:
 def styled_rows(pivot: Pivot, measure: str = "ap") -> list[list[Styled]]:
     """The cells of every row."""
     return [[*marked([value_text(pivot.rows, row)]), *_cells(pivot, row, measure)] for row in pivot.row_values]
+
+
+def difference_rows(pivot: Pivot, measure: str = "ap") -> list[list[Styled]]:
+    """The same of every further row minus the first, paired by seed."""
+    first = value_text(pivot.rows, pivot.row_values[0])
+    return [
+        marked(
+            [
+                f"{value_text(pivot.rows, row)} − {first}",
+                *(_signed(pivot.difference(row, *place), place[1]) for place in _places(pivot, measure)),
+            ]
+        )
+        for row in pivot.row_values[1:]
+    ]
 
 
 def title(pivot: Pivot, measure: str = "ap") -> str:
@@ -50,8 +65,10 @@ def rich_table(pivot: Pivot) -> Table:
 
 def markdown(pivot: Pivot, measure: str = "ap") -> str:
     """A Markdown table with its title."""
-    lines = [f"**{title(pivot, measure)}**", "", *markdown_grid(header(pivot), styled_rows(pivot, measure))]
-    return "\n".join([*lines, "", LEGEND]) + "\n"
+    lines = [f"**{title(pivot, measure)}**", "", *markdown_grid(header(pivot), styled_rows(pivot, measure)), "", LEGEND]
+    if rows := difference_rows(pivot, measure):
+        lines += ["", PAIRED, "", *markdown_grid(header(pivot), rows)]
+    return "\n".join(lines) + "\n"
 
 
 def latex(pivot: Pivot, measure: str = "ap") -> str:
@@ -148,9 +165,22 @@ def _measured(pivot: Pivot) -> list[str]:
 
 
 def _cells(pivot: Pivot, row: Any, measure: str) -> list[Styled]:
+    return [_cell(pivot, row, *place) for place in _places(pivot, measure)]
+
+
+def _places(pivot: Pivot, measure: str) -> list[tuple[Any, str]]:
+    """(column, measure) of every column of a table."""
     if not pivot.columns:
-        return [_cell(pivot, row, None, name) for name in _measured(pivot)]
-    return [_cell(pivot, row, column, measure) for column in pivot.column_values]
+        return [(None, name) for name in _measured(pivot)]
+    return [(column, measure) for column in pivot.column_values]
+
+
+def _signed(found: Estimate | None, measure: str) -> str:
+    """`+0.012 ± 0.010`."""
+    if found is None:
+        return "–"
+    sign = "+" if found.mean >= 0 else ""
+    return f"{sign}{estimate_text(found, measure)}".replace("-", "−")
 
 
 def _cell(pivot: Pivot, row: Any, column: Any, measure: str) -> Styled:

@@ -6,8 +6,9 @@ that the interval says what another draw of images would change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc, TypedDict
@@ -30,6 +31,10 @@ class PivotRow(TypedDict):
 
     value: Annotated[str, Doc("Of the axis in the rows.")]
     columns: Annotated[dict[str, dict[str, Estimate | None]], Doc("Column → measure → mean; null: not finished.")]
+    differences: Annotated[
+        dict[str, dict[str, Estimate | None]],
+        Doc("Column → measure → minus the first row, paired by seed; null: no pair."),
+    ]
 
 
 class PivotTable(TypedDict):
@@ -67,6 +72,11 @@ class Pivot:
         """Mean over the seeds; None if none is finished."""
         return estimate(list(self.scores[measure].get((row, column), {}).values()))
 
+    def difference(self, row: Any, column: Any, measure: str = "ap") -> Estimate | None:
+        """Minus the first row, paired by seed; None if no seed is finished in both."""
+        scores = self.scores[measure]
+        return paired(scores.get((row, column), {}), scores.get((self.row_values[0], column), {}))
+
     @property
     def title(self) -> str:
         """`fraction 0.25, detector yolox_nano; averaged over class`."""
@@ -83,14 +93,19 @@ class Pivot:
             "column_axis": self.columns,
             "averaged": list(self.averaged),
             "rows": [
-                {"value": value_text(self.rows, row), "columns": self._columns_of(row)} for row in self.row_values
+                {
+                    "value": value_text(self.rows, row),
+                    "columns": self._by_column(partial(self.entry, row)),
+                    "differences": self._by_column(partial(self.difference, row)),
+                }
+                for row in self.row_values
             ],
         }
 
-    def _columns_of(self, row: Any) -> dict[str, Any]:
+    def _by_column(self, estimate_at: Callable[[Any, str], Estimate | None]) -> dict[str, Any]:
         return {
             self.column_text(column): {
-                measure: asdict(found) if (found := self.entry(row, column, measure)) else None for measure in MEASURES
+                measure: asdict(found) if (found := estimate_at(column, measure)) else None for measure in MEASURES
             }
             for column in self.column_values
         }

@@ -11,7 +11,16 @@ import pytest
 from helpers_sweeps import made_results, sweep_config
 from scipy import stats
 
-from fewshot_cli.report.pivot import comma_separated, header, latex, marginal_figure, markdown, styled_rows, title
+from fewshot_cli.report.pivot import (
+    comma_separated,
+    difference_rows,
+    header,
+    latex,
+    marginal_figure,
+    markdown,
+    styled_rows,
+    title,
+)
 from fewshot_cli.sweeps.cells import Cell
 from fewshot_cli.sweeps.pivot import paired, pivots
 from fewshot_cli.sweeps.studies.contract import by_seed
@@ -95,7 +104,7 @@ def test_tables_are_text_in_two_formats_and_a_figure() -> None:
     config = grid()
     table = pivots(config, made_results(config, score))[0]
     assert (
-        markdown(table).splitlines()[2].startswith("| lr \\ copies | 2 | 3 |") and markdown(table).count("\n| 0.") == 3
+        markdown(table).splitlines()[2].startswith("| lr \\ copies | 2 | 3 |") and markdown(table).count("\n| 0.") == 5
     )
     assert latex(table).count(r"\\") == 4 and latex(table).endswith("\\end{tabular}\n")
     left, right = marginal_figure(table).axes
@@ -111,6 +120,25 @@ def test_paired_differences_are_over_the_seeds_that_both_have() -> None:
     assert found is not None and found.seeds == 3
     assert (found.mean, found.margin) == pytest.approx((np.mean(gains), (high - low) / 2))
     assert paired(first, {9: 1.0}) is None
+
+
+def test_every_row_is_compared_with_the_first() -> None:
+    """Paired by seed, in every column."""
+    config = grid()
+    table = pivots(config, made_results(config, score))[0]
+    gains: list[list[float]] = [[], []]
+    for cell in config.grid.cells():
+        other = cell._replace(options=(("lr", 0.1), *cell.options[1:]))
+        if cell.varied == {"lr": 0.4, "copies": 2}:
+            gains[0 if cell.group.class_name == "cat" else 1].append(score(cell) - score(other))
+    means = np.mean(gains, axis=0)
+    found = table.difference(0.4, 2)
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(means), scale=stats.sem(means))
+    assert found is not None and (found.mean, found.margin) == pytest.approx((np.mean(means), (high - low) / 2))
+    rows = difference_rows(table)
+    assert [row[0].text for row in rows] == ["0.2 − 0.1", "0.4 − 0.1"]
+    assert rows[1][1].text == f"{found.mean:+.3f} ± {found.margin:.3f}".replace("-", "−")
+    assert table.to_json()["rows"][2]["differences"]["2"]["ap"]["mean"] == pytest.approx(found.mean)
 
 
 def test_scores_by_seed_are_of_the_cells_that_are_named() -> None:
