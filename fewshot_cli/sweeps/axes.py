@@ -103,7 +103,7 @@ def value_text(name: str, value: Any) -> str:
     if name in ("weights", "distil", "refine"):
         *before, last = str(value).split(":")
         return ":".join([*before, Path(last).stem])
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and name != "setup":
         return ",".join(map(str, value))
     if isinstance(value, bool):
         return "yes" if value else "no"

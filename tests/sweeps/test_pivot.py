@@ -72,6 +72,8 @@ def test_panels_have_a_table_each() -> None:
     assert [table.panel for table in tables] == [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.4}]
     assert header(tables[0]) == ["copies \\ class", "cat", "horse"] and tables[0].averaged == ()
     assert title(tables[1]) == "mAP by copies and class; lr 0.2"
+    setups = pivots(grid(panels=("setup",)), made_results(grid(), score))
+    assert title(setups[0]) == "mAP by lr and copies; setup all; averaged over class"
 
 
 def test_without_columns_what_is_measured_is_in_them() -> None:
