@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 
 from fewshot_cli.sweeps.pivot import Results, paired
@@ -61,19 +60,6 @@ def _judge(results: Results) -> Iterator[Verdict]:
         paired(by_seed(results, "decay_gain", fraction=most), by_seed(results, "decay_gain", fraction=least)),
         "ap",
     )
-    difference = paired(of("ap", every, most), of("ap", none, most))
-    yield Verdict(
-        "Repeats and subsets vary less than the number of stages does.",
-        f"mAP, standard deviation over seeds, which draw other subsets, at {most:.0%}: {_spread(results, most)}",
-        two_sided("", "", difference, "ap").verdict,
-    )
-
-
-def _spread(results: Results, fraction: float) -> str:
-    stages = values_of(results, "backbone_stages")
-    scores = {number: by_seed(results, "ap", backbone_stages=number, fraction=fraction) for number in stages}
-    texts = [f"{number} stages {statistics.stdev(of.values()):.3f}" for number, of in scores.items() if len(of) > 1]
-    return ", ".join(texts) or "not measured"
 
 
 STUDY = Study(
