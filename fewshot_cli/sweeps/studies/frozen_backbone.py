@@ -7,6 +7,7 @@ from typing import Any
 
 from fewshot_cli.sweeps.pivot import Results, paired
 from fewshot_cli.sweeps.studies.contract import Lines, Study, Verdict, by_seed, ends, higher, values_of
+from fewshot_cli.sweeps.summary import estimate
 
 
 def _judge(results: Results) -> Iterator[Verdict]:
@@ -21,15 +22,10 @@ def _judge(results: Results) -> Iterator[Verdict]:
         second = by_seed(results, measure, backbone_stages=all_stages, **capacity)
         return {seed: first[seed] - second[seed] for seed in first.keys() & second.keys()}
 
-    def below_zero(measure: str) -> tuple[dict[int, float], dict[int, float]]:
-        saved = saving(measure, large)
-        return {seed: -value for seed, value in saved.items()}, dict.fromkeys(saved, 0.0)
-
-    zero = dict.fromkeys(saving("ap", large), 0.0)
     yield higher(
         "With enough capacity behind it, a frozen backbone is better than a fine-tuned one.",
         f"mAP, frozen − fine-tuned, {large['neck']} with {large['head_channels']} channels",
-        paired(saving("ap", large), zero),
+        estimate(list(saving("ap", large).values())),
         "ap",
     )
     yield higher(
@@ -43,7 +39,7 @@ def _judge(results: Results) -> Iterator[Verdict]:
         yield higher(
             f"Freezing saves {what}.",
             f"{what}, fine-tuned − frozen, {large['neck']} with {large['head_channels']} channels",
-            paired(*below_zero(measure)),
+            estimate([-saved for saved in saving(measure, large).values()]),
             measure,
         )
 

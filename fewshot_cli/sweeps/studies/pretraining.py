@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fewshot_cli.sweeps.pivot import Results, paired
+from fewshot_cli.sweeps.pivot import Results
 from fewshot_cli.sweeps.studies.contract import Curves, Lines, Study, Verdict, by_seed, ends, higher, values_of
+from fewshot_cli.sweeps.summary import estimate
 
 SCRATCH = "none"
 
@@ -24,7 +25,7 @@ def _judge(results: Results) -> Iterator[Verdict]:
         yield higher(
             f"A pretrained backbone is better than one from scratch ({fraction:.0%} of the images).",
             "mAP, pretrained − from scratch",
-            paired(gain(fraction), dict.fromkeys(gain(fraction), 0.0)),
+            estimate(list(gain(fraction).values())),
             "ap",
         )
 
