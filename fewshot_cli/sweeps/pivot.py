@@ -24,6 +24,8 @@ Results = Mapping[Cell, Result]
 """Finished cells with the content of their result.json."""
 Place = tuple[Any, ...]
 """A value of each of several axes."""
+AVERAGE = "avg"
+"""The column of the mean over the classes, where these are in the columns."""
 
 
 class PivotRow(TypedDict):
@@ -54,7 +56,7 @@ class Pivot:
 
     Attributes:
         rows, columns: what is in them; `columns` may be None: a single column of all cells.
-        row_values, column_values: in the order of the sweep.
+        row_values, column_values: in the order of the sweep; behind several classes, AVERAGE.
         panel: what all cells of the table have in common.
         averaged: axes with several values that are in none of them.
         scores: measure → (row, column) → seed → mean over the averaged axes.
@@ -151,14 +153,21 @@ def _pivot(cells: Results, rows: str, columns: str | None, panel: dict[str, Any]
     placed: dict[Cell, Place] = {
         cell: (value_of(cell, rows), value_of(cell, columns) if columns else None) for cell in cells
     }
+    column_values = tuple(dict.fromkeys(column for _, column in placed.values()))
+    scores = {name: _scores(cells, placed, averaged, name) for name in MEASURES}
+    if columns == "class" and len(column_values) > 1 and AVERAGE not in column_values:
+        column_values += (AVERAGE,)
+        mean = {cell: (row, AVERAGE) for cell, (row, _) in placed.items()}
+        for name, of in scores.items():
+            of.update(_scores(cells, mean, (*averaged, columns), name))
     return Pivot(
         rows=rows,
         columns=columns,
         row_values=tuple(dict.fromkeys(row for row, _ in placed.values())),
-        column_values=tuple(dict.fromkeys(column for _, column in placed.values())),
+        column_values=column_values,
         panel=panel,
         averaged=averaged,
-        scores={name: _scores(cells, placed, averaged, name) for name in MEASURES},
+        scores=scores,
     )
 
 

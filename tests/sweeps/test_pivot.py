@@ -70,10 +70,20 @@ def test_panels_have_a_table_each() -> None:
     config = grid(rows="copies", columns="class", panels=("lr",))
     tables = pivots(config, made_results(config, score))
     assert [table.panel for table in tables] == [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.4}]
-    assert header(tables[0]) == ["copies \\ class", "cat", "horse"] and tables[0].averaged == ()
+    assert header(tables[0]) == ["copies \\ class", "cat", "horse", "avg"] and tables[0].averaged == ()
     assert title(tables[1]) == "mAP by copies and class; lr 0.2"
     setups = pivots(grid(panels=("setup",)), made_results(grid(), score))
     assert title(setups[0]) == "mAP by lr and copies; setup all; averaged over class"
+
+
+def test_behind_the_columns_of_classes_is_their_average() -> None:
+    """The mean over classes in each seed, so that its interval and its differences are over seeds."""
+    config = grid(rows="copies", columns="class", panels=("lr",))
+    table = pivots(config, made_results(config, score))[0]
+    entries = {name: table.scores["ap"][3, name] for name in ("cat", "horse", "avg")}
+    assert entries["avg"] == pytest.approx({s: (entries["cat"][s] + entries["horse"][s]) / 2 for s in range(4)})
+    parts = [table.difference(3, name) for name in ("cat", "horse", "avg")]
+    assert all(parts) and parts[2].mean == pytest.approx((parts[0].mean + parts[1].mean) / 2)
 
 
 def test_without_columns_what_is_measured_is_in_them() -> None:
