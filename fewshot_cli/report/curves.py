@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from fewshot_cli.colors import BLACK, CLASSES
 from fewshot_cli.evaluation.coco_metrics import RECALLS
 from fewshot_cli.evaluation.interval import half_interval
-from fewshot_cli.report.lines import MOST, End, name_lines
+from fewshot_cli.report.lines import MOST, End, limit_scores, name_lines
 from fewshot_cli.sweeps.cells import Cell, Setup
 
 DASHES = {
@@ -98,7 +98,7 @@ def _draw_learning(
     panel: Axes, name: str, setups: Sequence[Setup], points: Mapping[Cell, Sequence[Mapping[str, Any]]]
 ) -> None:
     longest = max((line["iteration"] for lines in points.values() for line in lines), default=1)
-    panel.set(title=name, xlabel="iteration", ylabel="mAP on the test set", ylim=(0, 1), xlim=(0, longest * 1.03 or 1))
+    panel.set(title=name, xlabel="iteration", ylabel="mAP on the test set", xlim=(0, longest * 1.03 or 1))
     once = []
     for setup in setups:
         by_seed = [_curve(lines) for cell, lines in points.items() if cell.setup == setup and lines]
@@ -112,6 +112,7 @@ def _draw_learning(
             once.append(f"{setup}: {means[0]:.3f}")
         elif shared:
             _draw_setup(panel, setup, shared, curves, color)
+    limit_scores(panel)
     if once:
         text = "\n".join(["measured once, at the end:", *once])
         panel.text(0.03, 0.97, text, transform=panel.transAxes, va="top", fontsize=8)

@@ -1,4 +1,4 @@
-"""Names of lines, written at their ends instead of in a legend."""
+"""Names of lines, written at their ends instead of in a legend, and the axis of scores."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ MOST = 6
 APART = 0.085
 """Least distance of two names, as a share of the panel's height."""
 
+ABOVE = 1.1
+"""Where an axis ends, as a multiple of the highest that is drawn."""
+
 
 class End(NamedTuple):
     """Where a line ends, in the panel's coordinates, and what it is called."""
@@ -22,6 +25,12 @@ class End(NamedTuple):
     y: float
     name: str
     color: str
+
+
+def limit_scores(panel: Axes) -> None:
+    """Let the vertical axis of scores go from 0 to a little above the highest that is drawn, at most to 1."""
+    highest = float(panel.dataLim.y1) if panel.has_data() else 0.0
+    panel.set_ylim(0, min(1.0, ABOVE * highest) if highest > 0 else 1.0)
 
 
 def name_lines(panel: Axes, ends: Sequence[End]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fewshot_cli.colors import CLASSES, GREY, class_color
 from fewshot_cli.evaluation.coco_metrics import RECALLS
 from fewshot_cli.report.choices import outcomes
-from fewshot_cli.report.lines import MOST, End, name_lines
+from fewshot_cli.report.lines import MOST, End, limit_scores, name_lines
 
 CURVE_IOU = 0.5
 """Overlap of the precision–recall curves."""
@@ -123,7 +123,7 @@ def compared_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | N
     """
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     panel = figure.subplots()
-    panel.set(xlabel="iteration", ylabel="mAP on the test set", ylim=(0, 1))
+    panel.set(xlabel="iteration", ylabel="mAP on the test set")
     panel.locator_params(axis="x", nbins=6, integer=True)
     panel.grid(alpha=0.25)
     ends = []
@@ -134,6 +134,7 @@ def compared_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | N
             ends.append(End(*scores[-1], name, class_color(place)))
     if not ends:
         return None
+    limit_scores(panel)
     if len(ends) <= MOST:
         name_lines(panel, ends)
     else:

@@ -78,7 +78,7 @@ def test_a_curve_of_the_training_images_is_drawn_beside_that_of_the_test_images(
 
 @pytest.mark.parametrize(("seeds", "thin", "bands"), [(1, 0, 0), (2, 2, 0), (MOST_LINES, 3, 0), (MOST_LINES + 1, 0, 1)])
 def test_up_to_three_seeds_are_lines_and_more_are_a_band(seeds: int, thin: int, bands: int) -> None:
-    """A band of the mean of two seeds would fill the figure; the axis of mAP ends at 1."""
+    """A band of the mean of two seeds would fill the figure."""
     setup = Setup("last", 2)
     points = {
         Cell(Group("bird", 10, seed, "retinanet_mini"), setup): [line(i, 0.1 * seed + i / 1000) for i in (10, 20, 30)]
@@ -86,8 +86,15 @@ def test_up_to_three_seeds_are_lines_and_more_are_a_band(seeds: int, thin: int, 
     }
     panel = draw_curves(points).axes[0]
     assert (thin, bands) == (sum(each.get_linewidth() < 1 for each in panel.lines), len(panel.collections))
-    assert (0, 1) == panel.get_ylim()
     assert ["last 2"] == [text.get_text() for text in panel.texts]
+
+
+@pytest.mark.parametrize(("highest", "top"), [(0.05, 0.055), (0.6, 0.66), (0.97, 1.0), (0.0, 1.0)])
+def test_the_axis_of_scores_ends_above_the_highest_of_a_panel(highest: float, top: float) -> None:
+    """So that the curves of a hard class are not flat lines at the bottom; nothing found is no empty axis."""
+    cell = Cell(Group("bird", 10, 0, "retinanet_mini"), Setup("last", 2))
+    panel = draw_curves({cell: [line(10, highest / 2), line(20, highest)]}).axes[0]
+    assert (0, pytest.approx(top)) == panel.get_ylim()
 
 
 def test_a_setup_that_was_measured_once_is_a_number() -> None:
