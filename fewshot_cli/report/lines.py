@@ -13,7 +13,6 @@ MOST = 6
 """Lines of a panel whose names find room beside it; more are named in a legend."""
 APART = 0.085
 """Least distance of two names, as a share of the panel's height."""
-
 ABOVE = 1.1
 """Where an axis ends, as a multiple of the highest that is drawn."""
 

@@ -17,7 +17,7 @@ from fewshot_cli.report.grids import Styled, latex_grid, markdown_grid, marked, 
 from fewshot_cli.report.lines import MOST, End, name_lines
 from fewshot_cli.sweeps.axes import value_text
 from fewshot_cli.sweeps.measures import MEASURES
-from fewshot_cli.sweeps.pivot import Pivot
+from fewshot_cli.sweeps.pivot import AVERAGE, Pivot
 from fewshot_cli.sweeps.summary import Estimate
 
 APART = 0.008
@@ -106,7 +106,9 @@ def marginal_figure(pivot: Pivot, measure: str = "ap") -> Figure:
     """The measure against the rows, a line a column; and against the columns, a line a row, where there are several."""
     views = [(pivot.rows, pivot.row_values, pivot.columns, pivot.column_values, False)]
     if len(pivot.column_values) > 1 and pivot.columns:
-        views.append((pivot.columns, pivot.column_values, pivot.rows, pivot.row_values, True))
+        # An average is no place on an axis.
+        places = tuple(value for value in pivot.column_values if value != AVERAGE)
+        views.append((pivot.columns, places, pivot.rows, pivot.row_values, True))
     figure = Figure(figsize=(6.2 * len(views), 3.8), layout="constrained")
     panels = figure.subplots(1, len(views), squeeze=False)[0]
     for panel, (axis, values, lines, names, turned) in zip(panels, views, strict=True):

@@ -86,6 +86,14 @@ def test_behind_the_columns_of_classes_is_their_average() -> None:
     assert all(parts) and parts[2].mean == pytest.approx((parts[0].mean + parts[1].mean) / 2)
 
 
+def test_the_average_is_a_line_of_the_figure_and_no_place_on_its_axis() -> None:
+    """It is no further class behind the others."""
+    config = grid(rows="copies", columns="class", panels=("lr",))
+    left, right = marginal_figure(pivots(config, made_results(config, score))[0]).axes
+    assert len(left.containers) == 3
+    assert [label.get_text() for label in right.get_xticklabels()] == ["cat", "horse"]
+
+
 def test_without_columns_what_is_measured_is_in_them() -> None:
     """A sweep with a single axis: mAP, gap, time and the rest beside each other."""
     config = grid(vary={"lr": (0.1, 0.2)}, classes=("cat",))
