@@ -76,6 +76,7 @@ def sweep(
     layers: Annotated[list[str] | None, _field("layers", "--layers")] = None,
     shots: Annotated[list[int] | None, _field("shots")] = None,
     seeds: Annotated[int | None, _field("seeds")] = None,
+    draw_seed: Annotated[int | None, _field("draw_seed")] = None,
     detectors: Annotated[
         list[str] | None, _field("detectors", "--detector", default="the one made for the source, else yolox_nano")
     ] = None,
@@ -143,6 +144,7 @@ def sweep(
         "layers": layers,
         "shots": shots,
         "seeds": seeds,
+        "draw_seed": draw_seed,
         "detectors": detectors,
         "weights": weights,
         "baselines": baselines,

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fewshot_cli.bounds import EVERY, SEEDS, SHOTS, TEST_IMAGES
+from fewshot_cli.bounds import EVERY, SEED, SEEDS, SHOTS, TEST_IMAGES
 from fewshot_cli.detectors.architecture import Architecture
 from fewshot_cli.detectors.exported import check_detector, read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, check_architecture
@@ -85,6 +85,10 @@ class SweepConfig:
     seeds: Annotated[
         int, Option("Number of seeds 0, 1, …; each draws other shots, variants and batches.", TRAINING, within=SEEDS)
     ] = 5
+    draw_seed: Annotated[
+        int | None,
+        Option("Random seed of the draw for all seeds, so that these repeat the training alone.", DATA, within=SEED),
+    ] = None
     detectors: Annotated[tuple[str, ...], Option("Name of a detector.", TRAINING, "NAME")] = ("yolox_nano",)
     baselines: Annotated[bool, Option("Also run the policies none, all and full.", LAYERS)] = True
     source: Annotated[
@@ -247,8 +251,8 @@ def _with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     if name is None:
         return dict(given)
     preset: dict[str, Any] = PRESETS[name] if name in PRESETS else {**get_study(name).preset, "study": name}
-    both: dict[str, Any] = {key: {**preset[key], **given.get(key, {})} for key in ("options", "vary") if key in preset}
-    return {**preset, **given, **both}
+    merged = [key for key in ("options", "fetch_options", "vary") if key in preset]
+    return {**preset, **given, **{key: {**preset[key], **given.get(key, {})} for key in merged}}
 
 
 def _whole(weights: Any) -> Any:
@@ -338,7 +342,7 @@ def fetch_request(config: SweepConfig, group: Group, root: Path) -> FetchRequest
         test_source=config.test_source.replace("{class}", group.class_name) if config.test_source else None,
         classes=(group.class_name,),
         test_images=config.test_images,
-        seed=group.seed,
+        seed=group.seed if config.draw_seed is None else config.draw_seed,
         name=group.data_name,
         root=root,
         options=options,

@@ -30,7 +30,7 @@ from fewshot_cli.sweeps.cells import Cell, Group, Setup
 from fewshot_cli.sweeps.config import SweepConfig
 
 CONFIG = "sweep.json"
-DRAWING = ("source", "test_source", "test_images")
+DRAWING = ("source", "test_source", "test_images", "draw_seed")
 """Fields of SweepConfig that say which images are drawn, besides most of `fetch_options`."""
 TRAINING = ("weights", "eval_every")
 """Those that say how every cell is trained, besides `options`."""
@@ -65,6 +65,7 @@ class SweepRecord(TypedDict):
     layers: Annotated[list[str], Doc("Option of `fsod sweep`."), MAY_LACK]
     shots: Annotated[list[int], Doc("Option of `fsod sweep`."), MAY_LACK]
     seeds: Annotated[int, Doc("Option of `fsod sweep`."), MAY_LACK]
+    draw_seed: Annotated[int | None, Doc("Option of `fsod sweep`."), MAY_LACK]
     detectors: Annotated[list[str], Doc("Option of `fsod sweep`."), MAY_LACK]
     baselines: Annotated[bool, Doc("Option of `fsod sweep`."), MAY_LACK]
     source: Annotated[str, Doc("Option of `fsod sweep`.")]
@@ -209,7 +210,7 @@ def _remove(*folders: Path) -> None:
 def _drawing(sweep: Mapping[str, Any]) -> dict[str, Any]:
     """What decides which images are drawn, by name."""
     given = {name: value for name, value in sweep["fetch_options"].items() if name not in TRANSPORT}
-    return {**{name: sweep[name] for name in DRAWING}, **given}
+    return {**{name: sweep.get(name) for name in DRAWING}, **given}
 
 
 def _training(sweep: Mapping[str, Any]) -> dict[str, Any]:

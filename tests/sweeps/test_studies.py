@@ -101,6 +101,36 @@ def test_claims_on_a_frozen_backbone_depend_on_the_capacity() -> None:
     assert [each.verdict for each in found] == [HOLDS, HOLDS, FAILS, HOLDS]
 
 
+def test_levels_of_classes_do_not_hide_a_rank_correlation() -> None:
+    """Two classes, one far easier than the other: within each, the mAP falls with every frozen convolution."""
+    config = configure(
+        ("easy", "hard"), source="coco:x", preset="freeze-depth", detectors=("ssd_mobilenet_v2_fpnlite",)
+    )
+    level = {"easy": 0.8, "hard": 0.1}
+    results = made_results(
+        config,
+        lambda cell: level[cell.group.class_name] - 0.001 * cell.varied["freeze_first"],
+        convolution_drift=lambda cell: [0.1],
+    )
+    found = list(get_study("freeze-depth").judge(results))
+    assert [each.verdict for each in found[1:]] == [HOLDS, HOLDS] and "ρ = −1.00" in found[1].measured
+
+
+@pytest.mark.parametrize(("spread", "verdict"), [(0.05, HOLDS), (0.0, UNCLEAR)])
+def test_subsets_are_told_apart_where_they_differ_by_more_than_repeats(spread: float, verdict: str) -> None:
+    """All seeds draw the same subsets, so that what a seed adds is the repeat's."""
+    assert study("subsets").draw_seed == 0
+    found = judged("subsets", lambda cell: 0.3 + spread * cell.varied["subset"] + moved(cell, cell.varied["subset"]))
+    assert [each.verdict for each in found] == [verdict]
+
+
+def test_subsets_that_were_trained_on_once_say_nothing() -> None:
+    """Without repeats there is nothing to compare their spread with."""
+    results = made_results(study("subsets"), lambda cell: 0.1 * cell.varied["subset"])
+    once = {cell: result for cell, result in results.items() if cell.group.seed == 0}
+    assert [(each.verdict, each.measured) for each in get_study("subsets").judge(once)] == [(UNCLEAR, "not measured")]
+
+
 def test_pretraining_is_compared_with_random_weights() -> None:
     """At the largest and at the smallest amount of data."""
     found = judged(

@@ -15,7 +15,15 @@ import pytest
 from helpers_sweeps import TINY, sweep_config
 
 from fewshot_cli.errors import ConfigError, FsodError, ModelError, PolicyError, UsageError
-from fewshot_cli.sweeps.config import PRESETS, SweepConfig, check_cells, configure, features_key, finetune_config
+from fewshot_cli.sweeps.config import (
+    PRESETS,
+    SweepConfig,
+    check_cells,
+    configure,
+    features_key,
+    fetch_request,
+    finetune_config,
+)
 from fewshot_cli.sweeps.folder import open_sweep
 
 
@@ -231,6 +239,23 @@ def test_options_can_be_corrected_until_a_cell_is_finished(tmp_path: Path) -> No
             <= json.loads((tmp_path / "sweep.json").read_text()).items()
         )
         open_sweep(tmp_path, sweep_config())
+
+
+def test_seeds_repeat_the_training_alone_on_one_draw(tmp_path: Path) -> None:
+    """With --draw-seed every seed has the same images; another draw is another sweep, also of a folder before it."""
+    for draw_seed, seeds in ((None, {0, 1}), (7, {7})):
+        config = sweep_config(seeds=2, draw_seed=draw_seed)
+        groups = list(config.grid.groups())
+        cells = [next(iter(config.grid.cells_of(group))) for group in groups]
+        assert seeds == {fetch_request(config, group, tmp_path).seed for group in groups}
+        assert {0, 1} == {finetune_config(config, cell, data="").seed for cell in cells}
+    open_sweep(tmp_path, sweep_config())
+    before = json.loads((tmp_path / "sweep.json").read_text())
+    (tmp_path / "sweep.json").write_text(json.dumps({name: before[name] for name in before if name != "draw_seed"}))
+    finish_one_cell(tmp_path)
+    open_sweep(tmp_path, sweep_config())
+    with pytest.raises(ConfigError, match="draw_seed None .now 7."):
+        open_sweep(tmp_path, sweep_config(draw_seed=7))
 
 
 def test_how_images_arrive_may_change_and_which_ones_may_not(tmp_path: Path) -> None:

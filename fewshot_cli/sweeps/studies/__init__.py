@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 STUDIES = {
     "stages": "trainable stages of the backbone by amount of data",
+    "subsets": "disjoint subsets of the data, each trained on several times",
     "pretraining": "pretrained backbone against one from scratch, by amount of data",
     "freeze-depth": "number of frozen convolutions, and drift, by pretraining",
     "frozen-backbone": "frozen against fine-tuned backbone, by capacity of neck and head",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
@@ -132,13 +133,21 @@ def difference_text(difference: Estimate | None, measure: str) -> str:
 def correlate(
     results: Results, first: Callable[[Cell, Mapping[str, Any]], float | None], second: str
 ) -> RankCorrelation | None:
-    """Rank correlation over the cells between something of each and a measure; None without cells."""
-    pairs: dict[int, list[tuple[float, float]]] = {}
+    """Rank correlation over the cells between something of each and a measure; None without cells.
+
+    Of both, the mean over a class and seed is taken away first: that one class is harder than another, or one draw,
+    says nothing about what is varied.
+    """
+    pairs: dict[tuple[int, str], list[tuple[float, float]]] = {}
     for cell, result in results.items():
         x, y = first(cell, result), MEASURES[second].of(result)
         if x is not None and y is not None:
-            pairs.setdefault(cell.group.seed, []).append((float(x), float(y)))
-    return spearman(pairs) if pairs else None
+            pairs.setdefault((cell.group.seed, cell.group.class_name), []).append((float(x), float(y)))
+    by_seed: dict[int, list[tuple[float, float]]] = {}
+    for (seed, _), of_class in pairs.items():
+        middle_x, middle_y = (statistics.mean(values) for values in zip(*of_class, strict=True))
+        by_seed.setdefault(seed, []).extend((x - middle_x, y - middle_y) for x, y in of_class)
+    return spearman(by_seed) if by_seed else None
 
 
 def falls(claim: str, what: str, correlation: RankCorrelation | None) -> Verdict:
