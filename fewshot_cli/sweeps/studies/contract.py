@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from fewshot_cli.evaluation.correlation import RankCorrelation, spearman
 from fewshot_cli.sweeps.cells import Cell
 from fewshot_cli.sweeps.measures import MEASURES
 from fewshot_cli.sweeps.pivot import Results, value_of
-from fewshot_cli.sweeps.summary import Estimate, mean_by_seed
+from fewshot_cli.sweeps.summary import Estimate, estimate, mean_by_seed
 
 HOLDS, FAILS, UNCLEAR = "holds", "does not hold", "cannot be told"
 
@@ -106,6 +107,22 @@ def higher(claim: str, what: str, difference: Estimate | None, measure: str) -> 
     return Verdict(claim, f"{what}: {difference_text(difference, measure)}", sign_of(difference))
 
 
+def dearer(claim: str, what: str, first: Mapping[int, float], second: Mapping[int, float]) -> Verdict:
+    """The claim that the first costs more than the second: the ratio, whose interval is that of its logarithm.
+
+    Args:
+        first, second: seed → seconds or memory.
+    """
+    shared = sorted(first.keys() & second.keys())
+    ratio = estimate([math.log(first[seed] / second[seed]) for seed in shared if min(first[seed], second[seed]) > 0])
+    if ratio is None:
+        return Verdict(claim, f"{what}: not measured", UNCLEAR)
+    text = f"{what}: {math.exp(ratio.mean):.2g}×"
+    if ratio.interval and ratio.margin is not None:
+        text += f" ({math.exp(ratio.mean - ratio.margin):.2g} to {math.exp(ratio.mean + ratio.margin):.2g})"
+    return Verdict(claim, text, sign_of(ratio))
+
+
 def two_sided(claim: str, what: str, difference: Estimate | None, measure: str) -> Verdict:
     """The claim that a difference is not zero: it holds where its interval is on one side of zero."""
     verdict = UNCLEAR if sign_of(difference) == UNCLEAR else HOLDS
@@ -128,6 +145,11 @@ def difference_text(difference: Estimate | None, measure: str) -> str:
     digits = MEASURES[measure].digits
     margin = f" ± {difference.margin:.{digits}f}" if difference.interval and difference.margin is not None else ""
     return f"{difference.mean:+.{digits}f}{margin}".replace("-", "−")
+
+
+def share_text(fraction: float) -> str:
+    """`25 %`."""
+    return f"{100 * fraction:g} %"
 
 
 def correlate(

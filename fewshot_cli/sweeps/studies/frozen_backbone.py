@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fewshot_cli.sweeps.pivot import Results, paired
-from fewshot_cli.sweeps.studies.contract import Lines, Study, Verdict, by_seed, ends, higher, values_of
-from fewshot_cli.sweeps.summary import estimate
+from fewshot_cli.sweeps.studies.contract import Lines, Study, Verdict, by_seed, dearer, ends, higher, values_of
 
 
 def _judge(results: Results) -> Iterator[Verdict]:
@@ -16,31 +15,33 @@ def _judge(results: Results) -> Iterator[Verdict]:
     small = {"neck": necks[0], "head_channels": channels[0]}
     large = {"neck": necks[-1], "head_channels": channels[-1]}
 
-    def saving(measure: str, capacity: dict[str, Any]) -> dict[int, float]:
+    def of(measure: str, stages: int, capacity: dict[str, Any]) -> dict[int, float]:
+        return by_seed(results, measure, backbone_stages=stages, **capacity)
+
+    def gain(capacity: dict[str, Any]) -> dict[int, float]:
         """Frozen − fine-tuned."""
-        first = by_seed(results, measure, backbone_stages=0, **capacity)
-        second = by_seed(results, measure, backbone_stages=all_stages, **capacity)
-        return {seed: first[seed] - second[seed] for seed in first.keys() & second.keys()}
+        frozen, tuned = of("ap", 0, capacity), of("ap", all_stages, capacity)
+        return {seed: frozen[seed] - tuned[seed] for seed in frozen.keys() & tuned.keys()}
 
     yield higher(
         "With enough capacity behind it, a frozen backbone is better than a fine-tuned one.",
         f"mAP, frozen − fine-tuned, {large['neck']} with {large['head_channels']} channels",
-        estimate(list(saving("ap", large).values())),
+        paired(of("ap", 0, large), of("ap", all_stages, large)),
         "ap",
     )
     yield higher(
         "Freezing costs less the more capacity there is.",
         f"mAP, (frozen − fine-tuned) with {large['neck']} {large['head_channels']} − with "
         f"{small['neck']} {small['head_channels']}",
-        paired(saving("ap", large), saving("ap", small)),
+        paired(gain(large), gain(small)),
         "ap",
     )
     for measure, what in (("training_seconds", "time"), ("peak_memory_mb", "memory")):
-        yield higher(
+        yield dearer(
             f"Freezing saves {what}.",
-            f"{what}, fine-tuned − frozen, {large['neck']} with {large['head_channels']} channels",
-            estimate([-saved for saved in saving(measure, large).values()]),
-            measure,
+            f"{what}, fine-tuned against frozen, {large['neck']} with {large['head_channels']} channels",
+            of(measure, all_stages, large),
+            of(measure, 0, large),
         )
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fewshot_cli.sweeps.pivot import Results
-from fewshot_cli.sweeps.studies.contract import Curves, Lines, Study, Verdict, by_seed, ends, higher, values_of
+from fewshot_cli.sweeps.studies.contract import (
+    Curves,
+    Lines,
+    Study,
+    Verdict,
+    by_seed,
+    ends,
+    higher,
+    share_text,
+    values_of,
+)
 from fewshot_cli.sweeps.summary import estimate
 
 SCRATCH = "none"
@@ -23,7 +33,7 @@ def _judge(results: Results) -> Iterator[Verdict]:
 
     for fraction in (most, least):
         yield higher(
-            f"A pretrained backbone is better than one from scratch ({fraction:.0%} of the images).",
+            f"A pretrained backbone is better than one from scratch ({share_text(fraction)} of the images).",
             "mAP, pretrained − from scratch",
             estimate(list(gain(fraction).values())),
             "ap",

@@ -11,8 +11,10 @@ from fewshot_cli.sweeps.studies.contract import (
     Study,
     Verdict,
     by_seed,
+    dearer,
     ends,
     higher,
+    share_text,
     two_sided,
     values_of,
 )
@@ -32,31 +34,31 @@ def _judge(results: Results) -> Iterator[Verdict]:
     stages = f"{every} trainable stages − {none}"
     yield higher(
         "With all data, mAP is higher the more stages train.",
-        f"mAP, {stages}, at {most:.0%} of the images",
+        f"mAP, {stages}, at {share_text(most)} of the images",
         paired(of("ap", every, most), of("ap", none, most)),
         "ap",
     )
     yield higher(
         "That advantage is smaller with less data.",
-        f"mAP, ({stages}) at {most:.0%} − the same at {least:.0%}",
+        f"mAP, ({stages}) at {share_text(most)} − the same at {share_text(least)}",
         paired(gain("ap", most), gain("ap", least)),
         "ap",
     )
     yield higher(
         "With little data, training more stages overfits.",
-        f"train − test mAP, {stages}, at {least:.0%}",
+        f"train − test mAP, {stages}, at {share_text(least)}",
         paired(of("gap", every, least), of("gap", none, least)),
         "gap",
     )
-    yield higher(
+    yield dearer(
         "Fewer trainable stages save training time.",
-        f"seconds, {stages}, at {most:.0%}",
-        paired(of("training_seconds", every, most), of("training_seconds", none, most)),
-        "training_seconds",
+        f"seconds, {every} trainable stages against {none}, at {share_text(most)}",
+        of("training_seconds", every, most),
+        of("training_seconds", none, most),
     )
     yield two_sided(
         "The gain at the first decay of the learning rate depends on the amount of data.",
-        f"gain in mAP at the first decay, {most:.0%} − {least:.0%}",
+        f"gain in mAP at the first decay, {share_text(most)} − {share_text(least)}",
         paired(by_seed(results, "decay_gain", fraction=most), by_seed(results, "decay_gain", fraction=least)),
         "ap",
     )
