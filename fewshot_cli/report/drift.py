@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".svg", ".pdf")
 """How the name of a figure may end."""
+ROUNDING = 1e-12
+"""Drift below it is the rounding of weights that kept their direction, such as those of a level without objects."""
 
 
 def drift_table(document: Mapping[str, Any], *, convolutions: bool) -> Table:
@@ -85,7 +87,7 @@ def write_drift_plot(path: Path, document: Mapping[str, Any]) -> Path:
 
 
 def drift_figure(curves: Mapping[str, Sequence[float | None]], against: str) -> Figure:
-    """Drift against the number of the convolution, a line a curve; gaps where there is no number, or none.
+    """Drift against the number of the convolution, a line a curve; gaps where nothing turned, or there is no number.
 
     The axis is logarithmic: at a lower learning rate the backbone moves thousands of times less than the head.
 
@@ -100,7 +102,7 @@ def drift_figure(curves: Mapping[str, Sequence[float | None]], against: str) -> 
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     panel = figure.subplots()
     for place, (name, drifts) in enumerate(curves.items()):
-        values = [drift or math.nan for drift in drifts]
+        values = [drift if drift and drift > ROUNDING else math.nan for drift in drifts]
         numbers = range(1, len(values) + 1)
         panel.plot(numbers, values, ".-", color=class_color(place), linewidth=1.2, markersize=4, label=name)
     panel.set(
@@ -108,7 +110,7 @@ def drift_figure(curves: Mapping[str, Sequence[float | None]], against: str) -> 
         ylabel=f"drift from {against}, 1 − |cos(w′, w)|",
     )
     panel.set_xlim(0, max(map(len, curves.values()), default=0) + 1)
-    if any(drift for drifts in curves.values() for drift in drifts):
+    if any(drift and drift > ROUNDING for drifts in curves.values() for drift in drifts):
         panel.set_yscale("log")
     panel.locator_params(axis="x", integer=True)
     panel.grid(alpha=0.25)

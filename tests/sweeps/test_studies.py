@@ -76,7 +76,6 @@ def test_claims_on_frozen_convolutions_are_rank_correlations(sign: int, verdict:
     found = judged(
         "freeze-depth",
         lambda cell: 0.4 + sign * 0.004 * cell.varied["freeze_first"] + moved(cell, 0.1),
-        convolution_drift=lambda cell: [0.0, 0.1, 0.2],
     )
     assert [each.verdict for each in found[1:]] == [verdict, verdict]
     assert ("ρ = −1.00" if sign < 0 else "ρ = +1.00") in found[1].measured
@@ -101,6 +100,17 @@ def test_claims_on_a_frozen_backbone_depend_on_the_capacity() -> None:
     assert [each.verdict for each in found] == [HOLDS, HOLDS, FAILS, HOLDS]
 
 
+def test_drift_is_that_of_the_backbone_alone() -> None:
+    """Where one pretraining brings a head and another does not, what the head moves says nothing about the backbone."""
+    better = lambda cell: cell.varied["weights"] == "default"  # noqa: E731
+    found = judged(
+        "freeze-depth",
+        lambda cell: 0.1 + 0.4 * better(cell) + moved(cell, 0.1),
+        drift=lambda cell: {"backbone.1": 0.1 if better(cell) else 0.2, "head.1": 0.9 if better(cell) else 0.0},
+    )
+    assert found[0].verdict == HOLDS and "ρ = −" in found[0].measured
+
+
 def test_levels_of_classes_do_not_hide_a_rank_correlation() -> None:
     """Two classes, one far easier than the other: within each, the mAP falls with every frozen convolution."""
     config = configure(
@@ -110,7 +120,6 @@ def test_levels_of_classes_do_not_hide_a_rank_correlation() -> None:
     results = made_results(
         config,
         lambda cell: level[cell.group.class_name] - 0.001 * cell.varied["freeze_first"],
-        convolution_drift=lambda cell: [0.1],
     )
     found = list(get_study("freeze-depth").judge(results))
     assert [each.verdict for each in found[1:]] == [HOLDS, HOLDS] and "ρ = −1.00" in found[1].measured

@@ -11,10 +11,13 @@ from fewshot_cli.sweeps.cells import Cell
 from fewshot_cli.sweeps.pivot import Results
 from fewshot_cli.sweeps.studies.contract import Drift, Lines, Study, Verdict, correlate, falls, matches, values_of
 
+BACKBONE = "backbone."
+"""How names of its layers begin."""
+
 
 def _drift(_: Cell, result: Mapping[str, Any]) -> float | None:
-    """Mean drift of the convolutions that trained."""
-    moved = [value for value in result.get("convolution_drift") or [] if value]
+    """Mean drift of the backbone's layers, which every pretraining brings; one of them leaves neck and head new."""
+    moved = [value for name, value in (result.get("drift") or {}).items() if name.startswith(BACKBONE)]
     return statistics.mean(moved) if moved else None
 
 
@@ -26,7 +29,7 @@ def _judge(results: Results) -> Iterator[Verdict]:
     unfrozen = {cell: result for cell, result in results.items() if matches(cell, {"freeze_first": 0})}
     yield falls(
         "The less the layers of a pretrained detector change, the better it becomes.",
-        "rank correlation of mean drift and mAP over classes and pretrainings, nothing frozen",
+        "rank correlation of the backbone's mean drift and mAP over pretrainings, nothing frozen",
         correlate(unfrozen, _drift, "ap"),
     )
     for weights in values_of(results, "weights"):
