@@ -117,9 +117,9 @@ def dearer(claim: str, what: str, first: Mapping[int, float], second: Mapping[in
     ratio = estimate([math.log(first[seed] / second[seed]) for seed in shared if min(first[seed], second[seed]) > 0])
     if ratio is None:
         return Verdict(claim, f"{what}: not measured", UNCLEAR)
-    text = f"{what}: {math.exp(ratio.mean):.2g}×"
+    text = f"{what}: {math.exp(ratio.mean):.3g}×"
     if ratio.interval and ratio.margin is not None:
-        text += f" ({math.exp(ratio.mean - ratio.margin):.2g} to {math.exp(ratio.mean + ratio.margin):.2g})"
+        text += f" ({math.exp(ratio.mean - ratio.margin):.3g} to {math.exp(ratio.mean + ratio.margin):.3g})"
     return Verdict(claim, text, sign_of(ratio))
 
 
