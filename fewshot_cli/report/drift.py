@@ -101,8 +101,8 @@ def drift_figure(curves: Mapping[str, Sequence[float | None]], against: str) -> 
 
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     panel = figure.subplots()
-    for place, (name, drifts) in enumerate(curves.items()):
-        values = [drift if drift and drift > ROUNDING else math.nan for drift in drifts]
+    turned = {name: [drift if drift and drift > ROUNDING else math.nan for drift in of] for name, of in curves.items()}
+    for place, (name, values) in enumerate(turned.items()):
         numbers = range(1, len(values) + 1)
         panel.plot(numbers, values, ".-", color=class_color(place), linewidth=1.2, markersize=4, label=name)
     panel.set(
@@ -110,7 +110,7 @@ def drift_figure(curves: Mapping[str, Sequence[float | None]], against: str) -> 
         ylabel=f"drift from {against}, 1 − |cos(w′, w)|",
     )
     panel.set_xlim(0, max(map(len, curves.values()), default=0) + 1)
-    if any(drift and drift > ROUNDING for drifts in curves.values() for drift in drifts):
+    if not all(math.isnan(drift) for values in turned.values() for drift in values):
         panel.set_yscale("log")
     panel.locator_params(axis="x", integer=True)
     panel.grid(alpha=0.25)

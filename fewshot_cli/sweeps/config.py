@@ -87,7 +87,11 @@ class SweepConfig:
     ] = 5
     draw_seed: Annotated[
         int | None,
-        Option("Random seed of the draw for all seeds, so that these repeat the training alone.", DATA, within=SEED),
+        Option(
+            "Random seed of the draw for every seed: all train on the same images. Default: each draws its own.",
+            DATA,
+            within=SEED,
+        ),
     ] = None
     detectors: Annotated[tuple[str, ...], Option("Name of a detector.", TRAINING, "NAME")] = ("yolox_nano",)
     baselines: Annotated[bool, Option("Also run the policies none, all and full.", LAYERS)] = True

@@ -91,6 +91,11 @@ def by_seed(results: Results, measure: str, **where: Any) -> dict[int, float]:
     return mean_by_seed((cell.group.seed, _without_seed(cell), value) for cell, value in values.items())
 
 
+def minus(first: Mapping[int, float], second: Mapping[int, float]) -> dict[int, float]:
+    """Seed → difference, for the seeds that both have."""
+    return {seed: first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())}
+
+
 def matches(cell: Cell, where: Mapping[str, Any]) -> bool:
     """Whether a cell has these values: axis → value."""
     return all(value_of(cell, axis) == value for axis, value in where.items())
@@ -107,7 +112,7 @@ def higher(claim: str, what: str, difference: Estimate | None, measure: str) -> 
     return Verdict(claim, f"{what}: {difference_text(difference, measure)}", sign_of(difference))
 
 
-def dearer(claim: str, what: str, first: Mapping[int, float], second: Mapping[int, float]) -> Verdict:
+def costs_more(claim: str, what: str, first: Mapping[int, float], second: Mapping[int, float]) -> Verdict:
     """The claim that the first costs more than the second: the ratio, whose interval is that of its logarithm.
 
     Args:

@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from fewshot_cli.sweeps.pivot import Results, paired
-from fewshot_cli.sweeps.studies.contract import Lines, Study, Verdict, by_seed, dearer, ends, higher, values_of
+from fewshot_cli.sweeps.studies.contract import (
+    Lines,
+    Study,
+    Verdict,
+    by_seed,
+    costs_more,
+    ends,
+    higher,
+    minus,
+    values_of,
+)
 
 
 def _judge(results: Results) -> Iterator[Verdict]:
@@ -20,8 +30,7 @@ def _judge(results: Results) -> Iterator[Verdict]:
 
     def gain(capacity: dict[str, Any]) -> dict[int, float]:
         """Frozen − fine-tuned."""
-        frozen, tuned = of("ap", 0, capacity), of("ap", all_stages, capacity)
-        return {seed: frozen[seed] - tuned[seed] for seed in frozen.keys() & tuned.keys()}
+        return minus(of("ap", 0, capacity), of("ap", all_stages, capacity))
 
     yield higher(
         "With enough capacity behind it, a frozen backbone is better than a fine-tuned one.",
@@ -37,7 +46,7 @@ def _judge(results: Results) -> Iterator[Verdict]:
         "ap",
     )
     for measure, what in (("training_seconds", "time"), ("peak_memory_mb", "memory")):
-        yield dearer(
+        yield costs_more(
             f"Freezing saves {what}.",
             f"{what}, fine-tuned against frozen, {large['neck']} with {large['head_channels']} channels",
             of(measure, all_stages, large),

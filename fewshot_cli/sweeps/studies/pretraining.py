@@ -13,6 +13,7 @@ from fewshot_cli.sweeps.studies.contract import (
     by_seed,
     ends,
     higher,
+    minus,
     share_text,
     values_of,
 )
@@ -29,7 +30,7 @@ def _judge(results: Results) -> Iterator[Verdict]:
         first, second = (
             by_seed(results, "ap", weights=weights, fraction=fraction) for weights in (pretrained, SCRATCH)
         )
-        return {seed: first[seed] - second[seed] for seed in first.keys() & second.keys()}
+        return minus(first, second)
 
     for fraction in (most, least):
         yield higher(

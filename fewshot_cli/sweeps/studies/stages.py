@@ -11,9 +11,10 @@ from fewshot_cli.sweeps.studies.contract import (
     Study,
     Verdict,
     by_seed,
-    dearer,
+    costs_more,
     ends,
     higher,
+    minus,
     share_text,
     two_sided,
     values_of,
@@ -28,8 +29,7 @@ def _judge(results: Results) -> Iterator[Verdict]:
         return by_seed(results, measure, backbone_stages=stages, fraction=fraction)
 
     def gain(measure: str, fraction: float) -> dict[int, float]:
-        first, second = of(measure, every, fraction), of(measure, none, fraction)
-        return {seed: first[seed] - second[seed] for seed in first.keys() & second.keys()}
+        return minus(of(measure, every, fraction), of(measure, none, fraction))
 
     stages = f"{every} trainable stages − {none}"
     yield higher(
@@ -50,7 +50,7 @@ def _judge(results: Results) -> Iterator[Verdict]:
         paired(of("gap", every, least), of("gap", none, least)),
         "gap",
     )
-    yield dearer(
+    yield costs_more(
         "Fewer trainable stages save training time.",
         f"seconds, {every} trainable stages against {none}, at {share_text(most)}",
         of("training_seconds", every, most),

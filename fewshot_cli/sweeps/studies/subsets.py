@@ -29,7 +29,7 @@ def _judge(results: Results) -> Iterator[Verdict]:
     yield Verdict(CLAIM, measured, HOLDS if p < 1 - CONFIDENCE else UNCLEAR)
 
 
-CLAIM = "Which images are drawn changes the mAP by more than repeated training does."
+CLAIM = "Which images are drawn changes the mAP, beyond what repeated training does."
 STUDY = Study(
     source=(
         "W. Zheng, Impact of Input Dataset Size and Fine-tuning on Faster R-CNN with Transfer Learning, "
