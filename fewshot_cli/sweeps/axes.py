@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,13 @@ def parse_axes(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     return axes
 
 
-def check_axes(axes: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any]) -> None:
+def check_axes(axes: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any], preset: Collection[str] = ()) -> None:
     """Raise ConfigError for an axis that does not exist, has one value, or that the sweep sets itself.
 
     Args:
         axes: option → values.
         fixed: options that every cell has in common.
+        preset: axes that a study varies; they may be held at one value.
     """
     known = {*fields_of(FinetuneConfig), *drawing_fields()}
     for name, values in axes.items():
@@ -80,8 +81,9 @@ def check_axes(axes: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any]) -> N
         if name not in known:
             raise ConfigError(f"there is no option {name!r} to vary", hint=closest(name, sorted(known - OWN.keys())))
         if name in fixed:
-            raise ConfigError(f"{name} is varied, and fixed at {shown(fixed[name])}", hint="Drop one of them.")
-        if len(values) < 2:
+            hint = f"Give --vary {name}=VALUE to hold it at one value." if name in preset else "Drop one of them."
+            raise ConfigError(f"{name} is varied, and fixed at {shown(fixed[name])}", hint=hint)
+        if len(values) < 2 and name not in preset:
             raise ConfigError(
                 f"{name} is varied over one value", hint="Give two or more; --set and --fetch-set fix an option."
             )

@@ -153,7 +153,9 @@ class SweepConfig:
         problems = [problem for problem, found in self._problems() if found]
         if problems:
             raise ConfigError("; ".join(problems), hint="See `fsod sweep --help`.")
-        check_axes(self.vary, {**self.options, **self.fetch_options})
+        weights = {"weights": self.weights} if self.weights != "default" else {}
+        axes_of_study = get_study(self.study).preset["vary"] if self.study in STUDIES else ()
+        check_axes(self.vary, {**self.options, **self.fetch_options, **weights}, axes_of_study)
         _check_shown(self)
         if CUSTOM in self.policies:
             raise PolicyError(f"policy {CUSTOM} needs layers", hint="Give --layers NAMES instead of the policy.")

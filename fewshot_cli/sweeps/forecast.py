@@ -11,6 +11,7 @@ from fewshot_cli.detectors.registry import get_spec
 from fewshot_cli.policies import AUTO
 from fewshot_cli.progress import Reporter, SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.schedules import COSINE
 from fewshot_cli.selection.folds import SEARCH_FOLDS, SEARCH_SHARE
 from fewshot_cli.sources.fetch import FetchRequest, fetch
 from fewshot_cli.sweeps.axes import FEATURES, PLANNING
@@ -104,7 +105,14 @@ def _try(config: FinetuneConfig, folder: Path) -> Costs:
     tried, batch = min(side, max(SIDE, spec.smallest)), min(config.batch_size, BATCH)
     larger = (side / tried) ** 2
     short = replace(
-        config, weights="none", iterations=STEPS, copies=COPIES, eval_every=0, image_size=tried, batch_size=batch
+        config,
+        weights="none",
+        iterations=STEPS,
+        schedule=COSINE,  # Plateaus follow evaluations, of which a trial run has one.
+        copies=COPIES,
+        eval_every=0,
+        image_size=tried,
+        batch_size=batch,
     )
     seconds = run_at(folder, short).read_result()["seconds"]
     images = SHOTS * COPIES + TESTS if "training" in seconds else SHOTS + TESTS

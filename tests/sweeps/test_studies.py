@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from helpers_sweeps import made_results
 
+from fewshot_cli.errors import ConfigError
 from fewshot_cli.report.study import draw
 from fewshot_cli.sweeps.cells import Cell
 from fewshot_cli.sweeps.config import SweepConfig, configure
@@ -158,3 +159,27 @@ def test_every_figure_of_a_study_is_drawn(name: str) -> None:
     for figure in get_study(name).figures:
         axes = [each for each in draw(figure, results, lambda _: lines).axes if each.get_visible()]
         assert axes and all(each.lines or each.containers for each in axes), figure.title
+
+
+@pytest.mark.parametrize(
+    ("name", "axis"), [(name, axis) for name in STUDIES for axis in get_study(name).preset["vary"]]
+)
+def test_an_axis_of_a_study_may_be_held_at_one_value(name: str, axis: str) -> None:
+    """Then claims on that axis cannot be told, and every figure is drawn of what there is."""
+    last = get_study(name).preset["vary"][axis][-1]
+    config = configure(
+        "all", source="coco:x", preset=name, detectors=("retinanet_mobilenet_v2_fpn",), vary={axis: (last,)}
+    )
+    results = made_results(config, lambda cell: 0.3 + moved(cell, 1))
+    verdicts = list(get_study(name).judge(results))
+    assert {last} == {cell.varied[axis] for cell in results}
+    assert verdicts and all(each.verdict in (HOLDS, FAILS, UNCLEAR) for each in verdicts)
+    assert UNCLEAR == verdicts[0].verdict
+
+
+def test_an_axis_of_a_study_that_is_fixed_otherwise_is_refused_with_the_option_that_holds_it() -> None:
+    """Weights too, which have an option of their own."""
+    for given in ({"options": {"freeze_first": 5}}, {"weights": "none"}):
+        with pytest.raises(ConfigError, match="is varied, and fixed") as error:
+            configure("all", source="coco:x", preset="freeze-depth", **given)
+        assert "--vary" in str(error.value.hint)

@@ -21,7 +21,7 @@ from fewshot_cli.errors import DataError
 from fewshot_cli.runs.folder import RESULT
 from fewshot_cli.sweeps import run as running
 from fewshot_cli.sweeps.folder import SweepFolder, open_sweep, remaining_seconds
-from fewshot_cli.sweeps.forecast import Costs, seconds_of
+from fewshot_cli.sweeps.forecast import Costs, forecast, seconds_of
 from fewshot_cli.sweeps.run import SweepResult, sweep
 
 BOTH = ("cat", "dog")
@@ -210,6 +210,13 @@ def test_a_forecast_counts_what_will_be_run() -> None:
     once_and_steps, images = 100 + 10 * (20 + 4 * 3 / 8), 2 * 3 + 3
     first, shared = once_and_steps + images, once_and_steps
     assert [first, first, shared] * 2 == seconds
+
+
+def test_a_forecast_needs_no_evaluations(tmp_path: Path) -> None:
+    """A trial run has only one, at its end, also where the schedule follows the evaluations."""
+    options = {**TINY, "schedule": "plateau"}
+    config = sweep_config(classes=("cat",), policies=("last",), baselines=False, options=options)
+    assert 0 < forecast(open_sweep(tmp_path / "sweep", config))
 
 
 # --- the command ---
