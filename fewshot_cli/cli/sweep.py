@@ -197,9 +197,10 @@ def _show_plan(
     console: Console, out: Path, device: str, threads: int | None, classes: list[str], grid: dict[str, Any]
 ) -> None:
     """Every cell, finished or missing, and the time of the missing ones, from finished cells or from trial runs."""
-    from fewshot_cli.sweeps.config import check_cells, configure
     from fewshot_cli.sweeps.folder import SweepFolder, remaining_seconds
     from fewshot_cli.sweeps.forecast import forecast
+    from fewshot_cli.sweeps.presets import configure
+    from fewshot_cli.sweeps.requests import check_cells
     from fewshot_cli.sweeps.run import check_sources
 
     folder = SweepFolder(out, configure(classes, **grid))

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fewshot_cli.bounds import EVERY, SEED, SEEDS, SHOTS, TEST_IMAGES
 from fewshot_cli.detectors.architecture import Architecture
-from fewshot_cli.detectors.exported import check_detector, read_info
-from fewshot_cli.detectors.registry import WEIGHT_NAMES, check_architecture
-from fewshot_cli.encoders import with_whole_path
-from fewshot_cli.errors import CheckpointError, ConfigError, PolicyError, UsageError, closest
+from fewshot_cli.errors import ConfigError, PolicyError, UsageError, closest
 from fewshot_cli.panels import AXES as AXES_PANEL
 from fewshot_cli.panels import DATA, LAYERS, TRAINING
-from fewshot_cli.paths import whole
-from fewshot_cli.policies import AUTO, CUSTOM, Selection
-from fewshot_cli.runs.config import FinetuneConfig, layers_or_text, select_layers, with_architecture
-from fewshot_cli.settings import Option, from_mapping, to_json, validate
-from fewshot_cli.sweeps.axes import DRAWING, FEATURES, PLANNING, check_axes
-from fewshot_cli.sweeps.cells import CLASSES, Cell, Grid, Group
+from fewshot_cli.policies import AUTO, CUSTOM
+from fewshot_cli.runs.config import FinetuneConfig, layers_or_text, with_architecture
+from fewshot_cli.settings import Option, to_json, validate
+from fewshot_cli.sweeps.axes import check_axes
+from fewshot_cli.sweeps.cells import Grid
+from fewshot_cli.sweeps.requests import fetch_request, finetune_config
 from fewshot_cli.sweeps.studies import STUDIES, get_study
-from fewshot_cli.tracking import check_installed
-
-if TYPE_CHECKING:
-    from fewshot_cli.sources.request import FetchRequest
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "table1": {"policies": ("last", "symmetric"), "budgets": (1, 2, 3, 4), "shots": (10,), "seeds": 5},
-}
-"""`table1`: the seven setups of the paper on a head of five layers; on a shallower one, those that it allows."""
 
 _OWN = ("data", "device", "detector", "weights", "policy", "budget", "layers", "seed", "eval_every")
 """Fields of FinetuneConfig that the sweep itself sets."""
@@ -213,180 +197,10 @@ class SweepConfig:
         return to_json(self)
 
 
-def configure(classes: str | Sequence[str], *, source: str, preset: str | None = None, **options: Any) -> SweepConfig:
-    """The configuration of a sweep from what a person gives: presets, the detector of the source, paths of weights.
-
-    Args:
-        classes: one class, or several.
-        source: as in `fetch`.
-        preset: a name in PRESETS or STUDIES; `options` take precedence.
-        options: further fields of SweepConfig.
-
-    Raises:
-        UsageError: an unknown preset or source.
-        ConfigError: an unknown field, or what SweepConfig raises.
-    """
-    from fewshot_cli.sources.registry import default_detector
-
-    if preset is not None and preset not in {**PRESETS, **STUDIES}:
-        raise UsageError(f"unknown preset {preset!r}", hint=closest(preset, {**PRESETS, **STUDIES}))
-    values = {
-        "classes": (classes,) if isinstance(classes, str) else tuple(classes),
-        "source": source,
-        "detectors": (default_detector(source) or "yolox_nano",),
-        **_with_preset(preset, options),
-    }
-    varied, drawn = values.get("vary", {}), values.get("fetch_options", {})
-    if "fraction" in varied or "fraction" in drawn:
-        values.setdefault("shots", ())
-    if any(name in PLANNING for name in varied):
-        values.setdefault("baselines", False)
-    if "weights" in varied:
-        values["vary"] = {**varied, "weights": tuple(_whole(weights) for weights in varied["weights"])}
-    values["weights"] = _whole(values.get("weights", "default"))
-    for name in ("distil", "refine"):
-        if name in values.get("options", {}):
-            values["options"] = {**values["options"], name: _whole_encoder(values["options"][name])}
-        if name in values.get("vary", {}):
-            values["vary"] = {**values["vary"], name: tuple(_whole_encoder(each) for each in values["vary"][name])}
-    return from_mapping(SweepConfig, values, hint="See `fsod sweep --help`.")
-
-
-def _with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given, and for the rest what a preset sets; of options and axes each on its own."""
-    if name is None:
-        return dict(given)
-    preset: dict[str, Any] = PRESETS[name] if name in PRESETS else {**get_study(name).preset, "study": name}
-    merged = [key for key in ("options", "fetch_options", "vary") if key in preset]
-    return {**preset, **given, **{key: {**preset[key], **given.get(key, {})} for key in merged}}
-
-
-def _whole(weights: Any) -> Any:
-    """A whole path of a file, because cells may run in another folder or on another machine."""
-    if isinstance(weights, str | Path) and weights not in WEIGHT_NAMES:
-        return str(whole(weights, error=CheckpointError))
-    return weights
-
-
-def _whole_encoder(named: Any) -> Any:
-    """The same for the weights of an encoder; what names none is reported with the other options."""
-    with suppress(ValueError):
-        return with_whole_path(named) if isinstance(named, str) else named
-    return named
-
-
 def _values(values: Any) -> tuple[Any, ...]:
     """The values of an axis, each of which can be hashed."""
     parts = values if isinstance(values, list | tuple) else (values,)
     return tuple(tuple(part) if isinstance(part, list) else part for part in parts)
-
-
-def finetune_config(config: SweepConfig, cell: Cell, *, data: str, device: str = "auto") -> FinetuneConfig:
-    """The fine-tune that a cell is.
-
-    Args:
-        data: folder of its data set.
-        device: as in FinetuneConfig.
-
-    Raises:
-        ConfigError: an unknown option, or a value that cannot work.
-    """
-    options = FinetuneConfig.from_json(
-        {
-            # A sweep compares what trains, so nothing else moves the detectors.
-            "average": 1.0,
-            **config.options,
-            "data": data,
-            "device": device,
-            "detector": cell.group.detector,
-            "weights": config.weights,
-            "policy": cell.setup.policy,
-            "budget": cell.setup.budget,
-            "layers": cell.setup.layers,
-            "seed": cell.group.seed,
-            "eval_every": config.eval_every,
-            **dict(cell.options),
-        }
-    )
-    return with_architecture(options)
-
-
-def features_key(config: SweepConfig, cell: Cell) -> tuple[tuple[str, ...], int]:
-    """Sort key of a group's cells: equal for those that can share cached features, which are cut at the same layer.
-
-    What policy `auto` trains is not known beforehand; its cells come last.
-    """
-    computed = tuple(str(value) for name, value in cell.options if name in FEATURES)
-    if cell.setup.policy == AUTO:
-        return computed, sys.maxsize
-    options = finetune_config(config, cell, data="")
-    return computed, _cut(cell.group.detector, options.architecture, select_layers(options))
-
-
-@lru_cache
-def _cut(detector: str, architecture: Architecture, selection: Selection) -> int:
-    from fewshot_cli.training.outline import outline
-    from fewshot_cli.training.plan import plan_chain
-
-    return plan_chain(outline(detector, CLASSES, architecture), selection).cut
-
-
-def fetch_request(config: SweepConfig, group: Group, root: Path) -> FetchRequest:
-    """The draw of a group's data set into a folder under `root`.
-
-    Raises:
-        ConfigError: an unknown option.
-        UsageError: a value that cannot work.
-    """
-    from fewshot_cli.sources.request import FetchRequest
-
-    options = {**config.fetch_options, **dict(group.drawn)}
-    own = {name: options.pop(name) for name in DRAWING if name in options}
-    own |= {} if group.shots is None else {"shots": group.shots}
-    return FetchRequest(
-        source=config.source.replace("{class}", group.class_name),
-        test_source=config.test_source.replace("{class}", group.class_name) if config.test_source else None,
-        classes=(group.class_name,),
-        test_images=config.test_images,
-        seed=group.seed if config.draw_seed is None else config.draw_seed,
-        name=group.data_name,
-        root=root,
-        options=options,
-        **own,
-    )
-
-
-def check_cells(config: SweepConfig, device: str = "auto") -> None:
-    """Check what each setup trains on each detector, before anything is drawn or trained.
-
-    Raises:
-        ConfigError: a device, or a tracker, that this machine does not have.
-        PolicyError: layers that a detector cannot train.
-        CheckpointError: weights that are not there, or of another detector.
-    """
-    from fewshot_cli.detectors.device import choose_device
-
-    choose_device(device)
-    for detector in config.detectors:
-        group = next(config.grid.groups())._replace(detector=detector)
-        for weights in config.vary.get("weights", (config.weights,)):
-            if weights not in WEIGHT_NAMES:
-                _check_weights(weights, detector)
-        for cell in config.grid.cells_of(group):
-            options = finetune_config(config, cell, data="", device=device)
-            check_installed(options.tracker)
-            check_architecture(detector, options.weights, options.architecture)
-            if cell.setup.policy != AUTO:
-                select_layers(options)
-
-
-def _check_weights(weights: str, detector: str) -> None:
-    """Raise CheckpointError if a file is not there, or says that it is of another detector."""
-    if not Path(weights).is_file():
-        raise CheckpointError(f"there are no weights at {weights}", hint="Give a file, default, imagenet or none.")
-    info = read_info(weights)
-    if info is not None:
-        check_detector(weights, info, detector)
 
 
 def _check_options(config: SweepConfig) -> None:

@@ -16,8 +16,9 @@ from fewshot_cli.selection.folds import SEARCH_FOLDS, SEARCH_SHARE
 from fewshot_cli.sources.fetch import FetchRequest, fetch
 from fewshot_cli.sweeps.axes import FEATURES, PLANNING
 from fewshot_cli.sweeps.cells import Cell
-from fewshot_cli.sweeps.config import SweepConfig, features_key, finetune_config
+from fewshot_cli.sweeps.config import SweepConfig
 from fewshot_cli.sweeps.folder import SweepFolder
+from fewshot_cli.sweeps.requests import features_key, finetune_config
 from fewshot_cli.threads import choose_threads
 from fewshot_cli.verbs.finetune import run_at
 

@@ -20,18 +20,13 @@ from fewshot_cli.sources.drawn_splits import survey_sources
 from fewshot_cli.sources.fetch import fetch
 from fewshot_cli.sources.vocabulary import with_all_classes
 from fewshot_cli.sweeps.cells import Cell, Group
-from fewshot_cli.sweeps.config import (
-    SweepConfig,
-    check_cells,
-    configure,
-    features_key,
-    fetch_request,
-    finetune_config,
-)
+from fewshot_cli.sweeps.config import SweepConfig
 from fewshot_cli.sweeps.engines import get_engine
 from fewshot_cli.sweeps.engines.contract import Engine, Lost
 from fewshot_cli.sweeps.folder import SweepFolder, open_sweep
 from fewshot_cli.sweeps.pivot import Pivot, PivotTable, pivots
+from fewshot_cli.sweeps.presets import configure
+from fewshot_cli.sweeps.requests import check_cells, features_key, fetch_request, finetune_config
 from fewshot_cli.sweeps.studies import get_study
 from fewshot_cli.sweeps.studies.contract import Verdict
 from fewshot_cli.sweeps.summary import Summary, SweepTable, summarize

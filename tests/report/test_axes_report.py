@@ -10,8 +10,9 @@ from helpers_sweeps import made_results, sweep_config
 from PIL import Image
 
 from fewshot_cli.report.axes import write_axes_report
-from fewshot_cli.sweeps.config import SweepConfig, configure
+from fewshot_cli.sweeps.config import SweepConfig
 from fewshot_cli.sweeps.folder import SweepFolder
+from fewshot_cli.sweeps.presets import configure
 
 
 def varied() -> SweepConfig:

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from fewshot_cli.errors import ConfigError, FsodError, PolicyError, UsageError
 from fewshot_cli.sweeps.axes import choices_slug, parse_axes, value_text
-from fewshot_cli.sweeps.config import SweepConfig, check_cells, configure, features_key, finetune_config
+from fewshot_cli.sweeps.config import SweepConfig
 from fewshot_cli.sweeps.folder import SweepFolder, open_sweep
+from fewshot_cli.sweeps.presets import configure
+from fewshot_cli.sweeps.requests import check_cells, features_key, finetune_config
 from fewshot_cli.sweeps.studies import STUDIES
 
 

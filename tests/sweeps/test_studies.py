@@ -11,7 +11,8 @@ from helpers_sweeps import made_results
 from fewshot_cli.errors import ConfigError
 from fewshot_cli.report.study import draw
 from fewshot_cli.sweeps.cells import Cell
-from fewshot_cli.sweeps.config import SweepConfig, configure
+from fewshot_cli.sweeps.config import SweepConfig
+from fewshot_cli.sweeps.presets import configure
 from fewshot_cli.sweeps.studies import STUDIES, get_study
 from fewshot_cli.sweeps.studies.contract import FAILS, HOLDS, UNCLEAR, Verdict
 

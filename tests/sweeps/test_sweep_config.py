@@ -15,16 +15,10 @@ import pytest
 from helpers_sweeps import TINY, sweep_config
 
 from fewshot_cli.errors import ConfigError, FsodError, ModelError, PolicyError, UsageError
-from fewshot_cli.sweeps.config import (
-    PRESETS,
-    SweepConfig,
-    check_cells,
-    configure,
-    features_key,
-    fetch_request,
-    finetune_config,
-)
+from fewshot_cli.sweeps.config import SweepConfig
 from fewshot_cli.sweeps.folder import open_sweep
+from fewshot_cli.sweeps.presets import PRESETS, configure
+from fewshot_cli.sweeps.requests import check_cells, features_key, fetch_request, finetune_config
 
 
 def setups(**changes: Any) -> list[str]:
