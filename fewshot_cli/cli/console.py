@@ -259,7 +259,7 @@ def _new_bars() -> Progress:
 
 
 class PlainTask:
-    """Progress for a log: about ten lines per task, however long it runs.
+    """Progress for a log: about ten lines per task, more only if it takes longer than an hour.
 
     A line at the start and one at the end; between them one a tenth, or, where the total is unknown, after 10 s,
     20 s, 40 s … A nested task prints only if it takes long, so that a log is not full of short ones.
@@ -270,6 +270,9 @@ class PlainTask:
 
     LONG = 10.0
     """Seconds after which a nested task, or one of unknown length, prints its first line."""
+
+    SILENCE = 300.0
+    """Seconds after which a step prints a line in any case: CI services stop jobs that print nothing for 10 minutes."""
 
     def __init__(
         self,
@@ -296,11 +299,12 @@ class PlainTask:
         self._done += steps
         if self._total and self._done >= self._total:
             return  # `finish` prints the last line
-        if self._clock() - self._printed < self._gap:
+        silent = self._clock() - self._printed
+        if silent < self._gap:
             return
         if self._total is None:
-            self._gap *= 2
-        elif not self._enters_new_tenth(self._total):
+            self._gap = min(2 * self._gap, self.SILENCE)
+        elif not self._enters_new_tenth(self._total) and silent < self.SILENCE:
             return
         self._printed = self._clock()
         self._print(self._state())
