@@ -22,7 +22,7 @@ import torch
 
 from fewshot_cli.datasets.images import read_image
 from fewshot_cli.datasets.types import Split
-from fewshot_cli.detectors.chain import batch_of
+from fewshot_cli.detectors.canvas import batch_of
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.errors import DataError
 from fewshot_cli.inference.placed import PlacedDetector

@@ -31,7 +31,7 @@ def plain_loop(folder: Path, detector: str, weights: str) -> None:
     import torch
     from torchvision.io import ImageReadMode, decode_image
 
-    from fewshot_cli.detectors.chain import batch_of
+    from fewshot_cli.detectors.canvas import batch_of
     from fewshot_cli.detectors.registry import build_detector
 
     model = build_detector(detector, weights=weights)

@@ -23,7 +23,8 @@ from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.augmentation.operations import load_sample, make_variant
 from fewshot_cli.datasets.formats import read_split
 from fewshot_cli.datasets.types import Split
-from fewshot_cli.detectors.chain import Activations, Detector, Target, batch_of
+from fewshot_cli.detectors.canvas import batch_of
+from fewshot_cli.detectors.chain import Activations, Detector, Target
 from fewshot_cli.detectors.device import choose_device, computes_in_bf16
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.evaluation.measure import score

@@ -15,8 +15,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Target, pad_ragged
+from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Target
 from fewshot_cli.detectors.predictors import ClassPredictor, numbered, start_rare
+from fewshot_cli.detectors.ragged import pad_ragged
 from fewshot_cli.detectors.registry import DetectorSpec
 from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.progress import Reporter

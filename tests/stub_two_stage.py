@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, box_iou, nms, roi_align
 
-from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Target, pad_ragged, unpad
+from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, Target
 from fewshot_cli.detectors.predictors import ClassPredictor, numbered
+from fewshot_cli.detectors.ragged import pad_ragged, unpad
 from fewshot_cli.detectors.registry import DetectorSpec
 from fewshot_cli.detectors.weights import load_exactly, read_weights
 from fewshot_cli.progress import Reporter

@@ -19,10 +19,9 @@ from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as transforms
 
 from fewshot_cli.detectors.architecture import OWN, Architecture
+from fewshot_cli.detectors.canvas import Canvas, fit, to_image
 from fewshot_cli.detectors.objects import ObjectFeatures, pool_objects
 from fewshot_cli.detectors.positives import Matched, Positives, paired_iou
 from fewshot_cli.detectors.predictors import NO_CLASS, ClassInit, ClassPredictor, with_classes
@@ -46,8 +45,8 @@ Activations = tuple[Tensor, ...]
 """What flows between layers: a flat tuple of (B, …) tensors, all that the rest of the chain needs.
 
 A part whose length differs from image to image (proposals) is padded to one fixed length, and its counts (B,) int64
-are a tensor of their own in the tuple: see `pad_ragged`. Floating-point tensors may be cached in half precision; what
-must not be rounded (boxes) is passed as its bits: see `to_bits`.
+are a tensor of their own in the tuple: see `ragged.pad_ragged`. Floating-point tensors may be cached in half precision;
+what must not be rounded (boxes) is passed as its bits: see `ragged.to_bits`.
 """
 Forward = Callable[[Activations], Activations]
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -130,32 +129,6 @@ class Target(NamedTuple):
     def to(self, device: torch.device) -> Target:
         embeddings = None if self.embeddings is None else self.embeddings.to(device)
         return Target(self.boxes.to(device), self.labels.to(device), embeddings)
-
-
-class Canvas(NamedTuple):
-    """An image resized into the detector's fixed square, top-left, padded.
-
-    pixels: (3, S, S) uint8 RGB; scale: canvas pixels per image pixel, along x and along y; size: (height, width) of the
-    image, its pixels; valid: (height, width) of the resized image, canvas pixels; what lies below or right of it is
-    padding.
-    """
-
-    pixels: Tensor
-    scale: tuple[float, float]
-    size: tuple[int, int]
-    valid: tuple[int, int]
-
-    @property
-    def box_scale(self) -> Tensor:
-        """(4,) float32, `scale` for each coordinate of an xyxy box."""
-        return torch.tensor([*self.scale, *self.scale])
-
-    def of_size(self, size: tuple[int, int]) -> Canvas:
-        """The same canvas for an image of that (height, width), of which fewer pixels were decoded."""
-        if size == self.size:
-            return self
-        (x, y), (height, width) = self.scale, self.size
-        return self._replace(scale=(x * width / size[1], y * height / size[0]), size=size)
 
 
 @runtime_checkable
@@ -404,16 +377,8 @@ class Detector(nn.Module, ABC):
         return Layer(name, part, tuple((module, self.network.get_submodule(module)) for module in modules), forward)
 
     def make_canvas(self, image: Tensor) -> Canvas:
-        """Resize (3, H, W) uint8 RGB to fit the square, and pad right and below unless the detector stretches."""
-        height, width = image.shape[-2:]
-        scale = self.image_size / width, self.image_size / height
-        if not self.stretches:
-            scale = min(scale), min(scale)
-        valid = max(1, round(height * scale[1])), max(1, round(width * scale[0]))
-        if valid != (height, width):
-            image = transforms.resize(image, list(valid), antialias=True)
-        padding = [0, 0, self.image_size - valid[1], self.image_size - valid[0]]
-        return Canvas(transforms.pad(image, padding, fill=self.pad_value), scale, (height, width), valid)
+        """A (3, H, W) uint8 RGB image in the detector's square, as it was trained: padded, or stretched to fill it."""
+        return fit(image, self.image_size, stretches=self.stretches, pad_value=self.pad_value)
 
     def run(self, activations: Activations, start: int, stop: int | None = None) -> Activations:
         """Run from the input of layer `start` to the input of layer `stop` (default: the outputs).
@@ -452,71 +417,6 @@ class Detector(nn.Module, ABC):
         """Run from the input of layer `start` to detections in the pixels of the original images."""
         found = self.decode(self.run(activations, start))
         return [to_image(detections, canvas) for detections, canvas in zip(found, canvases, strict=True)]
-
-
-def batch_of(canvases: Sequence[Canvas]) -> Activations:
-    """The input of layer 0.
-
-    Returns:
-        pixels (B, 3, S, S) uint8 RGB, and valid (B, 2) int64, height and width in canvas pixels.
-    """
-    pixels = torch.stack([canvas.pixels for canvas in canvases])
-    return pixels, torch.tensor([canvas.valid for canvas in canvases], dtype=torch.int64)
-
-
-def blank_batch(side: int) -> Activations:
-    """The input of layer 0 for one black image that fills the canvas, e.g. to count what a chain computes."""
-    black = torch.zeros(3, side, side, dtype=torch.uint8)
-    return batch_of([Canvas(black, (1.0, 1.0), (side, side), (side, side))])
-
-
-def pad_ragged(parts: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:
-    """Tensors of different lengths as one: the inverse of `unpad`.
-
-    Args:
-        parts: one (Nᵢ, …) tensor per image, Nᵢ ≤ `length`.
-        length: the largest number that the detector ever has, so that batches can be stacked.
-
-    Returns:
-        values (B, length, …), zero where there are none, and counts (B,) int64.
-
-    Raises:
-        ValueError: a part is longer than `length`.
-    """
-    longest = max(len(part) for part in parts)
-    if longest > length:
-        raise ValueError(f"a part has {longest} rows, but the fixed length is {length}")
-    values = torch.stack([F.pad(part, (0, 0) * (part.ndim - 1) + (0, length - len(part))) for part in parts])
-    return values, torch.tensor([len(part) for part in parts], dtype=torch.int64, device=values.device)
-
-
-def unpad(values: Tensor, counts: Tensor) -> list[Tensor]:
-    """(B, L, …) values and their counts (B,) → one (Nᵢ, …) tensor per image: the inverse of `pad_ragged`.
-
-    On the meta device, where counts have no values, every image has all L rows.
-    """
-    if counts.is_meta:
-        return list(values)
-    return [rows[:count] for rows, count in zip(values, counts.tolist(), strict=True)]
-
-
-def to_bits(values: Tensor) -> Tensor:
-    """float32 → int32 of the same bits, which a cache in half precision does not round: the inverse of `from_bits`."""
-    return values.float().view(torch.int32)
-
-
-def from_bits(bits: Tensor) -> Tensor:
-    """int32 → the float32 values whose bits they are: the inverse of `to_bits`."""
-    return bits.view(torch.float32)
-
-
-def to_image(detections: Detections, canvas: Canvas) -> Detections:
-    """Detections in canvas pixels → in the original image's pixels, clipped to it."""
-    height, width = canvas.size
-    boxes = detections.boxes.float().cpu() / canvas.box_scale
-    boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width)
-    boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
-    return Detections(boxes, detections.scores.float().cpu(), detections.labels.cpu())
 
 
 def _parameters(layers: Iterable[Layer]) -> dict[str, nn.Parameter]:

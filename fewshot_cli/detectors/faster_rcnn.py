@@ -37,19 +37,11 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
-from fewshot_cli.detectors.chain import (
-    Activations,
-    Detections,
-    Layer,
-    Target,
-    from_bits,
-    pad_ragged,
-    to_bits,
-    unpad,
-)
+from fewshot_cli.detectors.chain import Activations, Detections, Layer, Target
 from fewshot_cli.detectors.objects import ObjectFeatures
 from fewshot_cli.detectors.positives import Matched, of_class
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names
+from fewshot_cli.detectors.ragged import from_bits, pad_ragged, to_bits, unpad
 from fewshot_cli.detectors.torchvision_fpn import FpnDetector, mobilenet_source, resnet_source
 from fewshot_cli.detectors.torchvision_weights import (
     FOREGROUND,

@@ -7,8 +7,8 @@ To add one:
    detectors and for exported files.
 2. Give the module two functions: `build(name, *, image_size, weights, reporter)` returns the detector with its base
    classes (`weights` is `default`, `imagenet`, `none` or a file), `pretrained` if its class predictor is;
-   `recognise(state)` returns the name of the detector
-   that a state dict is of, or None. Messages about weights that do not fit use it.
+   `recognise(state)` returns the name of the detector that a state dict is of, or None. Messages about weights that do
+   not fit use it.
 3. Add a line to DETECTORS: name, summary, module, M, backbone stages, side of the canvas, ImageNet weights or not. If
    the size of neck or head can be chosen (`sizes`), `build` also takes `architecture`.
 

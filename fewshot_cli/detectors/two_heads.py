@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot_cli.datasets.classes import class_key
-from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer, blank_batch
+from fewshot_cli.detectors.canvas import blank_batch
+from fewshot_cli.detectors.chain import Activations, Detections, Detector, Layer
 from fewshot_cli.detectors.predictors import NO_CLASS, ClassInit, ClassPredictor
 from fewshot_cli.detectors.suppression import Candidates
 from fewshot_cli.errors import ModelError

@@ -14,14 +14,7 @@ from torch.nn import functional as F
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
 from fewshot_cli.detectors import simota
-from fewshot_cli.detectors.chain import (
-    Activations,
-    Detector,
-    Layer,
-    ParameterGroup,
-    SmallObjects,
-    Target,
-)
+from fewshot_cli.detectors.chain import Activations, Detector, Layer, ParameterGroup, SmallObjects, Target
 from fewshot_cli.detectors.positives import Matched, of_class, paired_iou
 from fewshot_cli.detectors.predictors import ClassPredictor, class_names, start_rare
 from fewshot_cli.detectors.suppression import Candidates, Suppression

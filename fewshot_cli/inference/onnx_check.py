@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from fewshot_cli.detectors.chain import Canvas, Detector, batch_of
+from fewshot_cli.detectors.canvas import Canvas, batch_of
+from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.suppression import Candidates, Detections, Suppression, suppress
 from fewshot_cli.errors import ModelError
 from fewshot_cli.inference.onnx_graph import as_one

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from fewshot_cli.datasets.images import image_size, read_image
-from fewshot_cli.detectors.chain import Activations, Canvas, Detections, Detector, batch_of
+from fewshot_cli.detectors.canvas import Canvas, batch_of
+from fewshot_cli.detectors.chain import Activations, Detections, Detector
 from fewshot_cli.detectors.device import choose_device, computes_in_bf16
 from fewshot_cli.progress import Reporter, SilentReporter
 

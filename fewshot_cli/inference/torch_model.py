@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewshot_cli.detectors.chain import Canvas, Detections, batch_of
+from fewshot_cli.detectors.canvas import Canvas, batch_of
+from fewshot_cli.detectors.chain import Detections
 from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.inference.prediction import Prediction
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from fewshot_cli.augmentation.config import Augmentation
 from fewshot_cli.augmentation.operations import Sample, load_sample, make_variant
 from fewshot_cli.datasets.types import ImageRecord
-from fewshot_cli.detectors.chain import Activations, Canvas, Detector, Target, batch_of
+from fewshot_cli.detectors.canvas import Canvas, batch_of
+from fewshot_cli.detectors.chain import Activations, Detector, Target
 from fewshot_cli.encoders.contract import Encoder
 
 DECODED, DECODED_BYTES = 32, 500_000_000

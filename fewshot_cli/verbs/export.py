@@ -26,7 +26,8 @@ from fewshot_cli.runs.folder import Run
 from fewshot_cli.threads import choose_threads, use_threads
 
 if TYPE_CHECKING:
-    from fewshot_cli.detectors.chain import Canvas, Detector
+    from fewshot_cli.detectors.canvas import Canvas
+    from fewshot_cli.detectors.chain import Detector
 
 SUFFIXES = {"onnx": ".onnx", "weights": ".safetensors"}
 """What can be written, and how the name of such a file ends."""
@@ -251,7 +252,7 @@ def _as_weights(opened: _Opened, canvases: Sequence[Canvas]) -> tuple[bytes, dic
     """The content of the file, and what `Export` says of it."""
     import torch
 
-    from fewshot_cli.detectors.chain import batch_of
+    from fewshot_cli.detectors.canvas import batch_of
     from fewshot_cli.detectors.exported import describe, fill, to_bytes
     from fewshot_cli.detectors.registry import build_detector
 

@@ -11,7 +11,8 @@ import torch
 from typing_extensions import Doc, NotRequired, TypedDict
 
 from fewshot_cli.detectors.architecture import OWN, Architecture
-from fewshot_cli.detectors.chain import Detector, blank_batch
+from fewshot_cli.detectors.canvas import blank_batch
+from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.two_heads import SecondHead, second_head
 from fewshot_cli.policies import Selection

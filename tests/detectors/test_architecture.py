@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fewshot_cli.bounds import HEAD_CHANNELS, HEAD_DEPTH
 from fewshot_cli.detectors.architecture import OWN, Architecture
-from fewshot_cli.detectors.chain import Activations, Detector, Target, batch_of
+from fewshot_cli.detectors.canvas import batch_of
+from fewshot_cli.detectors.chain import Activations, Detector, Target
 from fewshot_cli.detectors.exported import describe, read_info, to_bytes
 from fewshot_cli.detectors.registry import DETECTORS, build_detector, depth_in, select_in
 from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints

@@ -20,7 +20,8 @@ from helpers_torchvision import norms_of_noise
 from torch import Tensor
 
 from fewshot_cli.datasets.store import open_dataset
-from fewshot_cli.detectors.chain import Activations, Detector, Target, batch_of
+from fewshot_cli.detectors.canvas import batch_of
+from fewshot_cli.detectors.chain import Activations, Detector, Target
 from fewshot_cli.detectors.predictors import ClassPredictor
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.detectors.weights import guess_detector

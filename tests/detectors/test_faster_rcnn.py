@@ -13,8 +13,9 @@ from helpers_torchvision import assert_equal_detections, canvases, some_norms, t
 from torch import Tensor
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 
-from fewshot_cli.detectors.chain import Target, from_bits, unpad
+from fewshot_cli.detectors.chain import Target
 from fewshot_cli.detectors.faster_rcnn import APPENDED, FasterRcnnDetector
+from fewshot_cli.detectors.ragged import from_bits, unpad
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.errors import CheckpointError
 from fewshot_cli.policies import select

@@ -12,7 +12,8 @@ from helpers_torchvision import norms_of_noise
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewshot_cli.detectors.chain import Detector, Target, batch_of
+from fewshot_cli.detectors.canvas import batch_of
+from fewshot_cli.detectors.chain import Detector, Target
 from fewshot_cli.detectors.faster_rcnn import FasterRcnnDetector
 from fewshot_cli.detectors.objects import SAMPLES, pool_objects
 from fewshot_cli.detectors.registry import DETECTORS, build_detector

@@ -13,8 +13,9 @@ from helpers_torchvision import canvases, some_norms
 from torch import Tensor
 
 from fewshot_cli.detectors import simota
-from fewshot_cli.detectors.chain import Activations, Detector, Target, from_bits
+from fewshot_cli.detectors.chain import Activations, Detector, Target
 from fewshot_cli.detectors.positives import Positives
+from fewshot_cli.detectors.ragged import from_bits
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.ssd_mobilenet import anchors_of
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fewshot_cli.detectors.chain import Detections, Detector, batch_of
+from fewshot_cli.detectors.canvas import batch_of
+from fewshot_cli.detectors.chain import Detections, Detector
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.detectors.two_heads import TwoHeads, copy_beside, kept_classes, second_head
 from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from fewshot_cli.datasets.formats import read_split
 from fewshot_cli.detectors import simota, yolox
-from fewshot_cli.detectors.chain import Activations, Canvas, Detections, Target, batch_of, to_image
+from fewshot_cli.detectors.canvas import Canvas, batch_of, to_image
+from fewshot_cli.detectors.chain import Activations, Detections, Target
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.detectors.weights import tensor_fingerprints
 from fewshot_cli.detectors.yolox import PIXEL_SCALE, RELEASED, SIZES, ReleasedFile, Yolox, base_classes

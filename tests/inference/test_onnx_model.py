@@ -17,7 +17,8 @@ from helpers_runs import REPOSITORY, SIDE
 from numpy.typing import NDArray
 
 from fewshot_cli.datasets.images import open_image
-from fewshot_cli.detectors.chain import Detector, batch_of
+from fewshot_cli.detectors.canvas import batch_of
+from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.errors import CheckpointError, ConfigError
 from fewshot_cli.inference.onnx_model import OnnxModel

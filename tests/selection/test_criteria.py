@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot_cli.datasets.store import open_dataset
-from fewshot_cli.detectors.chain import Activations, Target, batch_of
+from fewshot_cli.detectors.canvas import batch_of
+from fewshot_cli.detectors.chain import Activations, Target
 from fewshot_cli.errors import ConfigError, DivergedError
 from fewshot_cli.progress import SilentReporter
 from fewshot_cli.runs.config import FinetuneConfig

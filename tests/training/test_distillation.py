@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewshot_cli.datasets.store import open_dataset
-from fewshot_cli.detectors.chain import Detector, Target, batch_of
+from fewshot_cli.detectors.canvas import batch_of
+from fewshot_cli.detectors.chain import Detector, Target
 from fewshot_cli.detectors.registry import build_detector
 from fewshot_cli.encoders import open_encoder
 from fewshot_cli.errors import ConfigError, ModelError

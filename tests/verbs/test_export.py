@@ -24,7 +24,8 @@ from torch import Tensor
 from fewshot_cli import export
 from fewshot_cli.datasets.images import open_image
 from fewshot_cli.detectors import retinanet
-from fewshot_cli.detectors.chain import Activations, Detector, batch_of
+from fewshot_cli.detectors.canvas import batch_of
+from fewshot_cli.detectors.chain import Activations, Detector
 from fewshot_cli.detectors.exported import describe, read_info, to_bytes
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.detectors.suppression import Candidates

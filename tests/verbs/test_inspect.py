@@ -12,7 +12,7 @@ from helpers_runs import TINY, config_of, fsod
 from rich.console import Console
 
 from fewshot_cli.datasets.store import open_dataset
-from fewshot_cli.detectors.chain import batch_of
+from fewshot_cli.detectors.canvas import batch_of
 from fewshot_cli.detectors.registry import DETECTORS, build_detector
 from fewshot_cli.policies import POLICIES, select
 from fewshot_cli.progress import SilentReporter
