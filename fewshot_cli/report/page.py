@@ -9,7 +9,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fewshot_cli.files import write_text
 from fewshot_cli.report.choices import trained_text
-from fewshot_cli.report.tables import gap_text, kept_base_classes, mean_ap, memory_text, number, three_digits
+from fewshot_cli.report.tables import (
+    gap_text,
+    kept_base_classes,
+    mean_ap,
+    memory_text,
+    number,
+    option_value,
+    three_digits,
+)
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
@@ -28,6 +36,7 @@ def write_page(path: Path, template: str, **content: Any) -> None:
         "mean_ap": mean_ap,
         "memory_text": memory_text,
         "number": number,
+        "option_value": option_value,
         "three_digits": three_digits,
         "kept_base_classes": kept_base_classes,
         "trained_text": trained_text,

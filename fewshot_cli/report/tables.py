@@ -257,6 +257,18 @@ def _trained_or_frozen(trained: bool) -> Text:
     return Text("trained", style="bold green") if trained else Text("frozen")
 
 
+def option_value(value: Any) -> str:
+    """The value of an option as a person writes it: `yes`, `last, symmetric`, `lr=0.01, copies=4`; `–` without one."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        pairs = (f"{name}={option_value(each).replace(', ', ',')}" for name, each in value.items())
+        return ", ".join(pairs) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(option_value, value)) or "–"
+    return "–" if value is None or value == "" else str(value)
+
+
 def three_digits(value: float | None) -> str:
     """Three significant digits; a dash where there is no number."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.3g}"

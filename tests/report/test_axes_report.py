@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 from helpers_sweeps import made_results, sweep_config
@@ -33,6 +34,16 @@ def test_every_file_is_written(tmp_path: Path) -> None:
     assert json.loads(files["table.json"].read_text())[0]["row_axis"] == "lr"
     assert Image.open(files["figure-1.png"]).width > 500
     assert "mAP by lr and copies; averaged over class" in files["report.html"].read_text()
+
+
+def test_the_page_shows_options_as_a_person_writes_them(tmp_path: Path) -> None:
+    """Lists with commas, yes and no, a dash for nothing: no literal of Python."""
+    config = varied()
+    write_axes_report(SweepFolder(tmp_path, config), made_results(config, lambda cell: 0.1))
+    shown = (tmp_path / "report.html").read_text().split("<h2>Configuration</h2>")[1]
+    rows = dict(re.findall("<tr><td>(.*?)</td><td>(.*?)</td></tr>", shown))
+    assert ("cat, dog", "no", "lr=0.1,0.2, copies=2,3") == (rows["classes"], rows["baselines"], rows["vary"])
+    assert "–" == rows["test_source"] == rows["panels"]
 
 
 def test_the_page_says_what_is_missing(tmp_path: Path) -> None:
