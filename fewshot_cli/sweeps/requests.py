@@ -52,12 +52,17 @@ def finetune_config(config: SweepConfig, cell: Cell, *, data: str, device: str =
     return with_architecture(options)
 
 
+def features_options(cell: Cell) -> tuple[str, ...]:
+    """Varied values on which cached features depend, whatever the cut: cells that differ in them share nothing."""
+    return tuple(str(value) for name, value in cell.options if name in FEATURES)
+
+
 def features_key(config: SweepConfig, cell: Cell) -> tuple[tuple[str, ...], int]:
     """Sort key of a group's cells: equal for those that can share cached features, which are cut at the same layer.
 
     What policy `auto` trains is not known beforehand; its cells come last.
     """
-    computed = tuple(str(value) for name, value in cell.options if name in FEATURES)
+    computed = features_options(cell)
     if cell.setup.policy == AUTO:
         return computed, sys.maxsize
     options = finetune_config(config, cell, data="")

@@ -26,7 +26,7 @@ from fewshot_cli.sweeps.engines.contract import Engine, Lost
 from fewshot_cli.sweeps.folder import SweepFolder, open_sweep
 from fewshot_cli.sweeps.pivot import Pivot, PivotTable, pivots
 from fewshot_cli.sweeps.presets import configure
-from fewshot_cli.sweeps.requests import check_cells, features_key, fetch_request, finetune_config
+from fewshot_cli.sweeps.requests import check_cells, features_key, features_options, fetch_request, finetune_config
 from fewshot_cli.sweeps.studies import get_study
 from fewshot_cli.sweeps.studies.contract import Verdict
 from fewshot_cli.sweeps.summary import Summary, SweepTable, summarize
@@ -231,10 +231,11 @@ def run_missing(folder: SweepFolder, engine: Engine, *, share: bool, device: str
     """
     failures = fetch_data(folder, reporter)
     failed = {failure.cell.group for failure in failures}
-    groups = [group for group in folder.grid.groups() if group not in failed and folder.missing_of(group)]
+    groups = [group for group in folder.grid.groups() if group not in failed]
+    batches = [batch for group in groups for batch in batches_of(folder, group, share=share)]
     # A whole path, because a worker may have another working directory.
-    work = partial(run_group, SweepFolder(folder.path.resolve(), folder.config), share=share, device=device)
-    with _progress(folder, reporter), closing(engine.run(work, groups)) as outcomes:
+    work = partial(run_batch, SweepFolder(folder.path.resolve(), folder.config), share=share, device=device)
+    with _progress(folder, reporter), closing(engine.run(work, batches)) as outcomes:
         for outcome in outcomes:
             failures += _lost(folder, outcome) if isinstance(outcome, Lost) else outcome.result
     return failures
@@ -275,13 +276,22 @@ def _data_set(folder: SweepFolder, group: Group) -> Dataset:
     return open_dataset(path)
 
 
-def run_group(folder: SweepFolder, group: Group, *, share: bool, device: str) -> list[Failure]:
-    """Run the unfinished cells of a group, those with the same cut one after the other, so that they share features."""
+def batches_of(folder: SweepFolder, group: Group, *, share: bool) -> Iterator[tuple[Cell, ...]]:
+    """The unfinished cells of a group; those that can share features, which takes one process, are together."""
+    batches: dict[object, list[Cell]] = {}
+    for cell in folder.missing_of(group):
+        batches.setdefault(features_options(cell) if share else cell, []).append(cell)
+    yield from map(tuple, batches.values())
+
+
+def run_batch(folder: SweepFolder, cells: Sequence[Cell], *, share: bool, device: str) -> list[Failure]:
+    """Run cells one after the other, those with the same cut together, so that they share features."""
     from fewshot_cli.training.features import FeatureStore
 
     store = FeatureStore() if share else None
-    cells = sorted(folder.missing_of(group), key=partial(features_key, folder.config))
-    return [failure for cell in cells if (failure := run_cell(folder, cell, store, device))]
+    missing = [cell for cell in cells if not folder.run(cell).finished]
+    ordered = sorted(missing, key=partial(features_key, folder.config))
+    return [failure for cell in ordered if (failure := run_cell(folder, cell, store, device))]
 
 
 def run_cell(folder: SweepFolder, cell: Cell, features: Any, device: str) -> Failure | None:
@@ -313,7 +323,8 @@ def _without_names(failure: Failure) -> str:
 
 
 def _lost(folder: SweepFolder, outcome: Lost) -> list[Failure]:
-    return [Failure(cell, outcome.reason, FsodError.exit_code) for cell in folder.missing_of(outcome.item)]
+    missing = [cell for cell in outcome.item if not folder.run(cell).finished]
+    return [Failure(cell, outcome.reason, FsodError.exit_code) for cell in missing]
 
 
 @contextmanager

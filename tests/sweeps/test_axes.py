@@ -20,6 +20,7 @@ from fewshot_cli.sweeps.config import SweepConfig
 from fewshot_cli.sweeps.folder import SweepFolder, open_sweep
 from fewshot_cli.sweeps.presets import configure
 from fewshot_cli.sweeps.requests import check_cells, features_key, finetune_config
+from fewshot_cli.sweeps.run import batches_of
 from fewshot_cli.sweeps.studies import STUDIES
 
 
@@ -120,6 +121,17 @@ def test_cells_that_share_features_follow_each_other() -> None:
     cells = sorted(config.grid.cells_of(next(config.grid.groups())), key=key)
     sizes = [len(list(part)) for _, part in itertools.groupby(cells, key=key)]
     assert sizes == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("share", "sizes"), [(True, [4, 4]), (False, [1] * 8)])
+def test_cells_that_share_nothing_may_run_at_the_same_time(tmp_path: Path, share: bool, sizes: list[int]) -> None:
+    """Another number of variants is other features; without sharing each cell may run in a process of its own."""
+    vary = {"lr": (0.1, 0.2), "copies": (2, 3), "backbone_stages": (0, 1)}
+    config = sweep_config(policies=("all",), baselines=False, options={"iterations": 2}, vary=vary)
+    group = next(config.grid.groups())
+    batches = list(batches_of(SweepFolder(tmp_path, config), group, share=share))
+    assert sizes == [len(batch) for batch in batches]
+    assert set(config.grid.cells_of(group)) == {cell for batch in batches for cell in batch}
 
 
 def test_a_recorded_sweep_with_axes_comes_back() -> None:
