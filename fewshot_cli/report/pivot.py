@@ -99,7 +99,8 @@ def estimate_text(found: Estimate | None, measure: str) -> str:
         return "–"
     digits = MEASURES[measure].digits
     margin = f" ± {found.margin:,.{digits}f}" if found.interval and found.margin is not None else ""
-    return f"{found.mean:,.{digits}f}{margin}"
+    mean = round(found.mean, digits) + 0.0  # no −0.000
+    return f"{mean:,.{digits}f}{margin}".replace("-", "−")
 
 
 def marginal_figure(pivot: Pivot, measure: str = "ap") -> Figure:

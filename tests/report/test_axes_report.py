@@ -7,13 +7,16 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from helpers_sweeps import made_results, sweep_config
 from PIL import Image
 
 from fewshot_cli.report.axes import write_axes_report
+from fewshot_cli.report.pivot import estimate_text
 from fewshot_cli.sweeps.config import SweepConfig
 from fewshot_cli.sweeps.folder import SweepFolder
 from fewshot_cli.sweeps.presets import configure
+from fewshot_cli.sweeps.summary import Estimate
 
 
 def varied() -> SweepConfig:
@@ -44,6 +47,12 @@ def test_the_page_shows_options_as_a_person_writes_them(tmp_path: Path) -> None:
     rows = dict(re.findall("<tr><td>(.*?)</td><td>(.*?)</td></tr>", shown))
     assert ("cat, dog", "no", "lr=0.1,0.2, copies=2,3") == (rows["classes"], rows["baselines"], rows["vary"])
     assert "–" == rows["test_source"] == rows["panels"]
+
+
+@pytest.mark.parametrize(("mean", "text"), [(-0.0021, "−0.002"), (-0.0001, "0.000"), (0.0312, "0.031")])
+def test_a_mean_has_a_minus_sign_and_zero_has_none(mean: float, text: str) -> None:
+    """The gap to the training images may be below zero; differences have the same sign."""
+    assert f"{text} ± 0.010" == estimate_text(Estimate(mean, 0.01, 3), "gap")
 
 
 def test_the_page_says_what_is_missing(tmp_path: Path) -> None:
