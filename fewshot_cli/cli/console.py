@@ -259,7 +259,7 @@ def _new_bars() -> Progress:
 
 
 class PlainTask:
-    """Progress for a log: about ten lines per task, more only if it takes longer than an hour.
+    """Progress for a log: about ten lines per task, more if it takes longer than an hour.
 
     A line at the start and one at the end; between them one a tenth, or, where the total is unknown, after 10 s,
     20 s, 40 s … A nested task prints only if it takes long, so that a log is not full of short ones.

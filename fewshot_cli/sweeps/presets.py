@@ -66,6 +66,12 @@ def _with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     if name is None:
         return dict(given)
     preset: dict[str, Any] = PRESETS[name] if name in PRESETS else {**get_study(name).preset, "study": name}
+    varied = given.get("vary", {})
+    if "weights" in varied:
+        preset = {key: value for key, value in preset.items() if key != "weights"}
+    for key in ("options", "fetch_options"):
+        if key in preset:  # What is varied takes the place of what a preset fixes.
+            preset = {**preset, key: {each: value for each, value in preset[key].items() if each not in varied}}
     merged = [key for key in ("options", "fetch_options", "vary") if key in preset]
     return {**preset, **given, **{key: {**preset[key], **given.get(key, {})} for key in merged}}
 

@@ -184,3 +184,11 @@ def test_an_axis_of_a_study_that_is_fixed_otherwise_is_refused_with_the_option_t
         with pytest.raises(ConfigError, match="is varied, and fixed") as error:
             configure("all", source="coco:x", preset="freeze-depth", **given)
         assert "--vary" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(("axis", "values"), [("weights", ("imagenet", "none")), ("backbone_lr", (0.1, 0.02))])
+def test_an_axis_takes_the_place_of_what_a_preset_fixes(axis: str, values: tuple[object, ...]) -> None:
+    """A person cannot drop an option that the preset gives."""
+    detectors = ("retinanet_mobilenet_v2_fpn",)
+    config = configure("all", source="coco:x", preset="frozen-backbone", detectors=detectors, vary={axis: values})
+    assert values == config.vary[axis] and "head_channels" in config.vary
