@@ -44,7 +44,7 @@ def test_the_page_shows_options_as_a_person_writes_them(tmp_path: Path) -> None:
     config = varied()
     write_axes_report(SweepFolder(tmp_path, config), made_results(config, lambda cell: 0.1))
     shown = (tmp_path / "report.html").read_text().split("<h2>Configuration</h2>")[1]
-    rows = dict(re.findall("<tr><td>(.*?)</td><td>(.*?)</td></tr>", shown))
+    rows = dict(re.findall('<tr><td>(.*?)</td><td class="value">(.*?)</td></tr>', shown))
     assert ("cat, dog", "no", "lr=0.1,0.2, copies=2,3") == (rows["classes"], rows["baselines"], rows["vary"])
     assert "–" == rows["test_source"] == rows["panels"]
 
