@@ -35,7 +35,7 @@ DETECTOR, NAME, SHOTS, TESTS, COPIES = "retinanet_mini", "helmet", 10, 100, 24
 SETUPS: dict[str, tuple[str, int | None]] = {
     "symmetric 3": ("symmetric", 3),
     "last 3": ("last", 3),
-    "zero-shot": ("none", None),
+    "none (not trained)": ("none", None),
 }
 SHOWN_TESTS, SHOWN_VARIANTS = 8, 12
 SIDE = 480

@@ -67,7 +67,7 @@ POLICIES: dict[str, Policy] = {
     "first": Policy("the first B−1 layers and the predictor", _first),
     "all": Policy("the whole head", _all, takes_budget=False),
     "full": Policy("the whole detector: the baseline", _all, takes_budget=False, whole_detector=True),
-    "none": Policy("nothing: the zero-shot control", _none, takes_budget=False),
+    "none": Policy("nothing: the control without training", _none, takes_budget=False),
     CUSTOM: Policy("the layers that --layers names", None, takes_budget=False),
     AUTO: Policy("the one that cross-validation on the shots finds best", None, takes_budget=False),
 }

@@ -53,7 +53,7 @@ def page(demo: DemoResult) -> str:
 
 
 def test_every_setup_has_a_row(demo: DemoResult) -> None:
-    """Equal budgets train the same number of layers; zero-shot trains nothing."""
+    """Equal budgets train the same number of layers; `none` trains nothing."""
     assert list(SETUPS) == [row["setup"] for row in demo.rows]
     assert [3, 3, 0] == [0 if row["layers"] == "none" else len(row["layers"].split(", ")) for row in demo.rows]
     assert 0 == demo.rows[-1]["parameters"]
