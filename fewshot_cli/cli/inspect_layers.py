@@ -19,7 +19,8 @@ from fewshot_cli.errors import UsageError
 from fewshot_cli.panels import CRITERIA as CRITERIA_PANEL
 from fewshot_cli.panels import DRIFT
 from fewshot_cli.paths import is_file
-from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers, with_budget
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.trainable import implied_policy, select_layers, with_budget
 from fewshot_cli.schemas import schema_of
 from fewshot_cli.selection.criteria import CRITERIA, DEFAULT_CRITERION
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,22 +23,10 @@ from fewshot_cli.bounds import (
     THREADS,
 )
 from fewshot_cli.detectors.architecture import Architecture
-from fewshot_cli.detectors.exported import read_info
-from fewshot_cli.detectors.registry import WEIGHT_NAMES, select_in
 from fewshot_cli.encoders import ENCODERS, known_encoder, known_text_encoder
 from fewshot_cli.errors import ConfigError, closest
 from fewshot_cli.panels import ADVANCED, DATA, LAYERS, MACHINE, TRAINING
-from fewshot_cli.policies import (
-    AUTO,
-    CUSTOM,
-    DEFAULT_BUDGET,
-    POLICIES,
-    Selection,
-    default_budget,
-    get_policy,
-    parse_budget,
-)
-from fewshot_cli.progress import Reporter
+from fewshot_cli.policies import AUTO, POLICIES, parse_budget
 from fewshot_cli.runs.balances import NONE, known_balance
 from fewshot_cli.runs.schedules import COSINE, PLATEAU, known_schedule, parse_schedule
 from fewshot_cli.settings import Option
@@ -409,77 +397,3 @@ class FinetuneConfig(Variants):
     def architecture(self) -> Architecture:
         """The size of neck and head."""
         return Architecture(self.head_depth, self.head_channels, self.neck)
-
-
-def implied_policy(options: Mapping[str, Any], default: str = FinetuneConfig.policy) -> str:
-    """The policy of options that may leave it open.
-
-    `custom` if they name layers; `auto` if they name candidates; `symmetric` if they say how much of the detector
-    trains, as a budget does; `full` if they say how much of it is frozen; else the default.
-    """
-    if options.get("policy") is not None:
-        return str(options["policy"])
-    if options.get("layers"):
-        return CUSTOM
-    if options.get("candidates"):
-        return AUTO
-    spends = options.get("budget") is not None or options.get("train_neck") or options.get("backbone_stages")
-    if spends:
-        return "symmetric"
-    return default if options.get("freeze_first") is None else "full"
-
-
-def needs_chain(config: FinetuneConfig) -> bool:
-    """Whether it takes the detector's chain to tell what trains: for named layers, frozen convolutions, and budgets in
-    parameters."""
-    return bool(config.layers) or config.freeze_first is not None or in_parameters(config)
-
-
-def in_parameters(config: FinetuneConfig) -> bool:
-    """Whether its budget is one of parameters, and counts."""
-    typed = isinstance(config.budget, str) and config.budget != AUTO
-    return typed and get_policy(config.policy).takes_budget
-
-
-def with_architecture(config: FinetuneConfig) -> FinetuneConfig:
-    """The configuration with the size of neck and head that a file of `fsod export` has, unless one is given.
-
-    Raises:
-        CheckpointError: the file is damaged, or of another version of fsod.
-    """
-    info = None if config.weights in WEIGHT_NAMES else read_info(config.weights)
-    if info is None or config.architecture.chosen:
-        return config
-    return replace(config, **asdict(info.architecture))
-
-
-def with_budget(config: FinetuneConfig, depth: int, reporter: Reporter) -> FinetuneConfig:
-    """The configuration with its budget filled in, for a head of `depth` layers; says so if the head limits it.
-
-    With policy `auto` it is `auto`, no bound.
-
-    Raises:
-        PolicyError: unknown policy.
-    """
-    if config.budget is not None:
-        return config
-    if config.policy == AUTO:
-        return replace(config, budget=AUTO)
-    budget = default_budget(config.policy, depth)
-    if budget is not None and budget < DEFAULT_BUDGET:
-        reporter.say(f"Budget: {budget} instead of {DEFAULT_BUDGET}, because the head has no more layers.")
-    return replace(config, budget=budget)
-
-
-def select_layers(config: FinetuneConfig) -> Selection:
-    """What the configuration trains, checked against the detector's head; raises PolicyError, ModelError."""
-    return select_in(
-        config.detector,
-        config.policy,
-        config.budget,
-        layers=config.layers,
-        neck=config.train_neck,
-        backbone_stages=config.backbone_stages,
-        freeze_first=config.freeze_first,
-        architecture=config.architecture,
-    )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from fewshot_cli.detectors.chain import Detector
 from fewshot_cli.errors import PolicyError
 from fewshot_cli.policies import AUTO, head_setups, parse_budget
-from fewshot_cli.runs.config import FinetuneConfig, implied_policy, select_layers
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.trainable import implied_policy, select_layers
 from fewshot_cli.training.plan import parameters_per_layer, plan_chain, planned_layers
 from fewshot_cli.training.rates import BACKBONE_SHARE
 

@@ -12,7 +12,8 @@ from fewshot_cli.errors import ConfigError, PolicyError, UsageError, closest
 from fewshot_cli.panels import AXES as AXES_PANEL
 from fewshot_cli.panels import DATA, LAYERS, TRAINING
 from fewshot_cli.policies import AUTO, CUSTOM
-from fewshot_cli.runs.config import FinetuneConfig, layers_or_text, with_architecture
+from fewshot_cli.runs.config import FinetuneConfig, layers_or_text
+from fewshot_cli.runs.trainable import with_architecture
 from fewshot_cli.settings import Option, to_json, validate
 from fewshot_cli.sweeps.axes import check_axes
 from fewshot_cli.sweeps.cells import Grid

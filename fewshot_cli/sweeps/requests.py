@@ -12,7 +12,8 @@ from fewshot_cli.detectors.exported import check_detector, read_info
 from fewshot_cli.detectors.registry import WEIGHT_NAMES, check_architecture
 from fewshot_cli.errors import CheckpointError
 from fewshot_cli.policies import AUTO, Selection
-from fewshot_cli.runs.config import FinetuneConfig, select_layers, with_architecture
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.trainable import select_layers, with_architecture
 from fewshot_cli.sweeps.axes import DRAWING, FEATURES
 from fewshot_cli.sweeps.cells import CLASSES, Cell, Group
 from fewshot_cli.tracking import check_installed

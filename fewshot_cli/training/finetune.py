@@ -10,8 +10,9 @@ from fewshot_cli.datasets.store import Dataset, open_dataset
 from fewshot_cli.detectors.device import choose_device, forget_peak_memory
 from fewshot_cli.errors import DataError
 from fewshot_cli.progress import Reporter, SilentReporter
-from fewshot_cli.runs.config import FinetuneConfig, select_layers
+from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import Run
+from fewshot_cli.runs.trainable import select_layers
 from fewshot_cli.tracking import tracking
 from fewshot_cli.training.averaging import Average, Averaging, given_average
 from fewshot_cli.training.clock import Clock

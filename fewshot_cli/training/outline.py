@@ -16,7 +16,8 @@ from fewshot_cli.detectors.registry import build_detector, select_in
 from fewshot_cli.errors import PolicyError
 from fewshot_cli.policies import get_policy, most_layers, parse_budget
 from fewshot_cli.progress import Reporter
-from fewshot_cli.runs.config import FinetuneConfig, in_parameters, needs_chain, select_layers
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.trainable import in_parameters, needs_chain, select_layers
 from fewshot_cli.training.plan import parameters_per_layer, plan_chain, planned_layers
 
 

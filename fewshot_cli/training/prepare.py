@@ -16,7 +16,8 @@ from fewshot_cli.inference.placed import PlacedDetector
 from fewshot_cli.policies import Selection
 from fewshot_cli.progress import Reporter
 from fewshot_cli.runs.checkpoint import CheckpointInfo, tensors_to_keep
-from fewshot_cli.runs.config import FinetuneConfig, select_layers
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.trainable import select_layers
 from fewshot_cli.training.class_init import Start, choose_inits, describe_init, similar_classes, start_of
 from fewshot_cli.training.plan import (
     Plan,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_cli.progress import Reporter
-from fewshot_cli.runs.config import select_layers
+from fewshot_cli.runs.trainable import select_layers
 from fewshot_cli.selection.criteria import check_criteria
 from fewshot_cli.selection.gradients import measure_layers
 from fewshot_cli.threads import use_threads

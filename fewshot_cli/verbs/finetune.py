@@ -19,15 +19,9 @@ from fewshot_cli.errors import CheckpointError, ConfigError, FsodError, PolicyEr
 from fewshot_cli.paths import whole
 from fewshot_cli.policies import AUTO, get_policy, short_name
 from fewshot_cli.progress import Reporter, SilentReporter
-from fewshot_cli.runs.config import (
-    FinetuneConfig,
-    implied_policy,
-    needs_chain,
-    select_layers,
-    with_architecture,
-    with_budget,
-)
+from fewshot_cli.runs.config import FinetuneConfig
 from fewshot_cli.runs.folder import DEFAULT_ROOT, Run, load_run, new_run
+from fewshot_cli.runs.trainable import implied_policy, needs_chain, select_layers, with_architecture, with_budget
 from fewshot_cli.threads import choose_threads, use_threads
 from fewshot_cli.tracking import check_installed
 

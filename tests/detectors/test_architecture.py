@@ -24,7 +24,7 @@ from fewshot_cli.detectors.weights import state_fingerprint, tensor_fingerprints
 from fewshot_cli.errors import CheckpointError, ConfigError, FsodError, ModelError, PolicyError
 from fewshot_cli.policies import select
 from fewshot_cli.runs.checkpoint import restore
-from fewshot_cli.runs.config import with_architecture
+from fewshot_cli.runs.trainable import with_architecture
 from fewshot_cli.training.outline import outline, spend
 from fewshot_cli.training.plan import freeze
 from fewshot_cli.verbs.export import export

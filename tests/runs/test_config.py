@@ -11,7 +11,8 @@ from fewshot_cli.augmentation.config import OPERATIONS, Augmentation, Variants
 from fewshot_cli.errors import ConfigError, PolicyError
 from fewshot_cli.policies import default_budget
 from fewshot_cli.progress import SilentReporter
-from fewshot_cli.runs.config import FinetuneConfig, implied_policy, with_budget
+from fewshot_cli.runs.config import FinetuneConfig
+from fewshot_cli.runs.trainable import implied_policy, with_budget
 
 
 class Heard(SilentReporter):
