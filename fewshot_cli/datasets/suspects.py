@@ -73,12 +73,30 @@ def _count_small(image: ImageRecord) -> int:
 
 
 def repeated_images(train: Sequence[ImageRecord], test: Sequence[ImageRecord], thumbnails: Thumbnails) -> list[Suspect]:
-    """Pairs of images with the same content, or nearly: saved again, scaled, or taken a moment later."""
+    """Groups of images with the same content, or nearly: saved again, scaled, or taken a moment later.
+
+    An image is in a group if it looks like any image of the group, so that a burst of photographs is one group.
+    """
     images = [*train, *test]
     if not images:
         return []
-    close = _close_pairs([thumbnails[image.path] for image in images])
-    return [_repeated(images[one], images[other], other >= len(train) > one) for one, other in close]
+    groups = _connected(len(images), _close_pairs([thumbnails[image.path] for image in images]))
+    return [_repeated([images[i] for i in group], sum(i < len(train) for i in group)) for group in groups]
+
+
+def _connected(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Groups of indices below `count` that pairs connect, each in order, by their first index."""
+    if not pairs:
+        return []
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ones, others = zip(*pairs, strict=True)
+    _, labels = connected_components(coo_array((np.ones(len(pairs)), (ones, others)), shape=(count, count)), False)
+    groups: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        groups.setdefault(int(label), []).append(index)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _close_pairs(thumbnails: Sequence[NDArray[np.uint8]]) -> list[tuple[int, int]]:
@@ -98,12 +116,15 @@ def _are_alike(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
     return bool(np.sqrt(np.mean((one - other) ** 2)) < SAME_LOOK)
 
 
-def _repeated(one: ImageRecord, other: ImageRecord, across: bool) -> Suspect:
-    names = (shown_name(one), shown_name(other))
-    same = sha256_of(one.path) == sha256_of(other.path)
-    what = "are the same file" if same else "look the same"
-    where = "; the first is a shot, the second a test image, so the test mAP is too high" if across else ""
-    return Suspect("repeated images", f"{names[0]} and {names[1]} {what}{where}", names)
+def _repeated(images: Sequence[ImageRecord], shots: int) -> Suspect:
+    """Args: images: those of a group, of which the first `shots` are training images, the others test images."""
+    names = tuple(shown_name(image) for image in images)
+    same = len({sha256_of(image.path) for image in images}) == 1
+    what = f"{len(names)} images {'are the same file' if same else 'look the same'}"
+    if 0 < shots < len(names):
+        where = f"shots {listed(names[:shots])}; test images {listed(names[shots:])}"
+        return Suspect("repeated images", f"{what}, so the test mAP is too high: {where}", names)
+    return Suspect("repeated images", f"{what}: {listed(names)}", names)
 
 
 SURE = 0.6
