@@ -41,7 +41,7 @@ def comparison_rows(document: Mapping[str, Any]) -> list[list[str]]:
 def _gain(difference: Mapping[str, Any]) -> str:
     """The difference of the mAPs, and its 95 % interval over the test images where there is one."""
     interval = difference["ap_interval"]
-    ends = f" ({signed(interval[0])} … {signed(interval[1])})" if interval else ""
+    ends = f" ({signed(interval[0])} to {signed(interval[1])})" if interval else ""
     return signed(difference["ap"]) + ends
 
 
@@ -51,7 +51,7 @@ def comparison_tables(document: Mapping[str, Any]) -> list[Table]:
     tables = [_table(HEADER, comparison_rows(document))]
     if len(document["classes"]) > 1:
         tables.append(_table(("AP by class", *names), class_rows(document)))
-    if any(each["drift"] for each in document["differences"]):
+    if drift_rows(document):
         tables.append(_table((f"drift from {names[0]}", *names[1:]), drift_rows(document)))
     return tables
 

@@ -63,6 +63,8 @@ def test_a_run_and_its_copy_are_not_apart(trained: Run, tmp_path: Path) -> None:
     comparison = compare(trained.folder, copy)
     assert comparison.drift[0] is not None and {0.0} == {*comparison.drift[0].values()}
     assert [str(trained.folder), str(copy.folder)] == comparison.names
+    printed = fsod("compare", trained.folder, copy.folder).stdout
+    assert "difference" in printed and "drift from" not in printed
 
 
 def test_what_cannot_be_compared_is_refused(trained: Run, shapes: Path, tmp_path: Path) -> None:
