@@ -92,7 +92,9 @@ def _connected(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
     from scipy.sparse.csgraph import connected_components
 
     ones, others = zip(*pairs, strict=True)
-    _, labels = connected_components(coo_array((np.ones(len(pairs)), (ones, others)), shape=(count, count)), False)
+    _, labels = connected_components(
+        coo_array((np.ones(len(pairs)), (ones, others)), shape=(count, count)), directed=False
+    )
     groups: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         groups.setdefault(int(label), []).append(index)
@@ -117,7 +119,7 @@ def _are_alike(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
 
 
 def _repeated(images: Sequence[ImageRecord], shots: int) -> Suspect:
-    """Args: images: those of a group, of which the first `shots` are training images, the others test images."""
+    """The warning for a group of images: the first `shots` of them are shots, the others test images."""
     names = tuple(shown_name(image) for image in images)
     same = len({sha256_of(image.path) for image in images}) == 1
     what = f"{len(names)} images {'are the same file' if same else 'look the same'}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,15 @@ def _with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     if name is None:
         return dict(given)
     preset: dict[str, Any] = PRESETS[name] if name in PRESETS else {**get_study(name).preset, "study": name}
-    varied = given.get("vary", {})
-    if "weights" in varied:
-        preset = {key: value for key, value in preset.items() if key != "weights"}
-    for key in ("options", "fetch_options"):
-        if key in preset:  # What is varied takes the place of what a preset fixes.
-            preset = {**preset, key: {each: value for each, value in preset[key].items() if each not in varied}}
+    # What is varied takes the place of what a preset fixes.
+    preset = _without(preset, varied := given.get("vary", {}))
+    preset |= {key: _without(preset[key], varied) for key in ("options", "fetch_options") if key in preset}
     merged = [key for key in ("options", "fetch_options", "vary") if key in preset]
     return {**preset, **given, **{key: {**preset[key], **given.get(key, {})} for key in merged}}
+
+
+def _without(options: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in names}
 
 
 def _whole(weights: Any) -> Any:
