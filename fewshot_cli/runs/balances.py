@@ -9,7 +9,7 @@ from fewshot_cli.errors import closest
 
 NONE = "none"
 METHODS = ("precision", "gradnorm", "uncertainty")
-"""Those that follow the training; each is a class in `training.balancing`."""
+"""Those that follow the training; each is a class in `training.balancers`."""
 FORMS = (NONE, *METHODS, "1:2")
 """How each is typed."""
 

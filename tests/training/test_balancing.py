@@ -26,12 +26,11 @@ from fewshot_cli.runs.folder import Run
 from fewshot_cli.tracking import Trackers
 from fewshot_cli.training import balancing
 from fewshot_cli.training import fit as fit_module
-from fewshot_cli.training.balancing import (
+from fewshot_cli.training.balancers import (
     BALANCERS,
     EQUAL,
     LEAST,
     MOST,
-    Balanced,
     Balancer,
     Batch,
     FixedBalance,
@@ -40,8 +39,8 @@ from fewshot_cli.training.balancing import (
     PrecisionBalance,
     UncertaintyBalance,
     Weights,
-    precision_of,
 )
+from fewshot_cli.training.balancing import Balanced, precision_of
 from fewshot_cli.training.finetune import finetune
 from fewshot_cli.training.plan import freeze
 
